@@ -1,0 +1,156 @@
+//! Admission: how much may be under way at once, so that every buffer behind it is bounded.
+//!
+//! Owns: the permits of reads and writes, and the rule by which memtables that are not flushed fast enough slow writes
+//! down and then refuse them. Does not own: the buffers themselves. A permit is held until its request was answered.
+
+use crate::actors::refusal::Refusal;
+use crate::storage::view::Published;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Longest that one write is slowed down before it is sent on.
+const MAX_DELAY: Duration = Duration::from_millis(50);
+
+/// The bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct AdmissionLimits {
+    /// Most writes under way.
+    pub writes: usize,
+    /// Most bytes that memtables and writes under way hold together.
+    pub write_bytes: usize,
+    /// From this many such bytes on writes are slowed down.
+    pub slow_bytes: usize,
+    /// Most reads under way.
+    pub reads: usize,
+}
+
+/// Hands out permits.
+#[derive(Debug)]
+pub struct Admission {
+    limits: AdmissionLimits,
+    published: Arc<Published>,
+    writes: AtomicUsize,
+    write_bytes: AtomicUsize,
+    reads: AtomicUsize,
+    refused: AtomicU64,
+    slowed: AtomicU64,
+}
+
+/// A write under way.
+#[derive(Debug)]
+pub struct WritePermit {
+    admission: Arc<Admission>,
+    bytes: usize,
+}
+
+impl Drop for WritePermit {
+    fn drop(&mut self) {
+        self.admission.writes.fetch_sub(1, Ordering::AcqRel);
+        self.admission.write_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+/// A read under way.
+#[derive(Debug)]
+pub struct ReadPermit(Arc<Admission>);
+
+impl Drop for ReadPermit {
+    fn drop(&mut self) {
+        self.0.reads.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Numbers for health and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdmissionStats {
+    /// Writes under way.
+    pub writes: usize,
+    /// Reads under way.
+    pub reads: usize,
+    /// Bytes that memtables and writes under way hold.
+    pub write_bytes: usize,
+    /// Whether writes are being slowed down.
+    pub slow: bool,
+    /// Requests refused so far.
+    pub refused: u64,
+    /// Writes slowed down so far.
+    pub slowed: u64,
+}
+
+impl Admission {
+    /// Permits within `limits`; `published` says how much the memtables hold.
+    #[must_use]
+    pub fn new(limits: AdmissionLimits, published: Arc<Published>) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            published,
+            writes: AtomicUsize::new(0),
+            write_bytes: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+            slowed: AtomicU64::new(0),
+        })
+    }
+
+    /// Admits a write that may add `bytes` to a memtable. Its sender is to wait for the time returned, which grows from
+    /// zero as memory fills.
+    ///
+    /// # Errors
+    /// [`Refusal::Overloaded`] when there are too many writes under way, or no memory is left for this one.
+    pub fn admit_write(self: &Arc<Self>, bytes: usize) -> Result<(WritePermit, Duration), Refusal> {
+        let writes = self.writes.fetch_add(1, Ordering::AcqRel) + 1;
+        let under_way = self.write_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        // From here on the permit's drop takes both back.
+        let permit = WritePermit {
+            admission: Arc::clone(self),
+            bytes,
+        };
+        let held = under_way + self.published.memtable_bytes();
+        let refusal = if writes > self.limits.writes {
+            Some("too many writes under way")
+        } else if held > self.limits.write_bytes {
+            Some("the memtables are full and their flush has not caught up")
+        } else {
+            None
+        };
+        if let Some(why) = refusal {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(Refusal::Overloaded(why));
+        }
+        let over = held.saturating_sub(self.limits.slow_bytes);
+        if over == 0 {
+            return Ok((permit, Duration::ZERO));
+        }
+        self.slowed.fetch_add(1, Ordering::Relaxed);
+        let room = self.limits.write_bytes.saturating_sub(self.limits.slow_bytes).max(1);
+        Ok((permit, MAX_DELAY.mul_f64(over as f64 / room as f64)))
+    }
+
+    /// Admits a read.
+    ///
+    /// # Errors
+    /// [`Refusal::Overloaded`] when there are too many under way.
+    pub fn admit_read(self: &Arc<Self>) -> Result<ReadPermit, Refusal> {
+        let permit = ReadPermit(Arc::clone(self));
+        if self.reads.fetch_add(1, Ordering::AcqRel) >= self.limits.reads {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(Refusal::Overloaded("too many reads under way"));
+        }
+        Ok(permit)
+    }
+
+    /// Numbers for health and metrics.
+    #[must_use]
+    pub fn stats(&self) -> AdmissionStats {
+        let write_bytes = self.write_bytes.load(Ordering::Relaxed) + self.published.memtable_bytes();
+        AdmissionStats {
+            writes: self.writes.load(Ordering::Relaxed),
+            reads: self.reads.load(Ordering::Relaxed),
+            write_bytes,
+            slow: write_bytes > self.limits.slow_bytes,
+            refused: self.refused.load(Ordering::Relaxed),
+            slowed: self.slowed.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! FlushActor: makes L0 tables of sealed memtables, the oldest first.
+//!
+//! Owns: one flush at a time, its repetition after a failure, and telling the others. Does not own: sealing, or the
+//! format of tables. It keeps nothing: after a crash it sweeps unfinished files and starts over from the view.
+
+use crate::actors::Handles;
+use crate::actors::mailbox::Envelope;
+use crate::actors::memtable::MemtableMessage;
+use crate::actors::refusal::Refusal;
+use crate::actors::reply::Reply;
+use crate::actors::wal::WalMessage;
+use crate::storage::error::Result as StorageResult;
+use crate::storage::tables::{Flushed, Tables};
+use arc_swap::ArcSwapOption;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// After a failed flush, the time until the next attempt: space that returns is used within a second.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// What FlushActor is told.
+#[derive(Debug)]
+pub enum FlushMessage {
+    /// There may be something to flush.
+    Flush,
+    /// A flush ended.
+    Done(StorageResult<Flushed>),
+    /// Answer when no sealed memtable is left.
+    Settle(Reply<()>),
+}
+
+/// Counts that outlive the actor.
+#[derive(Debug, Default)]
+pub struct FlushStats {
+    /// Tables written.
+    pub flushes: AtomicU64,
+    /// Bytes of tables written.
+    pub bytes: AtomicU64,
+    /// Why the last attempt failed, if it did.
+    pub failing: ArcSwapOption<String>,
+}
+
+/// The actor.
+pub struct FlushActor {
+    /// Where tables go.
+    pub tables: Arc<Tables>,
+    /// Counts.
+    pub stats: Arc<FlushStats>,
+    /// Its neighbours.
+    pub handles: Handles,
+}
+
+/// What it knows.
+pub struct FlushState {
+    /// A flush, or the pause after a failed one, is under way.
+    busy: bool,
+    /// Leftovers of an earlier generation were swept.
+    swept: bool,
+    waiting: Vec<Reply<()>>,
+}
+
+impl Actor for FlushActor {
+    type Msg = Envelope<FlushMessage>;
+    type State = FlushState;
+    type Arguments = ();
+
+    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, (): ()) -> Result<FlushState, ActorProcessingErr> {
+        Ok(FlushState {
+            busy: false,
+            swept: false,
+            waiting: Vec::new(),
+        })
+    }
+
+    async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut FlushState) -> Result<(), ActorProcessingErr> {
+        self.start_next(&myself, state);
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        envelope: Self::Msg,
+        state: &mut FlushState,
+    ) -> Result<(), ActorProcessingErr> {
+        match envelope.message {
+            FlushMessage::Flush => self.start_next(&myself, state),
+            FlushMessage::Settle(reply) => {
+                state.waiting.push(reply);
+                self.start_next(&myself, state);
+            }
+            FlushMessage::Done(Ok(flushed)) => {
+                state.busy = false;
+                state.swept = true;
+                self.flushed(flushed);
+                self.start_next(&myself, state);
+            }
+            FlushMessage::Done(Err(error)) => {
+                tracing::error!(%error, retry_in = ?RETRY_AFTER, "a memtable could not be flushed");
+                self.stats.failing.store(Some(Arc::new(error.to_string())));
+                // Those who wait are told; the flush itself is tried until it succeeds.
+                for reply in state.waiting.drain(..) {
+                    reply.send(Err(Refusal::from(&error)));
+                }
+                state.busy = false;
+                let mailbox = self.handles.flush.clone();
+                myself.send_after(RETRY_AFTER, move || mailbox.envelope(FlushMessage::Flush));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FlushActor {
+    fn start_next(&self, myself: &ActorRef<Envelope<FlushMessage>>, state: &mut FlushState) {
+        if state.busy {
+            return;
+        }
+        let Some(oldest) = self.handles.published.load().sealed.first().cloned() else {
+            for reply in state.waiting.drain(..) {
+                reply.send(Ok(()));
+            }
+            return;
+        };
+        state.busy = true;
+        let (tables, published) = (Arc::clone(&self.tables), Arc::clone(&self.handles.published));
+        let (myself, mailbox, sweep) = (myself.clone(), self.handles.flush.clone(), !state.swept);
+        tokio::spawn(async move {
+            let work = tokio::task::spawn_blocking(move || {
+                if sweep {
+                    tables.sweep()?;
+                }
+                tables.flush(&oldest, &published)
+            });
+            match work.await {
+                Ok(result) => {
+                    // To this generation only: a successor starts over by itself.
+                    let _ = myself.send_message(mailbox.envelope(FlushMessage::Done(result)));
+                }
+                Err(panicked) => myself.stop(Some(format!("the flush failed: {panicked}"))),
+            }
+        });
+    }
+
+    fn flushed(&self, flushed: Flushed) {
+        self.stats.failing.store(None);
+        if let Some(table) = flushed.table {
+            self.stats.flushes.fetch_add(1, Ordering::Relaxed);
+            self.stats.bytes.fetch_add(flushed.bytes, Ordering::Relaxed);
+            tracing::info!(table, bytes = flushed.bytes, seq = flushed.seq, "flushed a memtable");
+        }
+        // Both learn from a later flush what they miss of this one.
+        let _ = self.handles.memtable.send_admitted(MemtableMessage::Flushed);
+        let _ = self.handles.wal.send_admitted(WalMessage::Flushed(flushed.seq));
+    }
+}

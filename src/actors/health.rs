@@ -1,0 +1,136 @@
+//! What the node can say of itself.
+//!
+//! Owns: the judgement (healthy, degraded, unhealthy) and the numbers behind it, read without asking any actor, so that
+//! the answer comes even when none of them answers. Does not own: the numbers' sources.
+
+use crate::actors::Handles;
+use crate::actors::admission::Admission;
+use crate::actors::cache::{CacheStats, ShardStats};
+use crate::actors::flush::FlushStats;
+use crate::actors::memtable::MemtableStats;
+use crate::actors::supervisor::Tree;
+use crate::actors::wal::SharedLog;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How the node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// All is well.
+    Healthy,
+    /// It serves, but something needs attention.
+    Degraded,
+    /// It cannot do its work.
+    Unhealthy,
+}
+
+impl Status {
+    /// The word that the wire contract has for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// Requests so far, by kind.
+#[derive(Debug, Default)]
+pub struct RequestCounts {
+    /// Writes, repairs and deletes.
+    pub writes: AtomicU64,
+    /// Reads.
+    pub reads: AtomicU64,
+    /// Of all these, those that were refused or failed; a read of a missing key is not one.
+    pub errors: AtomicU64,
+}
+
+/// Where the numbers come from.
+pub struct Health {
+    /// Mailboxes and view.
+    pub handles: Handles,
+    /// Permits.
+    pub admission: Arc<Admission>,
+    /// The log.
+    pub log: Arc<SharedLog>,
+    /// The tree of actors.
+    pub tree: Arc<Tree>,
+    /// Flushes.
+    pub flush: Arc<FlushStats>,
+    /// Applied writes.
+    pub memtable: Arc<MemtableStats>,
+    /// The cache's answers.
+    pub cache: Arc<CacheStats>,
+    /// The cache's shards.
+    pub shards: Vec<Arc<ShardStats>>,
+    /// Requests.
+    pub requests: Arc<RequestCounts>,
+}
+
+impl Health {
+    /// How the node is, and why it is not better.
+    #[must_use]
+    pub fn status(&self) -> (Status, Vec<String>) {
+        let mut reasons = Vec::new();
+        if let Some(cause) = self.log.latched() {
+            reasons.push(format!("the commit log is latched: {cause}"));
+            return (Status::Unhealthy, reasons);
+        }
+        if let Some(cause) = self.flush.failing.load_full() {
+            reasons.push(format!("flushing fails: {cause}"));
+        }
+        if self.admission.stats().slow {
+            reasons.push("writes are slowed down: the memtables are full".to_owned());
+        }
+        let down = self.tree.children().into_iter().filter(|child| !child.running);
+        reasons.extend(down.map(|child| format!("{} is restarting", child.name)));
+        let status = if reasons.is_empty() { Status::Healthy } else { Status::Degraded };
+        (status, reasons)
+    }
+
+    /// The numbers, by name.
+    #[must_use]
+    pub fn metrics(&self) -> BTreeMap<String, String> {
+        let view = self.handles.published.load();
+        let log = self.log.stats();
+        let admission = self.admission.stats();
+        let shard_sum = |of: fn(&ShardStats) -> u64| self.shards.iter().map(|shard| of(shard)).sum::<u64>();
+        let restarts: u64 = self
+            .tree
+            .children()
+            .iter()
+            .map(|child| child.generation.saturating_sub(1))
+            .sum();
+        let numbers: [(&str, u64); 22] = [
+            ("write_requests", self.requests.writes.load(Ordering::Relaxed)),
+            ("read_requests", self.requests.reads.load(Ordering::Relaxed)),
+            ("request_errors", self.requests.errors.load(Ordering::Relaxed)),
+            ("writes_in_flight", admission.writes as u64),
+            ("reads_in_flight", admission.reads as u64),
+            ("writes_slowed", admission.slowed),
+            ("requests_refused", admission.refused),
+            ("cache_hits", self.cache.hits.load(Ordering::Relaxed)),
+            ("cache_misses", self.cache.misses.load(Ordering::Relaxed)),
+            ("cache_bytes", shard_sum(|s| s.bytes.load(Ordering::Relaxed) as u64)),
+            ("cache_entries", shard_sum(|s| s.entries.load(Ordering::Relaxed) as u64)),
+            ("memtable_bytes", view.memtable_bytes() as u64),
+            ("memtables", view.sealed.len() as u64 + 1),
+            ("memtable_flushes", self.flush.flushes.load(Ordering::Relaxed)),
+            ("siblings_merged", self.memtable.siblings_merged.load(Ordering::Relaxed)),
+            ("sstables", view.tables.all().count() as u64),
+            ("sstable_bytes", view.tables.all().map(|table| table.size()).sum()),
+            ("commitlog_segments", log.segments as u64),
+            ("commitlog_bytes", log.bytes),
+            ("commitlog_syncs", log.syncs),
+            ("applied_seq", self.handles.published.applied()),
+            ("actor_restarts", restarts),
+        ];
+        numbers
+            .into_iter()
+            .map(|(name, number)| (name.to_owned(), number.to_string()))
+            .collect()
+    }
+}

@@ -1,0 +1,186 @@
+//! MemtableActor: the sole writer of the memtables.
+//!
+//! It applies durable writes in the order of the log, tells the cache shards, and then answers the callers. A batch that
+//! does not join what was applied before is dropped, and everything missing asked for again, so that a lost message
+//! leaves no hole. The skip lists live in the published view: when the actor comes back it goes on behind the last
+//! number applied.
+//!
+//! Owns: applying, sealing, and the answer to a write. Does not own: flushing, or what the log holds.
+
+use crate::actors::Handles;
+use crate::actors::cache::CacheMessage;
+use crate::actors::flush::FlushMessage;
+use crate::actors::mailbox::Envelope;
+use crate::actors::reply::Reply;
+use crate::actors::wal::WalMessage;
+use crate::actors::write::{Caller, LoggedBatch, WriteOutcome};
+use crate::storage::key::Key;
+use crate::storage::version::{MAX_SIBLINGS, Version};
+use crate::storage::view::ReadView;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What MemtableActor is told.
+#[derive(Debug)]
+pub enum MemtableMessage {
+    /// Apply durable writes.
+    Apply(LoggedBatch),
+    /// Seal what is in memory, however little, so that it is flushed.
+    Seal,
+    /// A sealed memtable is now a table.
+    Flushed,
+    /// Answer when everything sent before was applied.
+    Settle(Reply<()>),
+}
+
+/// Counts that outlive the actor.
+#[derive(Debug, Default)]
+pub struct MemtableStats {
+    /// Siblings merged away to keep the bound.
+    pub siblings_merged: AtomicU64,
+    /// Batches dropped because something before them was missing.
+    pub gaps: AtomicU64,
+}
+
+/// The actor.
+pub struct MemtableActor {
+    /// A memtable of this many bytes is sealed.
+    pub flush_threshold: usize,
+    /// Most memtables at a time, the active one included.
+    pub num_mem_tables: usize,
+    /// Counts.
+    pub stats: Arc<MemtableStats>,
+    /// Its neighbours.
+    pub handles: Handles,
+}
+
+impl Actor for MemtableActor {
+    type Msg = Envelope<MemtableMessage>;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn post_start(&self, _myself: ActorRef<Self::Msg>, (): &mut ()) -> Result<(), ActorProcessingErr> {
+        self.ask_for_the_rest();
+        self.nudge_flush();
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        envelope: Self::Msg,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        match envelope.message {
+            MemtableMessage::Apply(batch) => self.apply(batch),
+            MemtableMessage::Seal => {
+                let _writer = self.handles.published.writer();
+                self.seal(1);
+            }
+            MemtableMessage::Flushed => {
+                let _writer = self.handles.published.writer();
+                self.seal(self.flush_threshold);
+            }
+            MemtableMessage::Settle(reply) => reply.send(Ok(())),
+        }
+        Ok(())
+    }
+}
+
+/// A write that is applied and waits for its answer.
+struct Answer {
+    caller: Caller,
+    outcome: WriteOutcome,
+}
+
+impl MemtableActor {
+    fn apply(&self, batch: LoggedBatch) {
+        let published = &self.handles.published;
+        let writer = published.writer();
+        if batch.previous_seq > published.applied() {
+            self.stats.gaps.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                applied = published.applied(),
+                previous_seq = batch.previous_seq,
+                "writes before this batch are missing; asking the log for them"
+            );
+            self.ask_for_the_rest();
+            return;
+        }
+        let mut answers = Vec::with_capacity(batch.writes.len());
+        let mut changed: Vec<Vec<(Key, Version)>> = vec![Vec::new(); self.handles.caches.len()];
+        let mut view = published.load();
+        for write in batch.writes {
+            let seq = write.version.seq;
+            // What was applied before it was sent again is known already.
+            if seq > published.applied() {
+                let shard = self.handles.shard_of(&write.key);
+                if let Some(changes) = changed.get_mut(shard) {
+                    changes.push((write.key.clone(), write.version.clone()));
+                }
+                let applied = view.active.apply(&write.key, write.version.clone(), MAX_SIBLINGS);
+                self.stats
+                    .siblings_merged
+                    .fetch_add(applied.siblings_merged as u64, Ordering::Relaxed);
+                published.set_applied(seq);
+            }
+            if let Some(caller) = write.caller {
+                let outcome = outcome(&view, &write.key, &write.version);
+                answers.push(Answer { caller, outcome });
+            }
+            if self.seal(self.flush_threshold) {
+                view = published.load();
+            }
+        }
+        for (cache, changes) in self.handles.caches.iter().zip(changed) {
+            if !changes.is_empty() {
+                // A shard that is down comes back empty, and reads the view, which has these writes.
+                let _ = cache.send_admitted(CacheMessage::Written(changes));
+            }
+        }
+        published.set_announced(published.applied());
+        drop(writer);
+        for answer in answers {
+            answer.caller.reply.send(Ok(answer.outcome));
+            drop(answer.caller.permit);
+        }
+    }
+
+    /// Seals the active memtable when it holds at least `threshold` bytes and there may be one more. The caller has the
+    /// writer's right.
+    fn seal(&self, threshold: usize) -> bool {
+        let view = self.handles.published.load();
+        let memtables = view.sealed.len() + 1;
+        if view.active.is_empty() || view.active.bytes() < threshold || memtables >= self.num_mem_tables {
+            return false;
+        }
+        let id = view.active.id() + 1;
+        self.handles.published.update(|view| view.rotated(id));
+        self.nudge_flush();
+        true
+    }
+
+    fn nudge_flush(&self) {
+        // A FlushActor that is down looks at the view when it is back.
+        let _ = self.handles.flush.send_admitted(FlushMessage::Flush);
+    }
+
+    fn ask_for_the_rest(&self) {
+        // A WalActor that is down reads back by itself when it is back.
+        let applied = self.handles.published.applied();
+        let _ = self.handles.wal.send_admitted(WalMessage::Resend(applied));
+    }
+}
+
+fn outcome(view: &ReadView, key: &Key, version: &Version) -> WriteOutcome {
+    let known = view.get_in_memory(key);
+    WriteOutcome {
+        clock: known.clock().join(&version.clock),
+        applied: known.all().iter().any(|v| v.clock == version.clock && v.value == version.value),
+    }
+}

@@ -1,0 +1,57 @@
+//! The actors, and what runs between them: mailboxes, permits, reply ports, supervision.
+//!
+//! Owns all concurrency of the node. Knows `storage`, and nothing of gRPC: the gateway is given a function that serves.
+
+pub mod admission;
+pub mod cache;
+pub mod flush;
+pub mod gateway;
+pub mod health;
+pub mod mailbox;
+pub mod memtable;
+pub mod refusal;
+pub mod reply;
+pub mod requests;
+pub mod supervisor;
+pub mod wal;
+pub mod write;
+
+use crate::storage::key::Key;
+use crate::storage::view::Published;
+use mailbox::Mailbox;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Where every actor is reached, whatever generation of it runs, and the view that they share.
+#[derive(Clone)]
+pub struct Handles {
+    /// The log's owner.
+    pub wal: Mailbox<wal::WalMessage>,
+    /// The memtable's writer.
+    pub memtable: Mailbox<memtable::MemtableMessage>,
+    /// The writer of L0 tables.
+    pub flush: Mailbox<flush::FlushMessage>,
+    /// The shards of the cache.
+    pub caches: Arc<[Mailbox<cache::CacheMessage>]>,
+    /// The acceptor of connections.
+    pub gateway: Mailbox<gateway::GatewayMessage>,
+    /// What reads see.
+    pub published: Arc<Published>,
+}
+
+impl Handles {
+    /// Number of the cache shard that a key belongs to.
+    #[must_use]
+    pub fn shard_of(&self, key: &Key) -> usize {
+        // The upper half: the lower bits also choose slots inside a shard.
+        ((key.hash64() >> 32) as usize) % self.caches.len().max(1)
+    }
+}
+
+/// Milliseconds since the Unix epoch, by the system's clock.
+#[must_use]
+pub fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,47 @@
+//! Why a request was not carried out: one answer for each thing that the caller can do about it.
+
+use crate::storage::error::{Error, ErrorKind};
+
+/// A refusal, or a failure, of a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is more work than memory for it. Try again later.
+    #[error("overloaded: {0}")]
+    Overloaded(&'static str),
+    /// The disk is full. Free space; the request can then be repeated.
+    #[error("disk full: {0}")]
+    DiskFull(String),
+    /// A component is being restarted; the outcome of a write is unknown. Try again now.
+    #[error("{0} is restarting; try again")]
+    Restarting(&'static str),
+    /// The node is being stopped. Try another.
+    #[error("the node is shutting down")]
+    ShuttingDown,
+    /// There was no answer in the configured time; the outcome of a write is unknown.
+    #[error("no answer within {0:?}")]
+    TimedOut(std::time::Duration),
+    /// The data is damaged on this node. Read another replica.
+    #[error("{0}")]
+    Corrupted(String),
+    /// The node takes no writes until its disk was looked at.
+    #[error("{0}")]
+    Latched(String),
+    /// A write without a clock was based on too old a view. For the sender alone, which looks again.
+    #[error("the view behind a write without a clock is out of date")]
+    Stale,
+    /// Something else failed.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<&Error> for Refusal {
+    fn from(error: &Error) -> Self {
+        match (error.kind(), error) {
+            (ErrorKind::DiskFull, _) => Self::DiskFull(error.to_string()),
+            (ErrorKind::Corruption, _) => Self::Corrupted(error.to_string()),
+            (ErrorKind::Retry, _) => Self::Restarting("the log"),
+            (ErrorKind::Failed, Error::Latched { .. }) => Self::Latched(error.to_string()),
+            (ErrorKind::Failed, _) => Self::Internal(error.to_string()),
+        }
+    }
+}

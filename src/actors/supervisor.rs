@@ -1,0 +1,377 @@
+//! The supervisor: starts every actor, and starts one again when it ends.
+//!
+//! One-for-one, each child on its own. A child that ended while it ran is started again at once; one that failed to
+//! start, or ended right after, waits a little longer each time. A failing start counts as a restart. Past the restart
+//! intensity the supervisor gives up and says why: what comes back again and again is better started anew as a process.
+//!
+//! Owns: the children's generations, the reasons of their ends, the intensity. Does not own: what a child does, or its
+//! messages (its mailbox outlives it).
+
+use crate::actors::mailbox::{Envelope, Mailbox};
+use crate::actors::reply::Reply;
+use parking_lot::Mutex;
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, Message, SpawnErr, SupervisionEvent};
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// A child that lived at least this long is started again at once.
+const SETTLED_AFTER: Duration = Duration::from_millis(100);
+/// First pause before a child that did not settle; it doubles up to [`LONGEST_BACKOFF`].
+const FIRST_BACKOFF: Duration = Duration::from_millis(1);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
+/// Ends that are remembered with their reasons.
+const REMEMBERED_ENDS: usize = 100;
+
+/// How often children may end.
+#[derive(Debug, Clone, Copy)]
+pub struct Intensity {
+    /// Most restarts of one child …
+    pub restarts: usize,
+    /// … within this time.
+    pub window: Duration,
+}
+
+type Starting = Pin<Box<dyn Future<Output = Result<ActorCell, SpawnErr>> + Send>>;
+
+/// How a child is started, any number of times.
+pub struct ChildSpec {
+    /// Its name, for people.
+    pub name: String,
+    start: Box<dyn Fn(ActorCell) -> Starting + Send + Sync>,
+}
+
+impl ChildSpec {
+    /// A child that `make` makes anew for each generation, and that `mailbox` is to deliver to.
+    pub fn new<A, M>(name: impl Into<String>, mailbox: Mailbox<M>, make: impl Fn() -> A + Send + Sync + 'static) -> Self
+    where
+        A: Actor<Msg = Envelope<M>, Arguments = ()>,
+        M: Message,
+    {
+        Self {
+            name: name.into(),
+            start: Box::new(move |supervisor| {
+                let (actor, mailbox) = (make(), mailbox.clone());
+                Box::pin(async move {
+                    // Without a name in ractor's registry, which is global to the process: nodes may share one.
+                    let (actor, _task) = Actor::spawn_linked(None, actor, (), supervisor).await?;
+                    mailbox.publish(actor.clone());
+                    Ok(actor.get_cell())
+                })
+            }),
+        }
+    }
+}
+
+/// What a child is and was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildStatus {
+    /// Its name.
+    pub name: String,
+    /// How often it was started.
+    pub generation: u64,
+    /// Whether it runs now.
+    pub running: bool,
+}
+
+/// An end of a child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildEnd {
+    /// Its name.
+    pub name: String,
+    /// Its generation.
+    pub generation: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// What all generations of the supervisor share with those who look at it.
+#[derive(Debug, Default)]
+pub struct Tree {
+    changed: watch::Sender<()>,
+    children: Mutex<Vec<ChildStatus>>,
+    ends: Mutex<VecDeque<ChildEnd>>,
+    cells: Mutex<HashMap<String, ActorCell>>,
+}
+
+impl Tree {
+    /// All children, in the order in which they were started first.
+    #[must_use]
+    pub fn children(&self) -> Vec<ChildStatus> {
+        self.children.lock().clone()
+    }
+
+    /// The last ends of children, the latest last.
+    #[must_use]
+    pub fn ends(&self) -> Vec<ChildEnd> {
+        self.ends.lock().iter().cloned().collect()
+    }
+
+    /// Kills a child as it stands, in the middle of what it does at its next await. Says whether there was one to kill.
+    pub fn kill(&self, name: &str) -> bool {
+        let cell = self.cells.lock().get(name).cloned();
+        cell.is_some_and(|cell| {
+            let alive = cell.get_status() == ActorStatus::Running;
+            cell.kill();
+            alive
+        })
+    }
+
+    /// Tells of every start and end of a child.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    fn started(&self, name: &str, cell: &ActorCell) -> u64 {
+        self.cells.lock().insert(name.to_owned(), cell.clone());
+        let generation = self.count_start(name);
+        self.changed.send_replace(());
+        generation
+    }
+
+    fn count_start(&self, name: &str) -> u64 {
+        let mut children = self.children.lock();
+        if let Some(child) = children.iter_mut().find(|child| child.name == name) {
+            child.generation += 1;
+            child.running = true;
+            return child.generation;
+        }
+        children.push(ChildStatus {
+            name: name.to_owned(),
+            generation: 1,
+            running: true,
+        });
+        1
+    }
+
+    fn ended(&self, name: &str, reason: String) {
+        let mut generation = 0;
+        for child in self.children.lock().iter_mut().filter(|child| child.name == name) {
+            child.running = false;
+            generation = child.generation;
+        }
+        let mut ends = self.ends.lock();
+        if ends.len() == REMEMBERED_ENDS {
+            ends.pop_front();
+        }
+        ends.push_back(ChildEnd {
+            name: name.to_owned(),
+            generation,
+            reason,
+        });
+        self.changed.send_replace(());
+    }
+}
+
+/// What the supervisor is told.
+pub enum SupervisorMessage {
+    /// A start was tried.
+    Started(usize, Result<ActorCell, SpawnErr>),
+    /// The pause before a start is over.
+    Start(usize),
+    /// Ends of children are wanted from now on. Answers when no start is under way.
+    StopRestarting(Reply<()>),
+}
+
+/// The actor.
+pub struct Supervisor {
+    /// The children, in the order of their start.
+    pub specs: Arc<Vec<ChildSpec>>,
+    /// How often they may end.
+    pub intensity: Intensity,
+    /// What others see.
+    pub tree: Arc<Tree>,
+    /// Where it says why it gave up.
+    pub gave_up: watch::Sender<Option<String>>,
+}
+
+#[derive(Default)]
+struct Child {
+    cell: Option<ActorCell>,
+    /// A start, or the pause before one, is under way.
+    starting: bool,
+    started_at: Option<Instant>,
+    restarts: VecDeque<Instant>,
+    unsettled: u32,
+}
+
+/// What it knows.
+pub struct SupervisorState {
+    children: Vec<Child>,
+    /// Ends that were reported before the start was.
+    early_ends: HashMap<ActorId, String>,
+    stopping: bool,
+    quiet: Vec<Reply<()>>,
+}
+
+impl Actor for Supervisor {
+    type Msg = SupervisorMessage;
+    type State = SupervisorState;
+    type Arguments = ();
+
+    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, (): ()) -> Result<SupervisorState, ActorProcessingErr> {
+        Ok(SupervisorState {
+            children: self.specs.iter().map(|_| Child::default()).collect(),
+            early_ends: HashMap::new(),
+            stopping: false,
+            quiet: Vec::new(),
+        })
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        for index in 0..self.specs.len() {
+            self.start(&myself, index, state);
+        }
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: SupervisorMessage,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            SupervisorMessage::Start(index) => self.start(&myself, index, state),
+            SupervisorMessage::Started(index, result) => self.started(&myself, index, result, state),
+            SupervisorMessage::StopRestarting(reply) => {
+                state.stopping = true;
+                state.quiet.push(reply);
+            }
+        }
+        if state.stopping && !state.children.iter().any(|child| child.starting) {
+            for reply in state.quiet.drain(..) {
+                reply.send(Ok(()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        let (cell, reason) = match event {
+            SupervisionEvent::ActorTerminated(cell, _state, reason) => {
+                (cell, reason.unwrap_or_else(|| "it stopped".to_owned()))
+            }
+            SupervisionEvent::ActorFailed(cell, error) => (cell, error.to_string()),
+            _ => return Ok(()),
+        };
+        let known = |child: &Child| child.cell.as_ref().is_some_and(|c| c.get_id() == cell.get_id());
+        match state.children.iter().position(known) {
+            Some(index) => self.ended(&myself, index, reason, state),
+            None => {
+                state.early_ends.insert(cell.get_id(), reason);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Supervisor {
+    fn name(&self, index: usize) -> &str {
+        self.specs.get(index).map_or("", |spec| &spec.name)
+    }
+
+    /// Starts a child off this mailbox: a start that takes its time keeps no other child waiting.
+    fn start(&self, myself: &ActorRef<SupervisorMessage>, index: usize, state: &mut SupervisorState) {
+        let Some((spec, child)) = self.specs.get(index).zip(state.children.get_mut(index)) else {
+            return;
+        };
+        if state.stopping {
+            child.starting = false;
+            return;
+        }
+        child.starting = true;
+        let starting = (spec.start)(myself.get_cell());
+        let myself = myself.clone();
+        tokio::spawn(async move {
+            let _ = myself.send_message(SupervisorMessage::Started(index, starting.await));
+        });
+    }
+
+    fn started(
+        &self,
+        myself: &ActorRef<SupervisorMessage>,
+        index: usize,
+        result: Result<ActorCell, SpawnErr>,
+        state: &mut SupervisorState,
+    ) {
+        let name = self.name(index);
+        let Some(child) = state.children.get_mut(index) else {
+            return;
+        };
+        child.starting = false;
+        child.started_at = Some(Instant::now());
+        match result {
+            Ok(cell) => {
+                let generation = self.tree.started(name, &cell);
+                tracing::debug!(actor = name, generation, "started");
+                let early = state.early_ends.remove(&cell.get_id());
+                child.cell = Some(cell);
+                if let Some(reason) = early {
+                    self.ended(myself, index, reason, state);
+                }
+            }
+            Err(error) => self.ended(myself, index, format!("it did not start: {error}"), state),
+        }
+    }
+
+    fn ended(&self, myself: &ActorRef<SupervisorMessage>, index: usize, reason: String, state: &mut SupervisorState) {
+        let name = self.name(index);
+        let Some(child) = state.children.get_mut(index) else {
+            return;
+        };
+        child.cell = None;
+        self.tree.ended(name, reason.clone());
+        if state.stopping {
+            return;
+        }
+        let now = Instant::now();
+        let settled = child
+            .started_at
+            .is_some_and(|at| now.duration_since(at) >= SETTLED_AFTER);
+        child.unsettled = if settled { 0 } else { child.unsettled + 1 };
+        child.restarts.push_back(now);
+        while child
+            .restarts
+            .front()
+            .is_some_and(|at| now.duration_since(*at) > self.intensity.window)
+        {
+            child.restarts.pop_front();
+        }
+        if child.restarts.len() > self.intensity.restarts {
+            let why = format!(
+                "{name} ended {} times within {:?}, last: {reason}",
+                child.restarts.len(),
+                self.intensity.window
+            );
+            self.gave_up.send_replace(Some(why));
+            return;
+        }
+        // The first end in a row costs no pause.
+        let doublings = child.unsettled.saturating_sub(2).min(10);
+        let pause = match child.unsettled {
+            0 | 1 => Duration::ZERO,
+            _ => (FIRST_BACKOFF * 2_u32.pow(doublings)).min(LONGEST_BACKOFF),
+        };
+        tracing::warn!(actor = name, reason, ?pause, "an actor ended; starting it again");
+        if pause.is_zero() {
+            self.start(myself, index, state);
+        } else {
+            child.starting = true;
+            myself.send_after(pause, move || SupervisorMessage::Start(index));
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Clocks for writes that come without one.
+//!
+//! Such a write gets the join of what its sender saw of the key, plus this node's own entry at its sequence number. Two
+//! of them for one key may overlap: the later in the log must still dominate the earlier, or a client without a clock
+//! would make siblings with itself. So the clocks given lately are kept, and each new one is joined with the last for
+//! its key. What was forgotten is harmless to those who saw it; a write whose view is older than that is sent back to
+//! look again.
+//!
+//! Owns: that memory and its bound. Does not own: sequence numbers, or looking at the key.
+
+use crate::storage::clock::VectorClock;
+use crate::storage::key::Key;
+use std::collections::HashMap;
+
+/// Clocks after which the older half of the memory is forgotten.
+const GENERATION: usize = 4096;
+
+/// Gives clocks to writes without one.
+#[derive(Debug)]
+pub struct ClocklessWrites {
+    node_id: String,
+    /// Every such write up to this sequence number is forgotten.
+    floor: u64,
+    young: HashMap<Key, VectorClock>,
+    young_last_seq: u64,
+    old: HashMap<Key, VectorClock>,
+    old_last_seq: u64,
+}
+
+impl ClocklessWrites {
+    /// Knows nothing of what was written up to `floor`.
+    #[must_use]
+    pub fn new(node_id: String, floor: u64) -> Self {
+        Self {
+            node_id,
+            floor,
+            young: HashMap::new(),
+            young_last_seq: floor,
+            old: HashMap::new(),
+            old_last_seq: floor,
+        }
+    }
+
+    /// The clock of a write with number `seq`, whose sender saw `observed` in a view that had everything up to
+    /// `observed_seq`. [`None`]: the view is too old; the sender must look again.
+    pub fn assign(&mut self, key: &Key, observed: &VectorClock, observed_seq: u64, seq: u64) -> Option<VectorClock> {
+        if observed_seq < self.floor {
+            return None;
+        }
+        let last = self.young.get(key).or_else(|| self.old.get(key));
+        let seen = last.map_or_else(|| observed.clone(), |last| observed.join(last));
+        let clock = seen.with(&self.node_id, seq);
+        if self.young.len() >= GENERATION {
+            self.floor = self.old_last_seq;
+            self.old = std::mem::take(&mut self.young);
+            self.old_last_seq = self.young_last_seq;
+        }
+        self.young.insert(key.clone(), clock.clone());
+        self.young_last_seq = seq;
+        Some(clock)
+    }
+}
+
+#[cfg(test)]
+mod tests;

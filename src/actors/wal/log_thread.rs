@@ -1,0 +1,253 @@
+//! The thread on which the log is written and synced, so that the next batch can gather meanwhile.
+//!
+//! Owns: the order of jobs on the log, and the interval of syncs when writes do not wait for one. Does not own: the log
+//! (it outlives the thread), or batches beyond the one at work. It reports to the WalActor that started it and to no
+//! successor; it ends when that actor is gone, and tells it when it ends otherwise.
+
+use super::{Batch, WalMessage};
+use crate::actors::mailbox::{Envelope, Mailbox};
+use crate::storage::error::{Error, Result};
+use crate::storage::log::record::Change;
+use crate::storage::log::writer::{Log, LogStats};
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use ractor::ActorRef;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// The log, as all generations of its writer share it.
+pub struct SharedLog {
+    log: Mutex<Log>,
+    status: Mutex<LogStats>,
+    latched: ArcSwapOption<String>,
+}
+
+impl SharedLog {
+    /// Shares a log.
+    #[must_use]
+    pub fn new(log: Log) -> Arc<Self> {
+        Arc::new(Self {
+            status: Mutex::new(log.stats()),
+            latched: ArcSwapOption::empty(),
+            log: Mutex::new(log),
+        })
+    }
+
+    /// Numbers as of the last job; never waits for the disk.
+    #[must_use]
+    pub fn stats(&self) -> LogStats {
+        *self.status.lock()
+    }
+
+    /// Why the log takes no writes, if it does not; never waits for the disk.
+    #[must_use]
+    pub fn latched(&self) -> Option<Arc<String>> {
+        self.latched.load_full()
+    }
+
+    /// Works on the log, and publishes what became of it.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Log) -> T) -> T {
+        let mut log = self.log.lock();
+        let result = work(&mut log);
+        *self.status.lock() = log.stats();
+        if let Some(cause) = log.latched() {
+            self.latched.store(Some(Arc::new(cause.to_owned())));
+        }
+        result
+    }
+}
+
+/// What the thread is asked to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Write a batch and, if so configured, sync it.
+    Write(Batch),
+    /// Read back what lies above this sequence number.
+    ReadBack(u64),
+    /// Delete segments that are wholly flushed up to this sequence number.
+    DeleteFlushed(u64),
+    /// Rotate if the segment is old enough, and say whether a closed one is overdue.
+    CheckAge,
+    /// Make everything durable, and end the log cleanly.
+    Close,
+}
+
+/// What the thread reports.
+#[derive(Debug)]
+pub enum Done {
+    /// A batch was written, or not; `previous_seq` is the last number in the log before it.
+    Written {
+        /// The batch.
+        batch: Batch,
+        /// Last sequence number before it.
+        previous_seq: u64,
+        /// Whether it is in the log, durably if so configured.
+        result: Result<()>,
+    },
+    /// The changes above `applied`.
+    ReadBack {
+        /// The number that was asked for.
+        applied: u64,
+        /// What lies above it.
+        result: Result<Vec<Change>>,
+    },
+    /// A closed segment is older than the configured age, so what is in memory should be flushed.
+    Overdue,
+    /// Upkeep failed: deleting or rotating. It will be tried again.
+    UpkeepFailed(Error),
+    /// The log is ended.
+    Closed(Result<()>),
+    /// The thread ended without being told to.
+    Ended,
+}
+
+/// How the thread syncs.
+#[derive(Debug, Clone, Copy)]
+pub struct SyncPolicy {
+    /// Whether a batch is synced before it is reported.
+    pub every_batch: bool,
+    /// Otherwise: longest time for which a batch is not synced.
+    pub interval: Duration,
+}
+
+/// A running thread. Dropping it lets the thread end after the jobs that it has.
+#[derive(Debug)]
+pub struct LogThread {
+    jobs: Sender<Job>,
+}
+
+impl LogThread {
+    /// Starts the thread for one generation of the WalActor, as writer `epoch`.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        log: Arc<SharedLog>,
+        epoch: u64,
+        sync: SyncPolicy,
+        applied: Arc<crate::storage::view::Published>,
+        mailbox: Mailbox<WalMessage>,
+        actor: ActorRef<Envelope<WalMessage>>,
+    ) -> std::io::Result<Self> {
+        let (jobs, queue) = channel();
+        let worker = Worker {
+            log,
+            epoch,
+            sync,
+            applied,
+            mailbox,
+            actor,
+            unsynced_since: None,
+        };
+        std::thread::Builder::new()
+            .name("pairdb-log".into())
+            .spawn(move || worker.run(&queue))?;
+        Ok(Self { jobs })
+    }
+
+    /// Queues a job.
+    ///
+    /// # Errors
+    /// Hands it back when the thread has ended.
+    pub fn send(&self, job: Job) -> std::result::Result<(), Job> {
+        self.jobs.send(job).map_err(|unsent| unsent.0)
+    }
+}
+
+struct Worker {
+    log: Arc<SharedLog>,
+    epoch: u64,
+    sync: SyncPolicy,
+    applied: Arc<crate::storage::view::Published>,
+    mailbox: Mailbox<WalMessage>,
+    actor: ActorRef<Envelope<WalMessage>>,
+    unsynced_since: Option<Instant>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.report(Done::Ended);
+    }
+}
+
+impl Worker {
+    fn run(mut self, queue: &Receiver<Job>) {
+        loop {
+            let job = match self.unsynced_since {
+                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(since) => queue.recv_timeout(self.sync.interval.saturating_sub(since.elapsed())),
+            };
+            match job {
+                Ok(job) => self.perform(job),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let due = |since: Instant| since.elapsed() >= self.sync.interval;
+            if self.unsynced_since.is_some_and(due) {
+                // A failure latches the log, and the next write is told.
+                let _ = self.log.with(|log| log.sync(self.epoch));
+                self.unsynced_since = None;
+            }
+        }
+        if self.unsynced_since.is_some() {
+            let _ = self.log.with(|log| log.sync(self.epoch));
+        }
+    }
+
+    fn report(&self, done: Done) {
+        // The actor may be gone; what is durable is then read back by its successor.
+        let _ = self.actor.send_message(self.mailbox.envelope(WalMessage::Done(done)));
+    }
+
+    fn perform(&mut self, job: Job) {
+        match job {
+            Job::Write(batch) => self.write(batch),
+            Job::ReadBack(applied) => {
+                let result = self.log.with(|log| log.changes_after(applied));
+                self.report(Done::ReadBack { applied, result });
+            }
+            Job::DeleteFlushed(seq) => {
+                if let Err(error) = self.log.with(|log| log.delete_flushed(seq)) {
+                    self.report(Done::UpkeepFailed(error));
+                }
+            }
+            Job::CheckAge => {
+                let now = crate::actors::now_ms();
+                let checked = self.log.with(|log| {
+                    log.rotate_if_due(self.epoch, now)?;
+                    Ok(log.has_overdue_segment(now))
+                });
+                match checked {
+                    Ok(true) => self.report(Done::Overdue),
+                    Ok(false) | Err(Error::Latched { .. }) => {}
+                    Err(error) => self.report(Done::UpkeepFailed(error)),
+                }
+            }
+            Job::Close => {
+                let result = self.log.with(|log| log.close(self.epoch));
+                self.unsynced_since = None;
+                self.report(Done::Closed(result));
+            }
+        }
+    }
+
+    fn write(&mut self, batch: Batch) {
+        let (epoch, every_batch) = (self.epoch, self.sync.every_batch);
+        let applied = self.applied.applied();
+        let (previous_seq, result) = self.log.with(|log| {
+            let previous_seq = log.last_seq();
+            let appended = log.append(epoch, &batch.encoded, applied, crate::actors::now_ms());
+            let result = appended.and_then(|()| if every_batch { log.sync(epoch) } else { Ok(()) });
+            (previous_seq, result)
+        });
+        if !every_batch {
+            self.unsynced_since.get_or_insert_with(Instant::now);
+        }
+        self.report(Done::Written {
+            batch,
+            previous_seq,
+            result,
+        });
+    }
+}

@@ -1,0 +1,308 @@
+//! WalActor: the sole owner of the commit log.
+//!
+//! It gives each write its sequence number, gathers writes into batches, and has a thread write and sync one batch while
+//! the next gathers (pipelined group commit). A batch that is durable goes on to the MemtableActor, with the callers'
+//! reply ports. When it comes back after a crash it takes the log over, which closes the old segment, and sends the
+//! MemtableActor every durable write that it has not applied.
+//!
+//! Owns: numbering, batching, the hand-off. Does not own: the format of the log, or what a write means.
+
+mod clockless;
+mod log_thread;
+
+pub use log_thread::{SharedLog, SyncPolicy};
+
+use crate::actors::Handles;
+use crate::actors::mailbox::Envelope;
+use crate::actors::memtable::MemtableMessage;
+use crate::actors::refusal::Refusal;
+use crate::actors::reply::Reply;
+use crate::actors::write::{Caller, LoggedBatch, LoggedWrite, PendingWrite, WriteClock};
+use crate::storage::error::Error;
+use crate::storage::log::record::encode_change;
+use crate::storage::log::writer::EncodedBatch;
+use crate::storage::version::Version;
+use clockless::ClocklessWrites;
+use log_thread::{Done, Job, LogThread};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What WalActor is told.
+#[derive(Debug)]
+pub enum WalMessage {
+    /// Log a write, and pass it on when it is durable.
+    Append(Box<PendingWrite>),
+    /// What has gathered may go to the log thread.
+    Commit,
+    /// The log thread did something.
+    Done(Done),
+    /// The MemtableActor has applied up to this number and wants the rest.
+    Resend(u64),
+    /// Everything up to this number is in tables.
+    Flushed(u64),
+    /// Time to look at the age of segments.
+    CheckAge,
+    /// Take no more writes; answer when those taken are durable and passed on, and the log is ended.
+    Close(Reply<()>),
+}
+
+/// Writes that go to the log together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    encoded: EncodedBatch,
+    writes: Vec<LoggedWrite>,
+}
+
+/// How WalActor works.
+#[derive(Debug, Clone)]
+pub struct WalOptions {
+    /// The clock entry of writes that come without a clock.
+    pub node_id: String,
+    /// Encoded bytes at which a batch is closed and the next begun.
+    pub buffer_size: usize,
+    /// When syncs happen.
+    pub sync: SyncPolicy,
+    /// How often the age of segments is looked at.
+    pub age_check: Duration,
+}
+
+/// The actor.
+pub struct WalActor {
+    /// The log, shared with earlier and later generations.
+    pub log: Arc<SharedLog>,
+    /// How it works.
+    pub options: WalOptions,
+    /// Its neighbours.
+    pub handles: Handles,
+}
+
+/// What it knows.
+pub struct WalState {
+    thread: LogThread,
+    salt: u32,
+    next_seq: u64,
+    gathering: Batch,
+    closed: VecDeque<Batch>,
+    /// A batch is with the log thread.
+    writing: bool,
+    /// A [`WalMessage::Commit`] is in the mailbox.
+    commit_queued: bool,
+    clockless: ClocklessWrites,
+    closing: Option<Reply<()>>,
+}
+
+impl Actor for WalActor {
+    type Msg = Envelope<WalMessage>;
+    type State = WalState;
+    type Arguments = ();
+
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<WalState, ActorProcessingErr> {
+        let log = Arc::clone(&self.log);
+        // Waits for a batch of the generation before to reach the disk; that batch is then read back below.
+        let (epoch, salt, last_seq) =
+            tokio::task::spawn_blocking(move || log.with(|log| (log.take_over(), log.salt(), log.last_seq()))).await?;
+        let thread = LogThread::start(
+            Arc::clone(&self.log),
+            epoch,
+            self.options.sync,
+            Arc::clone(&self.handles.published),
+            self.handles.wal.clone(),
+            myself.clone(),
+        )?;
+        let state = WalState {
+            thread,
+            salt,
+            next_seq: last_seq + 1,
+            gathering: Batch::default(),
+            closed: VecDeque::new(),
+            writing: false,
+            commit_queued: false,
+            clockless: ClocklessWrites::new(self.options.node_id.clone(), last_seq),
+            closing: None,
+        };
+        state.ask(Job::ReadBack(self.handles.published.applied()))?;
+        let mailbox = self.handles.wal.clone();
+        myself.send_interval(self.options.age_check, move || mailbox.envelope(WalMessage::CheckAge));
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        envelope: Self::Msg,
+        state: &mut WalState,
+    ) -> Result<(), ActorProcessingErr> {
+        match envelope.message {
+            WalMessage::Append(write) => {
+                self.append(*write, state);
+                if !state.writing && !state.commit_queued && state.has_batch() {
+                    state.commit_queued = true;
+                    // Behind everything that already waits, so that all of it shares one sync.
+                    myself.send_message(self.handles.wal.envelope(WalMessage::Commit))?;
+                }
+                Ok(())
+            }
+            WalMessage::Commit => {
+                state.commit_queued = false;
+                state.write_next()
+            }
+            WalMessage::Done(done) => self.done(done, state),
+            WalMessage::Resend(applied) => state.ask(Job::ReadBack(applied)),
+            WalMessage::Flushed(seq) => state.ask(Job::DeleteFlushed(seq)),
+            WalMessage::CheckAge => state.ask(Job::CheckAge),
+            WalMessage::Close(reply) => {
+                state.closing = Some(reply);
+                state.write_next()
+            }
+        }
+    }
+}
+
+impl WalActor {
+    fn append(&self, write: PendingWrite, state: &mut WalState) {
+        let refusal = if state.closing.is_some() {
+            Some(Refusal::ShuttingDown)
+        } else {
+            self.log
+                .latched()
+                .map(|cause| Refusal::from(&Error::Latched { cause: cause.to_string() }))
+        };
+        if let Some(refusal) = refusal {
+            write.reply.send(Err(refusal));
+            return;
+        }
+        let seq = state.next_seq;
+        let clock = match write.clock {
+            WriteClock::Given(clock) => Some(clock),
+            WriteClock::Observed {
+                clock,
+                seq: observed_seq,
+            } => state.clockless.assign(&write.key, &clock, observed_seq, seq),
+        };
+        let Some(clock) = clock else {
+            write.reply.send(Err(Refusal::Stale));
+            return;
+        };
+        let version = Version {
+            clock,
+            value: write.value,
+            timestamp_ms: write.timestamp_ms,
+            seq,
+        };
+        let encoded = &mut state.gathering.encoded;
+        if let Err(error) = encode_change(&mut encoded.bytes, state.salt, write.operation, &write.key, &version) {
+            write
+                .reply
+                .send(Err(Refusal::Internal(format!("cannot encode the write: {error}"))));
+            return;
+        }
+        encoded.last_seq = seq;
+        state.next_seq += 1;
+        state.gathering.writes.push(LoggedWrite {
+            key: write.key,
+            version,
+            caller: Some(Caller {
+                reply: write.reply,
+                permit: write.permit,
+            }),
+        });
+        if state.gathering.encoded.bytes.len() >= self.options.buffer_size {
+            state.closed.push_back(std::mem::take(&mut state.gathering));
+        }
+    }
+
+    fn done(&self, done: Done, state: &mut WalState) -> Result<(), ActorProcessingErr> {
+        match done {
+            Done::Written {
+                batch,
+                previous_seq,
+                result,
+            } => {
+                state.writing = false;
+                match result {
+                    Ok(()) => self.pass_on(LoggedBatch {
+                        previous_seq,
+                        writes: batch.writes,
+                    }),
+                    Err(error) => refuse(batch, &error),
+                }
+                state.write_next()
+            }
+            Done::ReadBack { applied, result } => {
+                let writes: Vec<LoggedWrite> = result?
+                    .into_iter()
+                    .map(|change| LoggedWrite {
+                        key: change.key,
+                        version: change.version,
+                        caller: None,
+                    })
+                    .collect();
+                if !writes.is_empty() {
+                    tracing::info!(writes = writes.len(), applied, "sent again what the memtable lacked");
+                    self.pass_on(LoggedBatch {
+                        previous_seq: applied,
+                        writes,
+                    });
+                }
+                Ok(())
+            }
+            Done::Overdue => {
+                // A MemtableActor that is down flushes what is sealed when it is back; the next check asks again.
+                let _ = self.handles.memtable.send_admitted(MemtableMessage::Seal);
+                Ok(())
+            }
+            Done::UpkeepFailed(error) => {
+                tracing::warn!(%error, "upkeep of the commit log failed; it will be tried again");
+                Ok(())
+            }
+            Done::Closed(result) => {
+                if let Some(reply) = state.closing.take() {
+                    reply.send(result.map_err(|error| Refusal::from(&error)));
+                }
+                Ok(())
+            }
+            Done::Ended => Err("the log thread ended".into()),
+        }
+    }
+
+    fn pass_on(&self, batch: LoggedBatch) {
+        // When it is down, the callers learn from their dropped ports that the outcome is unknown, and the restarted
+        // MemtableActor asks for everything that it lacks.
+        let _ = self.handles.memtable.send_admitted(MemtableMessage::Apply(batch));
+    }
+}
+
+fn refuse(batch: Batch, error: &Error) {
+    tracing::error!(%error, writes = batch.writes.len(), "a batch could not be logged");
+    for caller in batch.writes.into_iter().filter_map(|write| write.caller) {
+        caller.reply.send(Err(Refusal::from(error)));
+    }
+}
+
+impl WalState {
+    fn ask(&self, job: Job) -> Result<(), ActorProcessingErr> {
+        self.thread.send(job).map_err(|_job| "the log thread has ended".into())
+    }
+
+    fn has_batch(&self) -> bool {
+        !self.gathering.writes.is_empty() || !self.closed.is_empty()
+    }
+
+    /// Hands the next batch to the log thread, when it is free; when none is left and the log is to be closed, that.
+    fn write_next(&mut self) -> Result<(), ActorProcessingErr> {
+        if self.writing {
+            return Ok(());
+        }
+        let next = match self.closed.pop_front() {
+            Some(batch) => batch,
+            None if self.gathering.writes.is_empty() => {
+                return if self.closing.is_some() { self.ask(Job::Close) } else { Ok(()) };
+            }
+            None => std::mem::take(&mut self.gathering),
+        };
+        self.writing = true;
+        self.ask(Job::Write(next))
+    }
+}

@@ -1,0 +1,189 @@
+//! The service: one short function for each RPC.
+
+use crate::actors::health::Health;
+use crate::actors::health::Status as NodeStatus;
+use crate::actors::refusal::Refusal;
+use crate::actors::requests::Requests;
+use crate::rpc::convert::{CheckedWrite, check_write, clock_from_wire, clock_to_wire, read_response};
+use crate::rpc::pb::storage_node_service_server::StorageNodeService;
+use crate::rpc::{pb, status};
+use crate::storage::key::Key;
+use crate::storage::limits;
+use crate::storage::log::record::Operation;
+use crate::storage::version::Value;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+/// Entries of a scan that are ready before the client takes them.
+const SCAN_AHEAD: usize = 4;
+
+type Answer<T> = Result<Response<T>, Status>;
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Translates calls into the actors' requests.
+#[derive(Clone)]
+pub(super) struct StorageNode {
+    pub(super) requests: Requests,
+    pub(super) health: Arc<Health>,
+}
+
+impl StorageNode {
+    async fn put(&self, operation: Operation, write: CheckedWrite) -> Result<(pb::VectorClock, bool), Status> {
+        let outcome = self
+            .requests
+            .write(operation, write.key, write.value, write.clock)
+            .await
+            .map_err(|refusal| status::of_refusal(&refusal))?;
+        Ok((clock_to_wire(&outcome.clock), outcome.applied))
+    }
+}
+
+#[tonic::async_trait]
+impl StorageNodeService for StorageNode {
+    async fn write(&self, request: Request<pb::WriteRequest>) -> Answer<pb::WriteResponse> {
+        let request = request.into_inner();
+        let write = check_write(&request.tenant_id, &request.key, request.value, request.vector_clock)
+            .map_err(|error| status::of_limit(&error))?;
+        let (clock, applied) = self.put(Operation::Write, write).await?;
+        Ok(Response::new(pb::WriteResponse {
+            success: true,
+            updated_vector_clock: Some(clock),
+            applied,
+            ..pb::WriteResponse::default()
+        }))
+    }
+
+    async fn repair(&self, request: Request<pb::RepairRequest>) -> Answer<pb::RepairResponse> {
+        let request = request.into_inner();
+        let write = check_write(&request.tenant_id, &request.key, request.value, request.vector_clock)
+            .map_err(|error| status::of_limit(&error))?;
+        self.put(Operation::Repair, write).await?;
+        Ok(Response::new(pb::RepairResponse {
+            success: true,
+            ..pb::RepairResponse::default()
+        }))
+    }
+
+    async fn delete(&self, request: Request<pb::DeleteRequest>) -> Answer<pb::DeleteResponse> {
+        let request = request.into_inner();
+        let refuse = |error| status::of_limit(&error);
+        let write = CheckedWrite {
+            key: Key::new(&request.tenant_id, &request.key).map_err(refuse)?,
+            value: Value::Tombstone,
+            clock: clock_from_wire(request.vector_clock).map_err(refuse)?,
+        };
+        let (clock, applied) = self.put(Operation::Delete, write).await?;
+        Ok(Response::new(pb::DeleteResponse {
+            success: true,
+            updated_vector_clock: Some(clock),
+            applied,
+            ..pb::DeleteResponse::default()
+        }))
+    }
+
+    async fn read(&self, request: Request<pb::ReadRequest>) -> Answer<pb::ReadResponse> {
+        let request = request.into_inner();
+        let key = Key::new(&request.tenant_id, &request.key).map_err(|error| status::of_limit(&error))?;
+        let versions = self
+            .requests
+            .read(key)
+            .await
+            .map_err(|refusal| status::of_refusal(&refusal))?;
+        read_response(&versions)
+            .map(Response::new)
+            .ok_or_else(|| status::not_found(clock_to_wire(&versions.clock())))
+    }
+
+    type ScanStream = Streamed<pb::ScanEntry>;
+
+    async fn scan(&self, request: Request<pb::ScanRequest>) -> Answer<Self::ScanStream> {
+        let request = request.into_inner();
+        limits::check_tenant(&request.tenant_id).map_err(|error| status::of_limit(&error))?;
+        let start = Key::start_of(&request.tenant_id, &request.key_range_start);
+        let (scan, permit) = self
+            .requests
+            .scan(&start)
+            .map_err(|refusal| status::of_refusal(&refusal))?;
+        let (entries, receiver) = tokio::sync::mpsc::channel(SCAN_AHEAD);
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let end = request.key_range_end;
+            for item in scan {
+                let entry = match item {
+                    Ok((key, _)) if key.tenant() != request.tenant_id => break,
+                    Ok((key, _)) if !end.is_empty() && key.key() >= end.as_str() => break,
+                    Ok((key, versions)) => match versions.winner().and_then(|winner| winner.value.live()) {
+                        Some(value) => Ok(pb::ScanEntry {
+                            key: key.key().to_owned(),
+                            value: value.to_vec(),
+                            vector_clock: Some(clock_to_wire(&versions.clock())),
+                        }),
+                        None => continue,
+                    },
+                    Err(error) => Err(status::of_refusal(&Refusal::from(&error))),
+                };
+                // A client that has gone away ends the scan.
+                if entries.blocking_send(entry).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn health_check(&self, _request: Request<pb::HealthCheckRequest>) -> Answer<pb::HealthResponse> {
+        let (node, reasons) = self.health.status();
+        let mut metrics: std::collections::HashMap<String, String> = self.health.metrics().into_iter().collect();
+        if !reasons.is_empty() {
+            metrics.insert("reasons".to_owned(), reasons.join("; "));
+        }
+        Ok(Response::new(pb::HealthResponse {
+            healthy: node != NodeStatus::Unhealthy,
+            status: node.as_str().to_owned(),
+            metrics,
+        }))
+    }
+
+    async fn replicate_data(&self, _request: Request<pb::ReplicateRequest>) -> Answer<pb::ReplicateResponse> {
+        Err(status::unimplemented("ReplicateData"))
+    }
+
+    type StreamKeysStream = Streamed<pb::KeyValueEntry>;
+
+    async fn stream_keys(&self, _request: Request<pb::StreamKeysRequest>) -> Answer<Self::StreamKeysStream> {
+        Err(status::unimplemented("StreamKeys"))
+    }
+
+    async fn get_key_range(&self, _request: Request<pb::KeyRangeRequest>) -> Answer<pb::KeyRangeResponse> {
+        Err(status::unimplemented("GetKeyRange"))
+    }
+
+    async fn drain_node(&self, _request: Request<pb::DrainRequest>) -> Answer<pb::DrainResponse> {
+        Err(status::unimplemented("DrainNode"))
+    }
+
+    async fn start_streaming(
+        &self,
+        _request: Request<pb::StartStreamingRequest>,
+    ) -> Answer<pb::StartStreamingResponse> {
+        Err(status::unimplemented("StartStreaming"))
+    }
+
+    async fn stop_streaming(&self, _request: Request<pb::StopStreamingRequest>) -> Answer<pb::StopStreamingResponse> {
+        Err(status::unimplemented("StopStreaming"))
+    }
+
+    async fn get_stream_status(&self, _request: Request<pb::StreamStatusRequest>) -> Answer<pb::StreamStatusResponse> {
+        Err(status::unimplemented("GetStreamStatus"))
+    }
+
+    async fn notify_streaming_complete(
+        &self,
+        _request: Request<pb::StreamingCompleteRequest>,
+    ) -> Answer<pb::StreamingCompleteResponse> {
+        Err(status::unimplemented("NotifyStreamingComplete"))
+    }
+}

@@ -1,0 +1,97 @@
+//! The only door of the engine to files.
+//!
+//! Owns: the [`FileSystem`] and [`WriteFile`] traits, the real one ([`RealFs`]) and one in memory that can crash, tear,
+//! fill up and fail ([`SimFs`]). Does not own: any format, name or policy.
+
+mod real;
+mod sim;
+
+pub use real::RealFs;
+pub use sim::SimFs;
+
+use bytes::Bytes;
+use std::any::Any;
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+
+/// Held for as long as a directory is locked; dropping it unlocks.
+pub type DirLock = Box<dyn Any + Send + Sync>;
+
+/// Files, directories, and what makes them durable.
+pub trait FileSystem: Debug + Send + Sync {
+    /// Makes a directory and its parents. One that exists is fine.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+
+    /// Makes a new, empty file to write to.
+    ///
+    /// # Errors
+    /// When it exists already, or as the operating system's.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
+
+    /// The whole content of a file as it is now, without a copy where the system can map it.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    fn read(&self, path: &Path) -> io::Result<Bytes>;
+
+    /// Makes what a file holds durable, whoever wrote it.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    fn sync_file(&self, path: &Path) -> io::Result<()>;
+
+    /// The names of the files in a directory, in no order.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Gives a file another name, replacing what had it. Durable after [`FileSystem::sync_dir`].
+    ///
+    /// # Errors
+    /// As the operating system's.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. Durable after [`FileSystem::sync_dir`].
+    ///
+    /// # Errors
+    /// As the operating system's.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Takes a directory for this process alone.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when another process has it.
+    fn lock_dir(&self, dir: &Path) -> io::Result<DirLock>;
+}
+
+/// A file that grows at its end.
+pub trait WriteFile: Send {
+    /// Writes all of `data` at the end.
+    ///
+    /// # Errors
+    /// As the operating system's; part of it may then have been written.
+    fn append(&mut self, data: &[u8]) -> io::Result<()>;
+
+    /// Makes what was written durable (fdatasync).
+    ///
+    /// # Errors
+    /// As the operating system's. What is durable is then unknown.
+    fn sync(&mut self) -> io::Result<()>;
+
+    /// Cuts the file to `len` bytes; the next write goes there.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    fn truncate(&mut self, len: u64) -> io::Result<()>;
+}

@@ -1,0 +1,109 @@
+//! The limits of what a client may store, and the checks of them.
+//!
+//! Owns: the numbers of the wire contract (tenant, key, value, clock) and one check for each. Does not own: how a
+//! refusal is reported (`rpc` turns a [`LimitError`] into a gRPC status).
+
+/// Longest tenant id, in bytes.
+pub const MAX_TENANT_BYTES: usize = 256;
+/// Longest key, in bytes, without its tenant.
+pub const MAX_KEY_BYTES: usize = 1024;
+/// Largest value, in bytes (10 MiB).
+pub const MAX_VALUE_BYTES: usize = 10 * 1024 * 1024;
+/// Most entries in one vector clock.
+pub const MAX_CLOCK_ENTRIES: usize = 1000;
+/// Longest coordinator id in a vector clock entry, in bytes.
+pub const MAX_CLOCK_ID_BYTES: usize = 128;
+
+/// What is wrong with a request, in words that name the field, what it holds and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct LimitError {
+    /// The field of the request, as the proto file names it.
+    pub field: &'static str,
+    /// What is wrong, and what would be right.
+    pub problem: String,
+}
+
+fn refuse(field: &'static str, problem: impl Into<String>) -> Result<(), LimitError> {
+    Err(LimitError {
+        field,
+        problem: problem.into(),
+    })
+}
+
+fn check_length(field: &'static str, length: usize, most: usize) -> Result<(), LimitError> {
+    if length == 0 {
+        return refuse(field, format!("is empty; it must have 1 to {most} bytes"));
+    }
+    if length > most {
+        return refuse(field, format!("has {length} bytes; at most {most} are allowed"));
+    }
+    Ok(())
+}
+
+/// Checks a tenant id: 1 to 256 bytes, no ':' and no control character.
+///
+/// # Errors
+/// Names the first rule that does not hold.
+pub fn check_tenant(tenant: &str) -> Result<(), LimitError> {
+    check_length("tenant_id", tenant.len(), MAX_TENANT_BYTES)?;
+    if tenant.contains(':') {
+        return refuse("tenant_id", "contains ':', which separates tenant and key; leave it out");
+    }
+    if tenant.chars().any(char::is_control) {
+        return refuse("tenant_id", "contains a control character; use printable ones");
+    }
+    Ok(())
+}
+
+/// Checks a key: 1 to 1024 bytes, no control character but tab and newline.
+///
+/// # Errors
+/// Names the first rule that does not hold.
+pub fn check_key(key: &str) -> Result<(), LimitError> {
+    check_length("key", key.len(), MAX_KEY_BYTES)?;
+    if key.chars().any(|c| c.is_control() && c != '\t' && c != '\n') {
+        return refuse("key", "contains a control character other than tab and newline");
+    }
+    Ok(())
+}
+
+/// Checks the size of a value: 1 byte to 10 MiB.
+///
+/// # Errors
+/// States the size found and the sizes allowed.
+pub fn check_value(value: &[u8]) -> Result<(), LimitError> {
+    check_length("value", value.len(), MAX_VALUE_BYTES)
+}
+
+/// Checks the number of entries of a vector clock as it arrived, before any of it is copied.
+///
+/// # Errors
+/// States the number found and the number allowed.
+pub fn check_clock_len(entries: usize) -> Result<(), LimitError> {
+    if entries > MAX_CLOCK_ENTRIES {
+        return refuse(
+            "vector_clock",
+            format!("has {entries} entries; at most {MAX_CLOCK_ENTRIES} are allowed"),
+        );
+    }
+    Ok(())
+}
+
+/// Checks one entry of a vector clock: an id of 1 to 128 bytes without NUL, a timestamp of 0 or more.
+///
+/// # Errors
+/// Names the first rule that does not hold.
+pub fn check_clock_entry(id: &str, logical_timestamp: i64) -> Result<(), LimitError> {
+    check_length("vector_clock.coordinator_node_id", id.len(), MAX_CLOCK_ID_BYTES)?;
+    if id.contains('\0') {
+        return refuse("vector_clock.coordinator_node_id", "contains a NUL byte");
+    }
+    if logical_timestamp < 0 {
+        return refuse(
+            "vector_clock.logical_timestamp",
+            format!("is {logical_timestamp}; it must be 0 or more"),
+        );
+    }
+    Ok(())
+}

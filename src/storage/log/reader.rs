@@ -1,0 +1,191 @@
+//! Reads segments back, and judges what does not read.
+//!
+//! Owns: the walk over one segment and the decision between a torn tail (quiet) and damage (an error with file and
+//! offset). Does not own: which segments there are, or what to do with a change.
+
+use super::record::{Change, RECORD_HEADER_BYTES, RawRecord, Unreadable};
+use super::{HEADER, HEADER_BYTES, HEADER_FIELDS, path};
+use crate::storage::codec::Reader;
+use crate::storage::error::{Error, Result};
+use crate::storage::fs::FileSystem;
+use bytes::Bytes;
+use std::path::{Path, PathBuf};
+
+/// Smallest unit that a disk writes whole. A tear leaves the rest of such a unit as it was: zeros, behind a file's end.
+const SECTOR_BYTES: usize = 512;
+/// How far ahead of its predecessor a record's sequence number may be and still be believed in a scan.
+const MAX_SEQ_STEP: u64 = 1 << 32;
+
+/// An opened segment.
+#[derive(Debug)]
+pub struct Segment {
+    /// Its number.
+    pub id: u64,
+    /// Valid length of the segment before it in bytes; 0 when it is the first.
+    pub previous_len: u64,
+    /// Last sequence number before it.
+    pub base_seq: u64,
+    /// When it was begun, in milliseconds since the Unix epoch.
+    pub opened_ms: u64,
+    /// The salt of its checksums.
+    pub salt: u32,
+    path: PathBuf,
+    content: Bytes,
+}
+
+/// How a walk over a segment ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Bytes of the segment that hold whole records.
+    pub valid_len: u64,
+    /// Last sequence number met.
+    pub last_seq: u64,
+}
+
+impl Segment {
+    /// Opens segment `id` in `dir` and checks its header.
+    ///
+    /// # Errors
+    /// When it cannot be read, or its header is damaged or cut off: a segment gets its name only when its header is
+    /// durable.
+    pub fn open(fs: &dyn FileSystem, dir: &Path, id: u64) -> Result<Self> {
+        let path = path(dir, id);
+        let content = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let mut fields = Reader(HEADER.open(&path, &content, 0, HEADER_FIELDS)?);
+        let (number, previous_len) = fields.u64().zip(fields.u64()).unwrap_or_default();
+        let (base_seq, opened_ms) = fields.u64().zip(fields.u64()).unwrap_or_default();
+        let salt = fields.u32().unwrap_or_default();
+        if number != id {
+            return Err(Error::corruption(
+                &path,
+                0,
+                format!("its name says segment {id}, its header says {number}"),
+            ));
+        }
+        Ok(Self {
+            id,
+            previous_len,
+            base_seq,
+            opened_ms,
+            salt,
+            path,
+            content,
+        })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of the file.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.content.len() as u64
+    }
+
+    /// Walks the changes with a sequence number above `after`, from byte `from` (0: the first record), in order.
+    ///
+    /// `expected_len` is the valid length that the next segment's header states; the walk then ends exactly there.
+    /// Without it, this is the last segment, whose tail may be torn.
+    ///
+    /// # Errors
+    /// On damage, or when `each` fails.
+    pub fn replay(
+        &self,
+        from: u64,
+        after: u64,
+        expected_len: Option<u64>,
+        mut each: impl FnMut(Change) -> Result<()>,
+    ) -> Result<End> {
+        let end = expected_len.unwrap_or(self.content.len() as u64);
+        let bytes = usize::try_from(end)
+            .ok()
+            .and_then(|end| self.content.get(..end))
+            .ok_or_else(|| {
+                let detail = format!("the segment after it says that {end} bytes are valid; the file is shorter");
+                Error::corruption(&self.path, self.content.len() as u64, detail)
+            })?;
+        let mut at = usize::try_from(from.max(HEADER_BYTES)).unwrap_or(usize::MAX);
+        let mut last_seq = self.base_seq;
+        while at < bytes.len() {
+            let record = match RawRecord::read(bytes.get(at..).unwrap_or_default(), self.salt) {
+                Ok(record) => record,
+                Err(why) if expected_len.is_some() => return Err(self.damage(at, why)),
+                Err(why) => {
+                    self.judge_tail(bytes, at, last_seq, why)?;
+                    break;
+                }
+            };
+            if !record.is_mark() {
+                if record.seq <= last_seq && from == 0 {
+                    let detail = format!("sequence number {} after {last_seq}", record.seq);
+                    return Err(Error::corruption(&self.path, at as u64, detail));
+                }
+                last_seq = last_seq.max(record.seq);
+                if record.seq > after {
+                    let change = record
+                        .change()
+                        .map_err(|detail| Error::corruption(&self.path, at as u64, detail))?;
+                    each(change)?;
+                }
+            }
+            at += record.bytes();
+        }
+        Ok(End {
+            valid_len: at as u64,
+            last_seq,
+        })
+    }
+
+    fn damage(&self, at: usize, why: Unreadable) -> Error {
+        let detail = match why {
+            Unreadable::Incomplete => "the log ends inside a record",
+            Unreadable::Damaged => "a record's checksum does not match",
+        };
+        Error::corruption(&self.path, at as u64, detail)
+    }
+
+    /// Decides what an unreadable record at `at` means. A later mark that calls these bytes durable proves damage. A
+    /// later record without such a mark is of the same, unsynced batch: the disk may have written its sectors in any
+    /// order, which leaves a hole of zeros; without such a hole it is damage too. With nothing readable behind it, it
+    /// is the torn end of a write that was never acknowledged.
+    fn judge_tail(&self, bytes: &[u8], at: usize, last_seq: u64, why: Unreadable) -> Result<()> {
+        let mut next_readable = None;
+        let mut place = at + 1;
+        while place + RECORD_HEADER_BYTES <= bytes.len() {
+            let rest = bytes.get(place..).unwrap_or_default();
+            if let Ok(record) = RawRecord::read(rest, self.salt)
+                && record.seq >= last_seq
+                && record.seq - last_seq < MAX_SEQ_STEP
+            {
+                if record.durable().is_some_and(|durable| durable > at as u64) {
+                    return Err(self.damage(at, why));
+                }
+                next_readable.get_or_insert(place);
+                place += record.bytes();
+            } else {
+                place += 1;
+            }
+        }
+        match next_readable {
+            Some(next) if !has_hole(bytes, at, next) => Err(self.damage(at, why)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether between `from` and `to` the rest of some sector was never written.
+fn has_hole(bytes: &[u8], from: usize, to: usize) -> bool {
+    let mut start = from;
+    while start < to {
+        let end = ((start / SECTOR_BYTES + 1) * SECTOR_BYTES).min(bytes.len());
+        let part = bytes.get(start..end).unwrap_or_default();
+        if !part.is_empty() && part.iter().all(|byte| *byte == 0) {
+            return true;
+        }
+        start = end.max(start + 1);
+    }
+    false
+}

@@ -1,0 +1,398 @@
+//! Writes the log.
+//!
+//! Owns: the open segment, rotation, deletion of segments that are wholly flushed, the latch after a failed sync, the
+//! cut after a full disk, and the fence that keeps a writer of an earlier generation out. Does not own: threads or
+//! batching. It is the same object for all generations of the actor that writes; what it says is durable is durable.
+
+use super::reader::Segment;
+use super::record::{Change, encode_mark};
+use super::{HEADER, HEADER_BYTES, path};
+use crate::storage::error::{Error, ErrorKind, Result};
+use crate::storage::fs::{FileSystem, WriteFile};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// How the log is written.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// Directory of the segments.
+    pub dir: PathBuf,
+    /// A segment of this many bytes is closed and the next begun.
+    pub segment_size: u64,
+    /// A segment this old, in milliseconds, is closed and the next begun.
+    pub max_age_ms: u64,
+}
+
+/// A segment that takes no more records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClosedSegment {
+    /// Its number.
+    pub id: u64,
+    /// Its valid length in bytes.
+    pub len: u64,
+    /// Last sequence number in it.
+    pub last_seq: u64,
+    /// When it was begun, in milliseconds since the Unix epoch.
+    pub opened_ms: u64,
+}
+
+struct OpenSegment {
+    id: u64,
+    file: Box<dyn WriteFile>,
+    /// Bytes written.
+    len: u64,
+    /// Bytes written and synced.
+    durable: u64,
+    opened_ms: u64,
+}
+
+/// Where a batch begins.
+#[derive(Debug, Clone, Copy)]
+struct BatchPlace {
+    last_seq: u64,
+    segment: u64,
+    offset: u64,
+}
+
+/// Encoded records that are written and synced together.
+#[derive(Debug, Default)]
+pub struct EncodedBatch {
+    /// The records, encoded with the log's salt.
+    pub bytes: Vec<u8>,
+    /// Sequence number of the last.
+    pub last_seq: u64,
+}
+
+/// Numbers for health and metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// Segments on disk, the open one included.
+    pub segments: usize,
+    /// Their valid bytes.
+    pub bytes: u64,
+    /// Syncs of records done.
+    pub syncs: u64,
+    /// Batches written.
+    pub batches: u64,
+}
+
+/// The log's only writer.
+pub struct Log {
+    fs: Arc<dyn FileSystem>,
+    options: LogOptions,
+    salt: u32,
+    open: Option<OpenSegment>,
+    closed: VecDeque<ClosedSegment>,
+    /// Batches that the memtable may not have applied yet, for [`Log::changes_after`].
+    recent: VecDeque<BatchPlace>,
+    last_seq: u64,
+    durable_seq: u64,
+    epoch: u64,
+    latched: Option<String>,
+    syncs: u64,
+    batches: u64,
+    frame: Vec<u8>,
+}
+
+impl Log {
+    /// A log that goes on behind `closed` (in order), whose last sequence number is `last_seq`. Takes no record before
+    /// [`Log::take_over`].
+    pub fn new(
+        fs: Arc<dyn FileSystem>,
+        options: LogOptions,
+        salt: u32,
+        closed: VecDeque<ClosedSegment>,
+        last_seq: u64,
+    ) -> Self {
+        Self {
+            fs,
+            options,
+            salt,
+            open: None,
+            closed,
+            recent: VecDeque::new(),
+            last_seq,
+            durable_seq: last_seq,
+            epoch: 0,
+            latched: None,
+            syncs: 0,
+            batches: 0,
+            frame: Vec::new(),
+        }
+    }
+
+    /// The salt that records must be encoded with.
+    #[must_use]
+    pub fn salt(&self) -> u32 {
+        self.salt
+    }
+
+    /// Last sequence number written.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// Why the log takes no more writes, if it does not.
+    #[must_use]
+    pub fn latched(&self) -> Option<&str> {
+        self.latched.as_deref()
+    }
+
+    /// Numbers for health and metrics.
+    #[must_use]
+    pub fn stats(&self) -> LogStats {
+        LogStats {
+            segments: self.closed.len() + usize::from(self.open.is_some()),
+            bytes: self.closed.iter().map(|s| s.len).sum::<u64>() + self.open.as_ref().map_or(0, |s| s.len),
+            syncs: self.syncs,
+            batches: self.batches,
+        }
+    }
+
+    /// Makes the caller the log's writer: fences the earlier one out, syncs what it wrote and closes its segment. The
+    /// next append begins a new one, so that nothing is ever appended to a tail that somebody else left. Returns the
+    /// epoch to write with. A sync that fails latches the log, which the next append reports.
+    pub fn take_over(&mut self) -> u64 {
+        self.epoch += 1;
+        // A failure has latched the log, and the segment is closed at its last durable byte either way.
+        let _ = self.sync(self.epoch);
+        self.close_segment();
+        self.last_seq = self.durable_seq;
+        self.recent.retain(|batch| batch.last_seq <= self.durable_seq);
+        self.epoch
+    }
+
+    fn close_segment(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.closed.push_back(ClosedSegment {
+                id: open.id,
+                len: open.durable,
+                last_seq: self.durable_seq,
+                opened_ms: open.opened_ms,
+            });
+        }
+    }
+
+    fn open_segment(&mut self, now_ms: u64) -> Result<()> {
+        let previous = self.closed.back();
+        let id = previous.map_or(1, |s| s.id + 1);
+        let mut fields = Vec::new();
+        fields.extend_from_slice(&id.to_le_bytes());
+        fields.extend_from_slice(&previous.map_or(0, |s| s.len).to_le_bytes());
+        fields.extend_from_slice(&self.last_seq.to_le_bytes());
+        fields.extend_from_slice(&now_ms.to_le_bytes());
+        fields.extend_from_slice(&self.salt.to_le_bytes());
+        let target = path(&self.options.dir, id);
+        let temporary = target.with_extension("log.tmp");
+        // An earlier attempt may have left it.
+        let _ = self.fs.remove(&temporary);
+        let mut file = self
+            .fs
+            .create(&temporary)
+            .map_err(|e| Error::io("create", &temporary, e))?;
+        let made = file
+            .append(&HEADER.frame(&fields))
+            .map_err(|e| Error::io("write", &temporary, e))
+            .and_then(|()| file.sync().map_err(|e| Error::io("sync", &temporary, e)))
+            .and_then(|()| {
+                self.fs
+                    .rename(&temporary, &target)
+                    .map_err(|e| Error::io("rename", &temporary, e))
+            });
+        if made.is_err() {
+            let _ = self.fs.remove(&temporary);
+        }
+        made?;
+        self.fs
+            .sync_dir(&self.options.dir)
+            .map_err(|e| Error::io("sync", &self.options.dir, e))?;
+        self.open = Some(OpenSegment {
+            id,
+            file,
+            len: HEADER_BYTES,
+            durable: HEADER_BYTES,
+            opened_ms: now_ms,
+        });
+        Ok(())
+    }
+
+    fn check_writable(&self, epoch: u64) -> Result<()> {
+        if epoch != self.epoch {
+            return Err(Error::Fenced);
+        }
+        match &self.latched {
+            Some(cause) => Err(Error::Latched { cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Appends a batch, rotating first where size or age ask for it. Not durable before [`Log::sync`]. `applied` is the
+    /// last sequence number that the memtable has applied: what lies below need not be found again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::DiskFull`]: nothing of the batch was kept, and the call can be repeated. Others: the log is latched,
+    /// or the writer fenced.
+    pub fn append(&mut self, epoch: u64, batch: &EncodedBatch, applied: u64, now_ms: u64) -> Result<()> {
+        self.rotate_if_due(epoch, now_ms)?;
+        if self.open.is_none() {
+            self.open_segment(now_ms)?;
+        }
+        while self.recent.front().is_some_and(|b| b.last_seq <= applied) {
+            self.recent.pop_front();
+        }
+        let Some(open) = self.open.as_mut() else {
+            return Err(Error::Fenced);
+        };
+        self.frame.clear();
+        encode_mark(&mut self.frame, self.salt, self.last_seq, open.durable);
+        let start = open.len;
+        let written = open
+            .file
+            .append(&self.frame)
+            .and_then(|()| open.file.append(&batch.bytes));
+        if let Err(source) = written {
+            let error = Error::io("write", &path(&self.options.dir, open.id), source);
+            // The partial record is cut back, so that the next batch follows whole ones.
+            if let Err(cut) = open.file.truncate(start) {
+                self.latched = Some(format!("{error}; and the partial record cannot be cut back: {cut}"));
+            } else if error.kind() != ErrorKind::DiskFull {
+                self.latched = Some(error.to_string());
+            }
+            return Err(error);
+        }
+        open.len += (self.frame.len() + batch.bytes.len()) as u64;
+        self.recent.push_back(BatchPlace {
+            last_seq: batch.last_seq,
+            segment: open.id,
+            offset: start,
+        });
+        self.last_seq = batch.last_seq;
+        self.batches += 1;
+        Ok(())
+    }
+
+    /// Makes everything appended durable.
+    ///
+    /// # Errors
+    /// When the sync fails. What is on disk is then unknown, and the log takes no more writes: it is latched.
+    pub fn sync(&mut self, epoch: u64) -> Result<()> {
+        self.check_writable(epoch)?;
+        let Some(open) = self.open.as_mut() else {
+            return Ok(());
+        };
+        if open.durable == open.len {
+            return Ok(());
+        }
+        if let Err(source) = open.file.sync() {
+            let error = Error::io("sync", &path(&self.options.dir, open.id), source);
+            self.latched = Some(error.to_string());
+            return Err(error);
+        }
+        open.durable = open.len;
+        self.durable_seq = self.last_seq;
+        self.syncs += 1;
+        Ok(())
+    }
+
+    /// Closes the open segment when its size or age asks for it; the next append begins another. Returns whether it did.
+    ///
+    /// # Errors
+    /// As [`Log::sync`]; the segment then stays open.
+    pub fn rotate_if_due(&mut self, epoch: u64, now_ms: u64) -> Result<bool> {
+        self.check_writable(epoch)?;
+        let due = self.open.as_ref().is_some_and(|open| {
+            let old = now_ms.saturating_sub(open.opened_ms) >= self.options.max_age_ms;
+            open.len >= self.options.segment_size || (old && open.len > HEADER_BYTES)
+        });
+        if !due {
+            return Ok(false);
+        }
+        self.sync(epoch)?;
+        self.close_segment();
+        Ok(true)
+    }
+
+    /// Ends the log for a clean stop: syncs, and leaves a mark that vouches for every record before it.
+    ///
+    /// # Errors
+    /// As [`Log::sync`].
+    pub fn close(&mut self, epoch: u64) -> Result<()> {
+        self.sync(epoch)?;
+        let Some(mut open) = self.open.take() else {
+            return Ok(());
+        };
+        let mut mark = Vec::new();
+        encode_mark(&mut mark, self.salt, self.last_seq, open.durable);
+        let segment = path(&self.options.dir, open.id);
+        open.file
+            .append(&mark)
+            .and_then(|()| open.file.sync())
+            .map_err(|e| Error::io("close", &segment, e))
+    }
+
+    /// Deletes closed segments whose records are all flushed (sequence number at most `flushed`). Returns how many.
+    ///
+    /// # Errors
+    /// When a file cannot be removed; it is then tried again the next time.
+    pub fn delete_flushed(&mut self, flushed: u64) -> Result<usize> {
+        let mut deleted = 0;
+        while let Some(oldest) = self.closed.front().copied() {
+            // The newest closed segment stays until there is an open one: the next header is to state its length.
+            if oldest.last_seq > flushed || (self.open.is_none() && self.closed.len() == 1) {
+                break;
+            }
+            let segment = path(&self.options.dir, oldest.id);
+            self.fs
+                .remove(&segment)
+                .map_err(|e| Error::io("remove", &segment, e))?;
+            self.closed.pop_front();
+            deleted += 1;
+        }
+        if deleted > 0 {
+            self.fs
+                .sync_dir(&self.options.dir)
+                .map_err(|e| Error::io("sync", &self.options.dir, e))?;
+        }
+        Ok(deleted)
+    }
+
+    /// Whether a closed segment is older than the configured age, so that what keeps it should be flushed.
+    #[must_use]
+    pub fn has_overdue_segment(&self, now_ms: u64) -> bool {
+        self.closed
+            .front()
+            .is_some_and(|s| now_ms.saturating_sub(s.opened_ms) >= self.options.max_age_ms)
+    }
+
+    /// Reads back the changes above `applied`, in order: what a memtable that restarted has yet to apply.
+    ///
+    /// # Errors
+    /// When a segment cannot be read.
+    pub fn changes_after(&self, applied: u64) -> Result<Vec<Change>> {
+        let mut changes = Vec::new();
+        let Some(first) = self.recent.iter().find(|batch| batch.last_seq > applied) else {
+            return Ok(changes);
+        };
+        // What a failed sync left unknown is shown to nobody.
+        let readable = |open: &OpenSegment| if self.latched.is_some() { open.durable } else { open.len };
+        let ends = self
+            .closed
+            .iter()
+            .map(|s| (s.id, s.len))
+            .chain(self.open.as_ref().map(|s| (s.id, readable(s))));
+        for (id, len) in ends.filter(|(id, _)| *id >= first.segment) {
+            let from = if id == first.segment { first.offset } else { 0 };
+            if from >= len {
+                continue;
+            }
+            let segment = Segment::open(self.fs.as_ref(), &self.options.dir, id)?;
+            segment.replay(from, applied, Some(len), |change| {
+                changes.push(change);
+                Ok(())
+            })?;
+        }
+        Ok(changes)
+    }
+}

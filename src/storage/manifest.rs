@@ -1,0 +1,226 @@
+//! The manifest: which tables exist, and up to where the log is in them.
+//!
+//! A header frame, then frames of one edit each: CRC32C over length and payload (u32), length (u32), payload
+//! (MessagePack). Each open writes a fresh manifest aside that holds the state as one edit, and renames it over the old
+//! one, so a tail that a crash tore is never appended to.
+//!
+//! Owns: that file and the state that it records. Does not own: the tables themselves.
+
+use crate::storage::codec::{FRAME_BYTES, FileKind, Reader};
+use crate::storage::error::{Error, Result};
+use crate::storage::fs::{FileSystem, WriteFile};
+use crate::storage::view::LEVELS;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const HEADER: FileKind = FileKind {
+    magic: *b"PDBMANIF",
+    version: 1,
+    name: "manifest",
+};
+const NAME: &str = "MANIFEST";
+const EDIT_HEADER_BYTES: usize = 8;
+const MAX_EDIT_BYTES: usize = 256 << 20;
+/// Edits after which the manifest is written anew.
+const EDITS_BEFORE_REWRITE: usize = 4096;
+
+/// One change of the set of tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edit {
+    /// Tables that now exist: number and level.
+    pub added: Vec<(u64, u8)>,
+    /// Tables that no longer do.
+    pub removed: Vec<u64>,
+    /// Everything up to this sequence number is in tables.
+    pub flushed_seq: u64,
+}
+
+/// The set of tables that all edits together describe.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// Level of each table, by number.
+    pub tables: BTreeMap<u64, u8>,
+    /// Everything up to this sequence number is in tables.
+    pub flushed_seq: u64,
+}
+
+impl State {
+    fn apply(&mut self, edit: &Edit) -> Result<(), String> {
+        for id in &edit.removed {
+            if self.tables.remove(id).is_none() {
+                return Err(format!("it removes table {id}, which does not exist"));
+            }
+        }
+        for (id, level) in &edit.added {
+            if usize::from(*level) >= LEVELS {
+                return Err(format!("it puts table {id} at level {level}; there are {LEVELS}"));
+            }
+            if self.tables.insert(*id, *level).is_some() {
+                return Err(format!("it adds table {id} twice"));
+            }
+        }
+        self.flushed_seq = self.flushed_seq.max(edit.flushed_seq);
+        Ok(())
+    }
+
+    fn as_edit(&self) -> Edit {
+        Edit {
+            added: self.tables.iter().map(|(id, level)| (*id, *level)).collect(),
+            removed: Vec::new(),
+            flushed_seq: self.flushed_seq,
+        }
+    }
+}
+
+/// The open manifest.
+pub struct Manifest {
+    fs: Arc<dyn FileSystem>,
+    dir: PathBuf,
+    /// [`None`] after a failure: what the file holds is unknown, so the next edit writes it anew.
+    file: Option<Box<dyn WriteFile>>,
+    edits: usize,
+    state: State,
+}
+
+impl Manifest {
+    /// Reads the manifest of `dir`, or begins an empty one, and writes it anew.
+    ///
+    /// # Errors
+    /// When it is damaged or cannot be written.
+    pub fn open(fs: Arc<dyn FileSystem>, dir: &Path) -> Result<Self> {
+        let names = fs.list(dir).map_err(|e| Error::io("list", dir, e))?;
+        let path = dir.join(NAME);
+        let state = if names.iter().any(|name| name == NAME) {
+            let content = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
+            read(&path, &content)?
+        } else if let Some(table) = names.iter().find(|name| super::table::id_of(name).is_some()) {
+            let detail = format!("the manifest is missing, but there is a table {table}; restore the manifest");
+            return Err(Error::corruption(&path, 0, detail));
+        } else {
+            State::default()
+        };
+        let mut manifest = Self {
+            fs,
+            dir: dir.to_path_buf(),
+            file: None,
+            edits: 0,
+            state,
+        };
+        manifest.rewrite()?;
+        Ok(manifest)
+    }
+
+    /// The set of tables.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Records an edit, durably.
+    ///
+    /// # Errors
+    /// When it does not fit the state, or cannot be made durable. The state is then as before, and the call can be
+    /// repeated: it will write the whole manifest anew.
+    pub fn record(&mut self, edit: &Edit) -> Result<()> {
+        let path = self.dir.join(NAME);
+        let mut next = self.state.clone();
+        next.apply(edit)
+            .map_err(|detail| Error::corruption(&path, 0, format!("refused an edit: {detail}")))?;
+        if self.edits >= EDITS_BEFORE_REWRITE {
+            self.file = None;
+        }
+        let before = std::mem::replace(&mut self.state, next);
+        let written = match self.file.take() {
+            Some(file) => self.append(&path, edit, file),
+            None => self.rewrite(),
+        };
+        if written.is_err() {
+            self.state = before;
+        }
+        written
+    }
+
+    fn append(&mut self, path: &Path, edit: &Edit, mut file: Box<dyn WriteFile>) -> Result<()> {
+        file.append(&encode(path, edit)?)
+            .map_err(|e| Error::io("write", path, e))?;
+        file.sync().map_err(|e| Error::io("sync", path, e))?;
+        self.file = Some(file);
+        self.edits += 1;
+        Ok(())
+    }
+
+    fn rewrite(&mut self) -> Result<()> {
+        let path = self.dir.join(NAME);
+        let temporary = path.with_extension("tmp");
+        // An earlier attempt may have left it.
+        let _ = self.fs.remove(&temporary);
+        let mut content = HEADER.frame(&[]);
+        content.extend_from_slice(&encode(&path, &self.state.as_edit())?);
+        let mut file = self
+            .fs
+            .create(&temporary)
+            .map_err(|e| Error::io("create", &temporary, e))?;
+        file.append(&content).map_err(|e| Error::io("write", &temporary, e))?;
+        file.sync().map_err(|e| Error::io("sync", &temporary, e))?;
+        self.fs
+            .rename(&temporary, &path)
+            .map_err(|e| Error::io("rename", &temporary, e))?;
+        self.fs
+            .sync_dir(&self.dir)
+            .map_err(|e| Error::io("sync", &self.dir, e))?;
+        self.file = Some(file);
+        self.edits = 0;
+        Ok(())
+    }
+}
+
+fn encode(path: &Path, edit: &Edit) -> Result<Vec<u8>> {
+    let payload = rmp_serde::to_vec(edit).map_err(|e| Error::io("encode", path, std::io::Error::other(e)))?;
+    let mut covered = (payload.len() as u32).to_le_bytes().to_vec();
+    covered.extend_from_slice(&payload);
+    let mut out = crc32c::crc32c(&covered).to_le_bytes().to_vec();
+    out.append(&mut covered);
+    Ok(out)
+}
+
+/// Reads all edits. A torn last one was never acted upon, and is passed over; an unreadable one with a readable one
+/// behind it is damage.
+fn read(path: &Path, content: &[u8]) -> Result<State> {
+    HEADER.open(path, content, 0, 0)?;
+    let mut state = State::default();
+    let mut at = FRAME_BYTES;
+    while at < content.len() {
+        let Some((payload, length)) = read_edit(content, at) else {
+            let readable_behind = (at + 1..content.len()).any(|place| read_edit(content, place).is_some());
+            // The first edit was synced before the file got its name: it cannot be torn.
+            if readable_behind || at == FRAME_BYTES {
+                return Err(Error::corruption(path, at as u64, "an edit's checksum does not match"));
+            }
+            break;
+        };
+        let edit: Edit =
+            rmp_serde::from_slice(payload).map_err(|e| Error::corruption(path, at as u64, e.to_string()))?;
+        state
+            .apply(&edit)
+            .map_err(|detail| Error::corruption(path, at as u64, detail))?;
+        at += length;
+    }
+    if at == FRAME_BYTES {
+        return Err(Error::corruption(path, at as u64, "the manifest has no edits"));
+    }
+    Ok(state)
+}
+
+fn read_edit(content: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let mut reader = Reader(content.get(at..)?);
+    let checksum = reader.u32()?;
+    let length = reader.u32()? as usize;
+    if length == 0 || length > MAX_EDIT_BYTES {
+        return None;
+    }
+    let payload = reader.bytes(length)?;
+    let covered = content.get(at + 4..at + EDIT_HEADER_BYTES + length)?;
+    (crc32c::crc32c(covered) == checksum).then_some((payload, EDIT_HEADER_BYTES + length))
+}

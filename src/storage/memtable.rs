@@ -1,0 +1,166 @@
+//! The memtable: a skip list of keys and what was written to them since it was begun.
+//!
+//! Owns: the list, its order and its size. One writer at a time applies; any number reads without a lock. Does not own:
+//! which memtables exist (see [`crate::storage::view`]) or who may write.
+//!
+//! The list is only ever inserted into. Its order is key, then sequence number descending, and each entry holds *all*
+//! that the memtable knew of its key at that number, so one lookup answers a read, at the newest state or at an older one.
+
+use crate::storage::clock::VectorClock;
+use crate::storage::key::Key;
+use crate::storage::version::{Value, Version, Versions};
+use crossbeam_skiplist::SkipMap;
+use crossbeam_skiplist::map::Entry;
+use std::cmp::Reverse;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+type Slot = (Key, Reverse<u64>);
+
+/// Bytes that an entry costs beside key and value: the node with an average tower, and the allocator's rounding.
+const ENTRY_OVERHEAD_BYTES: usize = 64 + size_of::<Slot>() + size_of::<Versions>();
+
+/// A sorted table in memory.
+#[derive(Debug)]
+pub struct Memtable {
+    id: u64,
+    list: SkipMap<Slot, Versions>,
+    bytes: AtomicUsize,
+    max_seq: AtomicU64,
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// All that the memtable now knows of the key.
+    pub versions: Versions,
+    /// Whether the write is among them; otherwise what is there dominates it.
+    pub kept: bool,
+    /// Siblings that were merged away to keep the bound.
+    pub siblings_merged: usize,
+}
+
+/// Bytes that a write adds to a memtable that has nothing else of its key: what admission reserves.
+#[must_use]
+pub fn charge(key: &Key, value: &Value, clock: &VectorClock) -> usize {
+    ENTRY_OVERHEAD_BYTES + key.heap_bytes() + value.len() + clock.heap_bytes()
+}
+
+impl Memtable {
+    /// An empty memtable. `id` tells it apart from others of the same process.
+    #[must_use]
+    pub fn new(id: u64) -> Self {
+        Self {
+            id,
+            list: SkipMap::new(),
+            bytes: AtomicUsize::new(0),
+            max_seq: AtomicU64::new(0),
+        }
+    }
+
+    /// The number given to [`Memtable::new`].
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Bytes of memory that it holds, by its own account.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Entries, of which a key that was written often has several.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether nothing was written to it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Highest sequence number in it; 0 when it is empty.
+    #[must_use]
+    pub fn max_seq(&self) -> u64 {
+        self.max_seq.load(Ordering::Acquire)
+    }
+
+    /// Merges a version with what is known of its key. Only one thread may apply at a time; applying a version again
+    /// changes nothing that is known. `most_siblings` bounds what a key may have side by side.
+    pub fn apply(&self, key: &Key, version: Version, most_siblings: usize) -> Applied {
+        let seq = version.seq;
+        let clock = version.clock.clone();
+        let bytes = charge(key, &version.value, &version.clock);
+        let known = self.get(key).unwrap_or_default();
+        let shared = known.heap_bytes();
+        let (versions, siblings_merged) = known.merge(version.into()).bounded(most_siblings);
+        // Siblings share their values with the entry before; what is new is their structs and clocks.
+        let siblings = versions.heap_bytes().saturating_sub(shared + bytes);
+        let kept = versions.all().iter().any(|v| v.seq == seq && v.clock == clock);
+        self.list.insert((key.clone(), Reverse(seq)), versions.clone());
+        self.bytes.fetch_add(bytes + siblings, Ordering::Relaxed);
+        self.max_seq.fetch_max(seq, Ordering::Release);
+        Applied {
+            versions,
+            kept,
+            siblings_merged,
+        }
+    }
+
+    /// All that it knows of a key.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<Versions> {
+        self.get_at(key, u64::MAX)
+    }
+
+    /// All that it knew of a key when `seq` was the last number applied.
+    #[must_use]
+    pub fn get_at(&self, key: &Key, seq: u64) -> Option<Versions> {
+        let entry = self.list.lower_bound(Bound::Included(&(key.clone(), Reverse(seq))))?;
+        (entry.key().0 == *key).then(|| entry.value().clone())
+    }
+
+    /// Walks its keys from `from` on, each with what was known of it when `seq` was the last number applied.
+    pub fn iter_at(&self, from: &Key, seq: u64) -> MemtableIter<'_> {
+        MemtableIter {
+            entry: self.list.lower_bound(Bound::Included(&(from.clone(), Reverse(seq)))),
+            seq,
+        }
+    }
+}
+
+/// Walks a memtable in key order.
+pub struct MemtableIter<'a> {
+    entry: Option<Entry<'a, Slot, Versions>>,
+    seq: u64,
+}
+
+impl Iterator for MemtableIter<'_> {
+    type Item = (Key, Versions);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // Entries above the snapshot come first among a key's; the first one at or below it is its state.
+        while self.entry.as_ref()?.key().1.0 > self.seq {
+            self.step();
+        }
+        let entry = self.entry.as_ref()?;
+        let item = (entry.key().0.clone(), entry.value().clone());
+        while self.entry.as_ref().is_some_and(|entry| entry.key().0 == item.0) {
+            self.step();
+        }
+        Some(item)
+    }
+}
+
+impl MemtableIter<'_> {
+    fn step(&mut self) {
+        if let Some(entry) = &mut self.entry
+            && !entry.move_next()
+        {
+            self.entry = None;
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The storage engine: a synchronous log-structured merge tree of versions with vector clocks.
+//!
+//! Knows no async runtime, actor or RPC, reads no clock, and touches files only through [`fs::FileSystem`]. Usable alone
+//! (see [`store::Store`]); the node puts actors between its parts.
+
+pub mod cache;
+pub mod clock;
+pub mod codec;
+pub mod error;
+pub mod fs;
+pub mod key;
+pub mod limits;
+pub mod log;
+pub mod manifest;
+pub mod memtable;
+pub mod recovery;
+pub mod store;
+pub mod table;
+pub mod tables;
+pub mod version;
+pub mod view;

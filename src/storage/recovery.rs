@@ -1,0 +1,239 @@
+//! From a data directory to a running engine: the disk is the truth.
+//!
+//! Owns: the order of opening (locks, manifest and tables, log), the replay of what tables do not have yet, and the
+//! checks that nothing is missing between them. Does not own: formats (each file's module does).
+
+use crate::storage::error::{Error, Result};
+use crate::storage::fs::{DirLock, FileSystem};
+use crate::storage::log::reader::Segment;
+use crate::storage::log::record::Change;
+use crate::storage::log::writer::{ClosedSegment, Log, LogOptions};
+use crate::storage::log::{self};
+use crate::storage::memtable::Memtable;
+use crate::storage::table::TableOptions;
+use crate::storage::tables::Tables;
+use crate::storage::version::MAX_SIBLINGS;
+use crate::storage::view::{Published, ReadView};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// How the engine is laid out and bounded.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Directory that one process holds at a time.
+    pub data_dir: PathBuf,
+    /// Directory of the tables.
+    pub sstable_dir: PathBuf,
+    /// The log.
+    pub log: LogOptions,
+    /// The tables.
+    pub table: TableOptions,
+    /// A memtable of this many bytes is sealed.
+    pub flush_threshold: usize,
+    /// Most memtables at a time, the active one included.
+    pub num_mem_tables: usize,
+}
+
+impl Options {
+    /// Options for a data directory, with the defaults of the low-level design and all files below that directory.
+    #[must_use]
+    pub fn at(data_dir: impl Into<PathBuf>) -> Self {
+        let data_dir = data_dir.into();
+        Self {
+            sstable_dir: data_dir.join("sstables"),
+            log: LogOptions {
+                dir: data_dir.join("commitlog"),
+                segment_size: 1 << 30,
+                max_age_ms: 7 * 24 * 3600 * 1000,
+            },
+            data_dir,
+            table: TableOptions::default(),
+            flush_threshold: 60_000_000,
+            num_mem_tables: 2,
+        }
+    }
+}
+
+/// What a recovery did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Segments read.
+    pub segments: usize,
+    /// Bytes of log read.
+    pub log_bytes: u64,
+    /// Changes that were not in tables yet.
+    pub replayed: u64,
+    /// Tables written on the way, because the memtables were full.
+    pub flushes: usize,
+    /// Bytes behind the last whole record: a write that a crash interrupted.
+    pub torn_bytes: u64,
+}
+
+/// An engine, open and up to date.
+pub struct Recovered {
+    /// What reads see.
+    pub published: Arc<Published>,
+    /// The tables.
+    pub tables: Arc<Tables>,
+    /// The log, ready for a writer.
+    pub log: Log,
+    /// What was done.
+    pub report: Report,
+    /// Held as long as the engine runs.
+    pub locks: Vec<DirLock>,
+}
+
+/// Opens a data directory, making it where it does not exist.
+///
+/// # Errors
+/// When another process has it, or something in it is damaged, missing or unreadable. Nothing is changed then but
+/// temporary files swept.
+pub fn open(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Recovered> {
+    let locks = lock(fs, options)?;
+    let (tables, set) = Tables::open(Arc::clone(fs), &options.sstable_dir, options.table)?;
+    let flushed = tables.flushed_seq();
+    let published = Published::new(
+        ReadView {
+            active: Arc::new(Memtable::new(0)),
+            sealed: Vec::new(),
+            tables: Arc::new(set),
+        },
+        flushed,
+    );
+    let mut replay = Replay {
+        options,
+        tables: &tables,
+        published: &published,
+        report: Report::default(),
+        next_memtable: 1,
+    };
+    let (closed, last_seq, salt) = replay.run(fs, flushed)?;
+    let report = replay.report;
+    published.set_applied(last_seq);
+    published.set_announced(last_seq);
+    Ok(Recovered {
+        published: Arc::new(published),
+        tables: Arc::new(tables),
+        log: Log::new(Arc::clone(fs), options.log.clone(), salt, closed, last_seq),
+        report,
+        locks,
+    })
+}
+
+fn lock(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Vec<DirLock>> {
+    let mut dirs = vec![&options.data_dir, &options.sstable_dir, &options.log.dir];
+    for dir in &dirs {
+        fs.create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            fs.sync_dir(parent).map_err(|e| Error::io("sync", parent, e))?;
+        }
+    }
+    dirs.sort();
+    dirs.dedup();
+    dirs.into_iter()
+        .map(|dir| {
+            fs.lock_dir(dir).map_err(|e| match e.kind() {
+                io::ErrorKind::WouldBlock => Error::Locked { dir: dir.clone() },
+                _ => Error::io("lock", dir, e),
+            })
+        })
+        .collect()
+}
+
+struct Replay<'a> {
+    options: &'a Options,
+    tables: &'a Tables,
+    published: &'a Published,
+    report: Report,
+    next_memtable: u64,
+}
+
+impl Replay<'_> {
+    /// Replays the log above `flushed`. Returns the segments, the last sequence number and the salt to go on with.
+    fn run(&mut self, fs: &Arc<dyn FileSystem>, flushed: u64) -> Result<(VecDeque<ClosedSegment>, u64, u32)> {
+        let segments = self.list(fs)?;
+        if let Some(first) = segments.first()
+            && first.base_seq > flushed
+        {
+            let detail = format!(
+                "the log begins behind sequence number {}, but the tables end at {flushed}: a segment is missing",
+                first.base_seq
+            );
+            return Err(Error::corruption(first.path(), 0, detail));
+        }
+        let mut closed = VecDeque::new();
+        let mut last_seq = flushed;
+        for (index, segment) in segments.iter().enumerate() {
+            let next = segments.get(index + 1);
+            if let Some(next) = next.filter(|next| next.id != segment.id + 1) {
+                let detail = format!("segment {} is missing before it", segment.id + 1);
+                return Err(Error::corruption(next.path(), 0, detail));
+            }
+            let expected = next.map(|next| next.previous_len);
+            let end = segment.replay(0, flushed, expected, |change| self.apply(change))?;
+            last_seq = last_seq.max(end.last_seq);
+            self.report.segments += 1;
+            self.report.log_bytes += end.valid_len;
+            if next.is_none() {
+                self.report.torn_bytes = segment.file_bytes().saturating_sub(end.valid_len);
+                // A process that was killed leaves bytes that are whole, but perhaps in the page cache alone.
+                fs.sync_file(segment.path())
+                    .map_err(|e| Error::io("sync", segment.path(), e))?;
+            }
+            closed.push_back(ClosedSegment {
+                id: segment.id,
+                len: end.valid_len,
+                last_seq: end.last_seq,
+                opened_ms: segment.opened_ms,
+            });
+        }
+        let salt = segments.last().map_or_else(
+            || RandomState::new().build_hasher().finish() as u32,
+            |segment| segment.salt,
+        );
+        Ok((closed, last_seq, salt))
+    }
+
+    /// Opens all segments in order, and sweeps one that a crash interrupted while it was made.
+    fn list(&self, fs: &Arc<dyn FileSystem>) -> Result<Vec<Segment>> {
+        let dir = &self.options.log.dir;
+        let names = fs.list(dir).map_err(|e| Error::io("list", dir, e))?;
+        for name in names.iter().filter(|name| name.ends_with(".log.tmp")) {
+            let path = dir.join(name);
+            fs.remove(&path).map_err(|e| Error::io("remove", &path, e))?;
+        }
+        let mut ids: Vec<u64> = names.iter().filter_map(|name| log::id_of(name)).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|id| Segment::open(fs.as_ref(), dir, id)).collect()
+    }
+
+    fn apply(&mut self, change: Change) -> Result<()> {
+        let view = self.published.load();
+        view.active.apply(&change.key, change.version, MAX_SIBLINGS);
+        self.report.replayed += 1;
+        if view.active.bytes() >= self.options.flush_threshold {
+            self.rotate();
+            while self.published.load().sealed.len() + 1 > self.options.num_mem_tables.max(2) - 1 {
+                self.flush_oldest()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self) {
+        let id = self.next_memtable;
+        self.next_memtable += 1;
+        self.published.update(|view| view.rotated(id));
+    }
+
+    fn flush_oldest(&mut self) -> Result<()> {
+        if let Some(oldest) = self.published.load().sealed.first() {
+            self.tables.flush(oldest, self.published)?;
+            self.report.flushes += 1;
+        }
+        Ok(())
+    }
+}

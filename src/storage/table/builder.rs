@@ -1,0 +1,196 @@
+//! Writes one table, aside and then under its name.
+
+use super::block::{BlockBuilder, Compression};
+use super::{FOOTER, HEADER, Properties, filter, path};
+use crate::storage::codec::{encode_versions, put_varint};
+use crate::storage::error::{Error, Result};
+use crate::storage::fs::{FileSystem, WriteFile};
+use crate::storage::key::Key;
+use crate::storage::version::Versions;
+use std::path::{Path, PathBuf};
+
+/// How tables are written.
+#[derive(Debug, Clone, Copy)]
+pub struct TableOptions {
+    /// A data block is closed at this many bytes before compression.
+    pub block_size: usize,
+    /// A data block, and so an index entry, covers at most this many keys.
+    pub index_interval: usize,
+    /// Wanted rate of false positives of the filter, 0 to 1.
+    pub bloom_filter_fp: f64,
+    /// How blocks are stored.
+    pub compression: Compression,
+}
+
+impl Default for TableOptions {
+    fn default() -> Self {
+        Self {
+            block_size: 4096,
+            index_interval: 100,
+            bloom_filter_fp: 0.01,
+            compression: Compression::Lz4,
+        }
+    }
+}
+
+/// Bytes gathered before they are handed to the file.
+const WRITE_CHUNK_BYTES: usize = 256 << 10;
+
+/// A table being written. Dropped before [`TableBuilder::finish`], it leaves a temporary file that the next start sweeps.
+pub struct TableBuilder<'a> {
+    fs: &'a dyn FileSystem,
+    options: TableOptions,
+    dir: &'a Path,
+    id: u64,
+    temporary: PathBuf,
+    file: Box<dyn WriteFile>,
+    pending: Vec<u8>,
+    written: u64,
+    block: BlockBuilder,
+    index: BlockBuilder,
+    hashes: Vec<u64>,
+    properties: Properties,
+    encoded: Vec<u8>,
+}
+
+impl<'a> TableBuilder<'a> {
+    /// Starts table `id` in `dir`, under a temporary name.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn create(fs: &'a dyn FileSystem, dir: &'a Path, id: u64, options: TableOptions) -> Result<Self> {
+        let temporary = path(dir, id).with_extension("sst.tmp");
+        let file = fs
+            .create(&temporary)
+            .map_err(|e| Error::io("create", &temporary, e))?;
+        Ok(Self {
+            fs,
+            options,
+            dir,
+            id,
+            temporary,
+            file,
+            pending: HEADER.frame(&[]),
+            written: 0,
+            block: BlockBuilder::default(),
+            index: BlockBuilder::default(),
+            hashes: Vec::new(),
+            properties: Properties {
+                min_seq: u64::MAX,
+                ..Properties::default()
+            },
+            encoded: Vec::new(),
+        })
+    }
+
+    /// Adds a key with its versions. Keys must come in strictly ascending order.
+    ///
+    /// # Errors
+    /// When a full chunk cannot be written.
+    pub fn add(&mut self, key: &Key, versions: &Versions) -> Result<()> {
+        self.encoded.clear();
+        encode_versions(&mut self.encoded, versions);
+        self.block.add(key.as_bytes(), &self.encoded);
+        self.hashes.push(key.hash64());
+        if self.properties.keys == 0 {
+            key.as_str().clone_into(&mut self.properties.first_key);
+        }
+        key.as_str().clone_into(&mut self.properties.last_key);
+        self.properties.keys += 1;
+        for version in versions.all() {
+            self.properties.versions += 1;
+            self.properties.tombstones += u64::from(version.value.live().is_none());
+            self.properties.min_seq = self.properties.min_seq.min(version.seq);
+            self.properties.max_seq = self.properties.max_seq.max(version.seq);
+        }
+        if self.block.bytes() >= self.options.block_size || self.block.entries() >= self.options.index_interval {
+            self.close_block()?;
+        }
+        Ok(())
+    }
+
+    fn offset(&self) -> u64 {
+        self.written + self.pending.len() as u64
+    }
+
+    fn close_block(&mut self) -> Result<()> {
+        if self.block.entries() == 0 {
+            return Ok(());
+        }
+        let last_key = self.block.last_key().to_vec();
+        let offset = self.offset();
+        let stored = self.block.finish(self.options.compression);
+        let mut place = Vec::with_capacity(16);
+        put_varint(&mut place, offset);
+        put_varint(&mut place, stored.len() as u64);
+        self.index.add(&last_key, &place);
+        self.put(&stored)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.pending.extend_from_slice(bytes);
+        if self.pending.len() >= WRITE_CHUNK_BYTES {
+            self.write_pending()?;
+        }
+        Ok(())
+    }
+
+    fn write_pending(&mut self) -> Result<()> {
+        self.file
+            .append(&self.pending)
+            .map_err(|e| Error::io("write", &self.temporary, e))?;
+        self.written += self.pending.len() as u64;
+        self.pending.clear();
+        Ok(())
+    }
+
+    fn put_part(&mut self, fields: &mut Vec<u8>, part: &[u8]) -> Result<()> {
+        fields.extend_from_slice(&self.offset().to_le_bytes());
+        fields.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        self.put(part)
+    }
+
+    /// Writes what remains, makes the table durable and gives it its name. Returns the size of the file in bytes.
+    ///
+    /// # Errors
+    /// When a write, the sync or the rename fails; the temporary file is then removed.
+    pub fn finish(mut self) -> Result<u64> {
+        let result = self.write_rest();
+        if result.is_err() {
+            // The space matters more than the answer: the failure that is reported is the first one.
+            let _ = self.fs.remove(&self.temporary);
+        }
+        result
+    }
+
+    fn write_rest(&mut self) -> Result<u64> {
+        self.close_block()?;
+        let mut fields = Vec::new();
+        let index = self.index.finish(self.options.compression);
+        self.put_part(&mut fields, &index)?;
+        let filter = checksummed(filter::build(&self.hashes, self.options.bloom_filter_fp));
+        self.put_part(&mut fields, &filter)?;
+        let properties = rmp_serde::to_vec(&self.properties)
+            .map_err(|e| Error::io("encode", &self.temporary, std::io::Error::other(e)))?;
+        self.put_part(&mut fields, &checksummed(properties))?;
+        self.put(&FOOTER.frame(&fields))?;
+        self.write_pending()?;
+        self.file
+            .sync()
+            .map_err(|e| Error::io("sync", &self.temporary, e))?;
+        let target = path(self.dir, self.id);
+        self.fs
+            .rename(&self.temporary, &target)
+            .map_err(|e| Error::io("rename", &self.temporary, e))?;
+        self.fs
+            .sync_dir(self.dir)
+            .map_err(|e| Error::io("sync", self.dir, e))?;
+        Ok(self.written)
+    }
+}
+
+fn checksummed(mut part: Vec<u8>) -> Vec<u8> {
+    let checksum = crc32c::crc32c(&part);
+    part.extend_from_slice(&checksum.to_le_bytes());
+    part
+}

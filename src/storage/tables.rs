@@ -1,0 +1,153 @@
+//! The tables of a node on disk: numbering, installing and sweeping them.
+//!
+//! Owns: the directory of tables and its manifest. Does not own: when to flush, or who reads.
+
+use crate::storage::error::{Error, Result};
+use crate::storage::fs::FileSystem;
+use crate::storage::manifest::{Edit, Manifest};
+use crate::storage::memtable::Memtable;
+use crate::storage::table::{self, Table, TableBuilder, TableOptions};
+use crate::storage::version::MAX_SIBLINGS;
+use crate::storage::view::{Published, ReadView, TableSet};
+use parking_lot::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The directory of tables.
+pub struct Tables {
+    fs: Arc<dyn FileSystem>,
+    dir: PathBuf,
+    options: TableOptions,
+    manifest: Mutex<Manifest>,
+    /// Held by a flush and by a sweep, so that neither takes the other's unfinished files for leftovers.
+    writing: Mutex<()>,
+    next_id: AtomicU64,
+}
+
+/// What a flush made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flushed {
+    /// Number of the table; [`None`] when there was nothing to write.
+    pub table: Option<u64>,
+    /// Everything up to this sequence number is now in tables.
+    pub seq: u64,
+    /// Size of the table in bytes.
+    pub bytes: u64,
+}
+
+impl Tables {
+    /// Opens the directory: reads the manifest, sweeps files that it does not name, opens every table that it does.
+    ///
+    /// # Errors
+    /// When the manifest or a table is damaged, missing or unreadable.
+    pub fn open(fs: Arc<dyn FileSystem>, dir: &Path, options: TableOptions) -> Result<(Self, TableSet)> {
+        let manifest = Manifest::open(Arc::clone(&fs), dir)?;
+        let mut set = TableSet::default();
+        let mut next_id = 1;
+        for (id, level) in &manifest.state().tables {
+            let table = Arc::new(Table::open(fs.as_ref(), dir, *id)?);
+            if let Some(tables) = set.levels.get_mut(usize::from(*level)) {
+                tables.push(table);
+            }
+            next_id = next_id.max(id + 1);
+        }
+        let tables = Self {
+            fs,
+            dir: dir.to_path_buf(),
+            options,
+            manifest: Mutex::new(manifest),
+            writing: Mutex::new(()),
+            next_id: AtomicU64::new(next_id),
+        };
+        tables.sweep()?;
+        Ok((tables, set))
+    }
+
+    /// Everything up to this sequence number is in tables.
+    #[must_use]
+    pub fn flushed_seq(&self) -> u64 {
+        self.manifest.lock().state().flushed_seq
+    }
+
+    /// Removes what an interrupted flush left: temporary files, and tables that the manifest does not name. Waits for a
+    /// flush that runs.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or a file not removed.
+    pub fn sweep(&self) -> Result<()> {
+        let _alone = self.writing.lock();
+        let manifest = self.manifest.lock();
+        let names = self
+            .fs
+            .list(&self.dir)
+            .map_err(|e| Error::io("list", &self.dir, e))?;
+        for name in names {
+            let known = table::id_of(&name).map(|id| manifest.state().tables.contains_key(&id));
+            if known == Some(false) || name.ends_with(".sst.tmp") {
+                let path = self.dir.join(&name);
+                self.fs.remove(&path).map_err(|e| Error::io("remove", &path, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a sealed memtable as a table of L0, records it, and publishes a view that has the table in place of the
+    /// memtable.
+    ///
+    /// # Errors
+    /// When the table cannot be written or recorded. The memtable stays in the view, and the call can be repeated.
+    pub fn flush(&self, memtable: &Arc<Memtable>, published: &Published) -> Result<Flushed> {
+        let _alone = self.writing.lock();
+        if !published.load().sealed.iter().any(|m| m.id() == memtable.id()) {
+            // A flush whose starter was replaced meanwhile has done it.
+            return Ok(Flushed {
+                table: None,
+                seq: self.flushed_seq(),
+                bytes: 0,
+            });
+        }
+        let mut edit = Edit {
+            flushed_seq: memtable.max_seq(),
+            ..Edit::default()
+        };
+        let mut table = None;
+        let mut bytes = 0;
+        if !memtable.is_empty() {
+            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+            bytes = self.write(id, memtable)?;
+            table = Some(Arc::new(Table::open(self.fs.as_ref(), &self.dir, id)?));
+            edit.added.push((id, 0));
+        }
+        self.manifest.lock().record(&edit)?;
+        published.update(|view| {
+            let mut tables = TableSet::clone(&view.tables);
+            if let (Some(table), Some(l0)) = (&table, tables.levels.first_mut()) {
+                l0.push(Arc::clone(table));
+            }
+            ReadView {
+                active: Arc::clone(&view.active),
+                sealed: view
+                    .sealed
+                    .iter()
+                    .filter(|m| m.id() != memtable.id())
+                    .cloned()
+                    .collect(),
+                tables: Arc::new(tables),
+            }
+        });
+        Ok(Flushed {
+            table: table.map(|t| t.id()),
+            seq: edit.flushed_seq,
+            bytes,
+        })
+    }
+
+    fn write(&self, id: u64, memtable: &Memtable) -> Result<u64> {
+        let mut builder = TableBuilder::create(self.fs.as_ref(), &self.dir, id, self.options)?;
+        for (key, versions) in memtable.iter_at(&crate::storage::key::Key::least(), u64::MAX) {
+            builder.add(&key, &versions.bounded(MAX_SIBLINGS).0)?;
+        }
+        builder.finish()
+    }
+}
