@@ -118,22 +118,31 @@ impl MemtableActor {
         for write in batch.writes {
             let seq = write.version.seq;
             // What was applied before it was sent again is known already.
+            let mut applied = None;
             if seq > published.applied() {
                 let shard = self.handles.shard_of(&write.key);
                 if let Some(changes) = changed.get_mut(shard) {
                     changes.push((write.key.clone(), write.version.clone()));
                 }
-                let applied = view.active.apply(&write.key, write.version.clone(), MAX_SIBLINGS);
+                let done = view.active.apply(&write.key, write.version.clone(), MAX_SIBLINGS);
                 self.stats
                     .siblings_merged
-                    .fetch_add(applied.siblings_merged as u64, Ordering::Relaxed);
+                    .fetch_add(done.siblings_merged as u64, Ordering::Relaxed);
                 published.set_applied(seq);
+                applied = Some(done);
             }
             if let Some(caller) = write.caller {
-                let outcome = outcome(&view, &write.key, &write.version);
+                let outcome = match applied {
+                    // With nothing sealed, the active memtable is all that memory knows.
+                    Some(applied) if view.sealed.is_empty() => WriteOutcome {
+                        clock: applied.clock.join(&write.version.clock),
+                        applied: applied.kept,
+                    },
+                    _ => outcome(&view, &write.key, &write.version),
+                };
                 answers.push(Answer { caller, outcome });
             }
-            if self.seal(self.flush_threshold) {
+            if view.active.bytes() >= self.flush_threshold && self.seal(self.flush_threshold) {
                 view = published.load();
             }
         }

@@ -49,15 +49,21 @@ pub fn serve(requests: Requests, health: Arc<Health>, max_connections: usize) ->
     })
 }
 
+/// The settings of HTTP/2, which the benchmark's empty handler shares.
+#[must_use]
+pub fn settings() -> Server {
+    Server::builder()
+        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
 async fn run(
     service: StorageNodeServiceServer<StorageNode>,
     incoming: Incoming,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), String> {
-    Server::builder()
-        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+    settings()
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, async {
             // A sender that is gone means stop as well.

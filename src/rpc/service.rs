@@ -11,17 +11,15 @@ use crate::storage::key::Key;
 use crate::storage::limits;
 use crate::storage::log::record::Operation;
 use crate::storage::version::Value;
-use std::pin::Pin;
 use std::sync::Arc;
-use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 /// Entries of a scan that are ready before the client takes them.
 const SCAN_AHEAD: usize = 4;
 
 type Answer<T> = Result<Response<T>, Status>;
-type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Translates calls into the actors' requests.
 #[derive(Clone)]
@@ -97,9 +95,7 @@ impl StorageNodeService for StorageNode {
             .ok_or_else(|| status::not_found(clock_to_wire(&versions.clock())))
     }
 
-    type ScanStream = Streamed<pb::ScanEntry>;
-
-    async fn scan(&self, request: Request<pb::ScanRequest>) -> Answer<Self::ScanStream> {
+    async fn scan(&self, request: Request<pb::ScanRequest>) -> Answer<BoxStream<pb::ScanEntry>> {
         let request = request.into_inner();
         limits::check_tenant(&request.tenant_id).map_err(|error| status::of_limit(&error))?;
         let start = Key::start_of(&request.tenant_id, &request.key_range_start);
@@ -145,45 +141,5 @@ impl StorageNodeService for StorageNode {
             status: node.as_str().to_owned(),
             metrics,
         }))
-    }
-
-    async fn replicate_data(&self, _request: Request<pb::ReplicateRequest>) -> Answer<pb::ReplicateResponse> {
-        Err(status::unimplemented("ReplicateData"))
-    }
-
-    type StreamKeysStream = Streamed<pb::KeyValueEntry>;
-
-    async fn stream_keys(&self, _request: Request<pb::StreamKeysRequest>) -> Answer<Self::StreamKeysStream> {
-        Err(status::unimplemented("StreamKeys"))
-    }
-
-    async fn get_key_range(&self, _request: Request<pb::KeyRangeRequest>) -> Answer<pb::KeyRangeResponse> {
-        Err(status::unimplemented("GetKeyRange"))
-    }
-
-    async fn drain_node(&self, _request: Request<pb::DrainRequest>) -> Answer<pb::DrainResponse> {
-        Err(status::unimplemented("DrainNode"))
-    }
-
-    async fn start_streaming(
-        &self,
-        _request: Request<pb::StartStreamingRequest>,
-    ) -> Answer<pb::StartStreamingResponse> {
-        Err(status::unimplemented("StartStreaming"))
-    }
-
-    async fn stop_streaming(&self, _request: Request<pb::StopStreamingRequest>) -> Answer<pb::StopStreamingResponse> {
-        Err(status::unimplemented("StopStreaming"))
-    }
-
-    async fn get_stream_status(&self, _request: Request<pb::StreamStatusRequest>) -> Answer<pb::StreamStatusResponse> {
-        Err(status::unimplemented("GetStreamStatus"))
-    }
-
-    async fn notify_streaming_complete(
-        &self,
-        _request: Request<pb::StreamingCompleteRequest>,
-    ) -> Answer<pb::StreamingCompleteResponse> {
-        Err(status::unimplemented("NotifyStreamingComplete"))
     }
 }

@@ -36,12 +36,6 @@ pub fn of_limit(error: &LimitError) -> Status {
     status(Code::InvalidArgument, ErrorCode::InvalidRequest, error.to_string())
 }
 
-/// The status of an RPC that this version does not have.
-#[must_use]
-pub fn unimplemented(rpc: &str) -> Status {
-    Status::unimplemented(format!("this version of the node does not implement {rpc}"))
-}
-
 /// The status of a read of a key that has no live value. A deleted key's clock goes with it, as a
 /// `storage.VectorClock` among the details: the next write must know it to supersede the delete.
 #[must_use]

@@ -32,8 +32,8 @@ pub struct Memtable {
 /// What became of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
-    /// All that the memtable now knows of the key.
-    pub versions: Versions,
+    /// The join of the clocks of all that the memtable now knows of the key.
+    pub clock: VectorClock,
     /// Whether the write is among them; otherwise what is there dominates it.
     pub kept: bool,
     /// Siblings that were merged away to keep the bound.
@@ -100,11 +100,12 @@ impl Memtable {
         // Siblings share their values with the entry before; what is new is their structs and clocks.
         let siblings = versions.heap_bytes().saturating_sub(shared + bytes);
         let kept = versions.all().iter().any(|v| v.seq == seq && v.clock == clock);
-        self.list.insert((key.clone(), Reverse(seq)), versions.clone());
+        let clock = versions.clock();
+        self.list.insert((key.clone(), Reverse(seq)), versions);
         self.bytes.fetch_add(bytes + siblings, Ordering::Relaxed);
         self.max_seq.fetch_max(seq, Ordering::Release);
         Applied {
-            versions,
+            clock,
             kept,
             siblings_merged,
         }

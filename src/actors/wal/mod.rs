@@ -89,6 +89,8 @@ pub struct WalState {
     writing: bool,
     /// A [`WalMessage::Commit`] is in the mailbox.
     commit_queued: bool,
+    /// Writes that had gathered when the commit was last put off.
+    gathered_before: usize,
     clockless: ClocklessWrites,
     closing: Option<Reply<()>>,
 }
@@ -119,6 +121,7 @@ impl Actor for WalActor {
             closed: VecDeque::new(),
             writing: false,
             commit_queued: false,
+            gathered_before: 0,
             clockless: ClocklessWrites::new(self.options.node_id.clone(), last_seq),
             closing: None,
         };
@@ -137,18 +140,21 @@ impl Actor for WalActor {
         match envelope.message {
             WalMessage::Append(write) => {
                 self.append(*write, state);
-                if !state.writing && !state.commit_queued && state.has_batch() {
-                    state.commit_queued = true;
-                    // Behind everything that already waits, so that all of it shares one sync.
-                    myself.send_message(self.handles.wal.envelope(WalMessage::Commit))?;
-                }
-                Ok(())
+                self.queue_commit(&myself, state)
             }
             WalMessage::Commit => {
                 state.commit_queued = false;
+                if state.is_still_gathering() {
+                    // Whoever else is ready to run gets its turn, and may bring more writes to share the sync.
+                    tokio::task::yield_now().await;
+                    return self.queue_commit(&myself, state);
+                }
                 state.write_next()
             }
-            WalMessage::Done(done) => self.done(done, state),
+            WalMessage::Done(done) => {
+                self.done(done, state)?;
+                self.queue_commit(&myself, state)
+            }
             WalMessage::Resend(applied) => state.ask(Job::ReadBack(applied)),
             WalMessage::Flushed(seq) => state.ask(Job::DeleteFlushed(seq)),
             WalMessage::CheckAge => state.ask(Job::CheckAge),
@@ -161,6 +167,15 @@ impl Actor for WalActor {
 }
 
 impl WalActor {
+    /// Has what has gathered go to the log thread, when it is free, behind everything that already waits.
+    fn queue_commit(&self, myself: &ActorRef<Envelope<WalMessage>>, state: &mut WalState) -> Result<(), ActorProcessingErr> {
+        if !state.writing && !state.commit_queued && state.has_batch() {
+            state.commit_queued = true;
+            myself.send_message(self.handles.wal.envelope(WalMessage::Commit))?;
+        }
+        Ok(())
+    }
+
     fn append(&self, write: PendingWrite, state: &mut WalState) {
         let refusal = if state.closing.is_some() {
             Some(Refusal::ShuttingDown)
@@ -228,7 +243,7 @@ impl WalActor {
                     }),
                     Err(error) => refuse(batch, &error),
                 }
-                state.write_next()
+                if state.closing.is_some() { state.write_next() } else { Ok(()) }
             }
             Done::ReadBack { applied, result } => {
                 let writes: Vec<LoggedWrite> = result?
@@ -288,6 +303,15 @@ impl WalState {
 
     fn has_batch(&self) -> bool {
         !self.gathering.writes.is_empty() || !self.closed.is_empty()
+    }
+
+    /// Whether writes still arrive: some have since this was last asked. Then a little patience makes the batch larger,
+    /// and a sync costs as much for many writes as for one. With one client it costs one turn of the scheduler.
+    fn is_still_gathering(&mut self) -> bool {
+        let gathered = self.gathering.writes.len();
+        let more = self.closed.is_empty() && gathered > self.gathered_before;
+        self.gathered_before = if more { gathered } else { 0 };
+        more
     }
 
     /// Hands the next batch to the log thread, when it is free; when none is left and the log is to be closed, that.

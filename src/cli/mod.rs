@@ -1,0 +1,110 @@
+//! The command line.
+//!
+//! Owns: arguments, and what a person reads. Does not own: the node (see [`crate::node`]).
+
+mod bench;
+mod client;
+mod kv;
+mod serve;
+mod transfer;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// PairDB's storage node: serve it, talk to it, measure it.
+#[derive(Debug, Parser)]
+#[command(name = "pairdb-node", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the node until SIGTERM or SIGINT
+    Serve(serve::ServeArgs),
+    /// Store a value; reads it from standard input when none is given
+    Put(kv::PutArgs),
+    /// Print the value of a key
+    Get(kv::KeyArgs),
+    /// Delete a key
+    Delete(kv::KeyArgs),
+    /// Print how the node is
+    Health(kv::HealthArgs),
+    /// Store every file below a directory: its path is the key, its content the value
+    ///
+    /// Run again after an interruption, it goes on where it was: what is stored already is not sent again.
+    Import(transfer::TransferArgs),
+    /// Write every key of a tenant as a file below a directory: the opposite of import
+    Export(transfer::TransferArgs),
+    /// Measure a node's throughput and latency
+    Bench(bench::BenchArgs),
+    /// Serve the empty handlers that bench --baseline compares with
+    #[command(hide = true)]
+    BaselineServer(bench::BaselineServerArgs),
+}
+
+/// Which node and tenant to talk to.
+#[derive(Debug, Clone, Args)]
+struct Target {
+    /// Address of the node
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50052")]
+    addr: String,
+    /// Tenant whose keys are meant
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    tenant: String,
+}
+
+/// What a command failed with, in words for a person.
+#[derive(Debug)]
+pub struct Failure(String);
+
+impl<E: std::fmt::Display> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl Cli {
+    /// Runs the command. What goes wrong is on standard error.
+    pub fn run(self) -> ExitCode {
+        // The same runtime for the node and for what it is compared with.
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                eprintln!("error: cannot start: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let result = runtime.block_on(self.command.run());
+        // What still runs on a blocking thread must not keep the process: the disk is in order at any moment.
+        runtime.shutdown_background();
+        match result {
+            Ok(code) => code,
+            Err(Failure(message)) => {
+                eprintln!("error: {message}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+impl Command {
+    async fn run(self) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Serve(args) => serve::run(args).await,
+            Self::Put(args) => kv::put(args).await,
+            Self::Get(args) => kv::get(args).await,
+            Self::Delete(args) => kv::delete(args).await,
+            Self::Health(args) => kv::health(args).await,
+            Self::Import(args) => transfer::import(args).await,
+            Self::Export(args) => transfer::export(args).await,
+            Self::Bench(args) => bench::run(args).await,
+            Self::BaselineServer(args) => bench::serve_baseline(args).await,
+        }
+    }
+}
+
+/// A directory argument that import and export share.
+type Directory = PathBuf;
