@@ -2,6 +2,7 @@
 //!
 //! Owns: the wire and its translation to and from the actors' requests. Does not own: any state, or what a request does.
 
+mod connection;
 pub mod convert;
 pub mod server;
 mod service;

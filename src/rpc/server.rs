@@ -6,6 +6,7 @@ use crate::actors::gateway::Serve;
 use crate::actors::health::Health;
 use crate::actors::requests::Requests;
 use crate::rpc::MAX_MESSAGE_BYTES;
+use crate::rpc::connection::Connection;
 use crate::rpc::pb::storage_node_service_server::StorageNodeServiceServer;
 use crate::rpc::service::StorageNode;
 use std::io;
@@ -13,13 +14,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_stream::Stream;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
-use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// Streams that one connection may have open.
 const MAX_STREAMS_PER_CONNECTION: u32 = 1024;
@@ -100,10 +99,7 @@ impl Stream for Incoming {
                         tracing::debug!(%peer, %error, "a connection was gone at once");
                         continue;
                     }
-                    return Poll::Ready(Some(Ok(Connection {
-                        stream,
-                        _permit: permit,
-                    })));
+                    return Poll::Ready(Some(Ok(Connection::new(stream, permit))));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -111,55 +107,5 @@ impl Stream for Incoming {
                 }
             }
         }
-    }
-}
-
-/// A connection, counted for as long as it is open.
-struct Connection {
-    stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

@@ -80,6 +80,8 @@ pub struct Manifest {
     dir: PathBuf,
     /// [`None`] after a failure: what the file holds is unknown, so the next edit writes it anew.
     file: Option<Box<dyn WriteFile>>,
+    /// Bytes of the file.
+    len: u64,
     edits: usize,
     state: State,
 }
@@ -105,6 +107,7 @@ impl Manifest {
             fs,
             dir: dir.to_path_buf(),
             file: None,
+            len: 0,
             edits: 0,
             state,
         };
@@ -143,9 +146,11 @@ impl Manifest {
     }
 
     fn append(&mut self, path: &Path, edit: &Edit, mut file: Box<dyn WriteFile>) -> Result<()> {
-        file.append(&encode(path, edit)?)
+        let encoded = encode(path, edit)?;
+        file.write_at(self.len, &encoded)
             .map_err(|e| Error::io("write", path, e))?;
         file.sync().map_err(|e| Error::io("sync", path, e))?;
+        self.len += encoded.len() as u64;
         self.file = Some(file);
         self.edits += 1;
         Ok(())
@@ -162,7 +167,7 @@ impl Manifest {
             .fs
             .create(&temporary)
             .map_err(|e| Error::io("create", &temporary, e))?;
-        file.append(&content).map_err(|e| Error::io("write", &temporary, e))?;
+        file.write_at(0, &content).map_err(|e| Error::io("write", &temporary, e))?;
         file.sync().map_err(|e| Error::io("sync", &temporary, e))?;
         self.fs
             .rename(&temporary, &path)
@@ -171,6 +176,7 @@ impl Manifest {
             .sync_dir(&self.dir)
             .map_err(|e| Error::io("sync", &self.dir, e))?;
         self.file = Some(file);
+        self.len = content.len() as u64;
         self.edits = 0;
         Ok(())
     }

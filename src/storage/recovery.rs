@@ -178,7 +178,7 @@ impl Replay<'_> {
             self.report.segments += 1;
             self.report.log_bytes += end.valid_len;
             if next.is_none() {
-                self.report.torn_bytes = segment.file_bytes().saturating_sub(end.valid_len);
+                self.report.torn_bytes = segment.written_bytes().saturating_sub(end.valid_len);
                 // A process that was killed leaves bytes that are whole, but perhaps in the page cache alone.
                 fs.sync_file(segment.path())
                     .map_err(|e| Error::io("sync", segment.path(), e))?;

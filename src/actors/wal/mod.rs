@@ -29,6 +29,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Writes with which a batch is not kept waiting for more: the cost of the sync is spread thinly enough.
+const ENOUGH_WRITES: usize = 32;
+
 /// What WalActor is told.
 #[derive(Debug)]
 pub enum WalMessage {
@@ -140,6 +143,10 @@ impl Actor for WalActor {
         match envelope.message {
             WalMessage::Append(write) => {
                 self.append(*write, state);
+                if state.gathering.writes.len() >= ENOUGH_WRITES {
+                    // What still waits in the mailbox gathers while these are synced.
+                    return state.write_next();
+                }
                 self.queue_commit(&myself, state)
             }
             WalMessage::Commit => {
@@ -153,6 +160,9 @@ impl Actor for WalActor {
             }
             WalMessage::Done(done) => {
                 self.done(done, state)?;
+                if state.gathering.writes.len() >= ENOUGH_WRITES {
+                    return state.write_next();
+                }
                 self.queue_commit(&myself, state)
             }
             WalMessage::Resend(applied) => state.ask(Job::ReadBack(applied)),
@@ -309,7 +319,7 @@ impl WalState {
     /// and a sync costs as much for many writes as for one. With one client it costs one turn of the scheduler.
     fn is_still_gathering(&mut self) -> bool {
         let gathered = self.gathering.writes.len();
-        let more = self.closed.is_empty() && gathered > self.gathered_before;
+        let more = gathered < ENOUGH_WRITES && self.closed.is_empty() && gathered > self.gathered_before;
         self.gathered_before = if more { gathered } else { 0 };
         more
     }

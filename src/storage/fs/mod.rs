@@ -75,13 +75,13 @@ pub trait FileSystem: Debug + Send + Sync {
     fn lock_dir(&self, dir: &Path) -> io::Result<DirLock>;
 }
 
-/// A file that grows at its end.
+/// A file that is written to.
 pub trait WriteFile: Send {
-    /// Writes all of `data` at the end.
+    /// Writes all of `data` at byte `offset`, which is at most the file's length.
     ///
     /// # Errors
     /// As the operating system's; part of it may then have been written.
-    fn append(&mut self, data: &[u8]) -> io::Result<()>;
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()>;
 
     /// Makes what was written durable (fdatasync).
     ///
@@ -89,7 +89,7 @@ pub trait WriteFile: Send {
     /// As the operating system's. What is durable is then unknown.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Cuts the file to `len` bytes; the next write goes there.
+    /// Cuts the file to `len` bytes.
     ///
     /// # Errors
     /// As the operating system's.

@@ -3,7 +3,8 @@
 use super::{DirLock, FileSystem, WriteFile};
 use bytes::Bytes;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Files of the operating system; reads are memory-mapped.
@@ -77,8 +78,8 @@ impl FileSystem for RealFs {
 }
 
 impl WriteFile for RealFile {
-    fn append(&mut self, data: &[u8]) -> io::Result<()> {
-        self.0.write_all(data)
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(data, offset)
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -86,7 +87,6 @@ impl WriteFile for RealFile {
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)?;
-        self.0.seek(SeekFrom::Start(len)).map(drop)
+        self.0.set_len(len)
     }
 }

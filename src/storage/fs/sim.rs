@@ -209,16 +209,27 @@ impl FileSystem for SimFs {
 }
 
 impl WriteFile for SimFile {
-    fn append(&mut self, data: &[u8]) -> io::Result<()> {
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         let disk = &mut *self.disk.lock();
-        let room = disk
+        let space = disk
             .space
-            .map_or(data.len(), |space| usize::try_from(space).unwrap_or(usize::MAX));
-        let written = data.get(..room).unwrap_or(data);
-        if let Some(space) = &mut disk.space {
-            *space -= written.len() as u64;
+            .map_or(usize::MAX, |space| usize::try_from(space).unwrap_or(usize::MAX));
+        let live = &mut disk.contents(self.file)?.live;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let overwritten = live
+            .len()
+            .checked_sub(start)
+            .ok_or_else(|| io::Error::other("a write behind the end of the file"))?;
+        let written = data.get(..overwritten.saturating_add(space)).unwrap_or(data);
+        let end = start + written.len();
+        let grown = end.saturating_sub(live.len());
+        live.resize(live.len() + grown, 0);
+        if let Some(place) = live.get_mut(start..end) {
+            place.copy_from_slice(written);
         }
-        disk.contents(self.file)?.live.extend_from_slice(written);
+        if let Some(space) = &mut disk.space {
+            *space -= grown as u64;
+        }
         if written.len() < data.len() {
             return Err(io::ErrorKind::StorageFull.into());
         }

@@ -79,10 +79,13 @@ impl Segment {
         &self.path
     }
 
-    /// Bytes of the file.
+    /// Bytes of the file up to the last that is not zero: the writer puts zeros ahead of its records.
     #[must_use]
-    pub fn file_bytes(&self) -> u64 {
-        self.content.len() as u64
+    pub fn written_bytes(&self) -> u64 {
+        self.content
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last as u64 + 1)
     }
 
     /// Walks the changes with a sequence number above `after`, from byte `from` (0: the first record), in order.

@@ -37,14 +37,46 @@ pub struct ClosedSegment {
     pub opened_ms: u64,
 }
 
+/// Zeros are written ahead of small batches in pieces of this size: syncing over bytes that the file has already needs
+/// no change of its metadata, and takes about half the time.
+const WRITE_AHEAD_BYTES: usize = 256 << 10;
+static ZEROS: [u8; WRITE_AHEAD_BYTES] = [0; WRITE_AHEAD_BYTES];
+
 struct OpenSegment {
     id: u64,
     file: Box<dyn WriteFile>,
+    /// Bytes that the file has: those written, and zeros behind them.
+    allocated: u64,
     /// Bytes written.
     len: u64,
     /// Bytes written and synced.
     durable: u64,
     opened_ms: u64,
+}
+
+impl OpenSegment {
+    /// Writes a batch with its mark at the end. Where it is small and the file too short, zeros go before it.
+    fn write(&mut self, mark: &[u8], records: &[u8]) -> std::io::Result<()> {
+        let end = self.len + (mark.len() + records.len()) as u64;
+        if end > self.allocated && records.len() <= WRITE_AHEAD_BYTES / 8 {
+            // Only a convenience: without space for it the batch may still fit.
+            if self.file.write_at(self.allocated, &ZEROS).is_ok() {
+                self.allocated += WRITE_AHEAD_BYTES as u64;
+            }
+        }
+        self.file.write_at(self.len, mark)?;
+        self.file.write_at(self.len + mark.len() as u64, records)?;
+        self.len = end;
+        self.allocated = self.allocated.max(end);
+        Ok(())
+    }
+
+    /// Cuts off what lies behind `len`.
+    fn cut(&mut self, len: u64) -> std::io::Result<()> {
+        self.file.truncate(len)?;
+        self.allocated = len;
+        Ok(())
+    }
 }
 
 /// Where a batch begins.
@@ -165,7 +197,9 @@ impl Log {
     }
 
     fn close_segment(&mut self) {
-        if let Some(open) = self.open.take() {
+        if let Some(mut open) = self.open.take() {
+            // Gives the space of the zeros back. Were it not to work, the next header says where the records end.
+            let _ = open.cut(open.durable);
             self.closed.push_back(ClosedSegment {
                 id: open.id,
                 len: open.durable,
@@ -193,7 +227,7 @@ impl Log {
             .create(&temporary)
             .map_err(|e| Error::io("create", &temporary, e))?;
         let made = file
-            .append(&HEADER.frame(&fields))
+            .write_at(0, &HEADER.frame(&fields))
             .map_err(|e| Error::io("write", &temporary, e))
             .and_then(|()| file.sync().map_err(|e| Error::io("sync", &temporary, e)))
             .and_then(|()| {
@@ -211,6 +245,7 @@ impl Log {
         self.open = Some(OpenSegment {
             id,
             file,
+            allocated: HEADER_BYTES,
             len: HEADER_BYTES,
             durable: HEADER_BYTES,
             opened_ms: now_ms,
@@ -248,21 +283,16 @@ impl Log {
         self.frame.clear();
         encode_mark(&mut self.frame, self.salt, self.last_seq, open.durable);
         let start = open.len;
-        let written = open
-            .file
-            .append(&self.frame)
-            .and_then(|()| open.file.append(&batch.bytes));
-        if let Err(source) = written {
+        if let Err(source) = open.write(&self.frame, &batch.bytes) {
             let error = Error::io("write", &path(&self.options.dir, open.id), source);
             // The partial record is cut back, so that the next batch follows whole ones.
-            if let Err(cut) = open.file.truncate(start) {
+            if let Err(cut) = open.cut(start) {
                 self.latched = Some(format!("{error}; and the partial record cannot be cut back: {cut}"));
             } else if error.kind() != ErrorKind::DiskFull {
                 self.latched = Some(error.to_string());
             }
             return Err(error);
         }
-        open.len += (self.frame.len() + batch.bytes.len()) as u64;
         self.recent.push_back(BatchPlace {
             last_seq: batch.last_seq,
             segment: open.id,
@@ -326,8 +356,8 @@ impl Log {
         let mut mark = Vec::new();
         encode_mark(&mut mark, self.salt, self.last_seq, open.durable);
         let segment = path(&self.options.dir, open.id);
-        open.file
-            .append(&mark)
+        open.write(&mark, &[])
+            .and_then(|()| open.cut(open.len))
             .and_then(|()| open.file.sync())
             .map_err(|e| Error::io("close", &segment, e))
     }

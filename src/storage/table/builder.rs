@@ -35,6 +35,8 @@ impl Default for TableOptions {
 
 /// Bytes gathered before they are handed to the file.
 const WRITE_CHUNK_BYTES: usize = 256 << 10;
+/// Bytes after which what was written is synced: one large sync at the end would keep the log's small ones waiting.
+const SYNC_EVERY_BYTES: u64 = 1 << 20;
 
 /// A table being written. Dropped before [`TableBuilder::finish`], it leaves a temporary file that the next start sweeps.
 pub struct TableBuilder<'a> {
@@ -46,6 +48,7 @@ pub struct TableBuilder<'a> {
     file: Box<dyn WriteFile>,
     pending: Vec<u8>,
     written: u64,
+    synced: u64,
     block: BlockBuilder,
     index: BlockBuilder,
     hashes: Vec<u64>,
@@ -72,6 +75,7 @@ impl<'a> TableBuilder<'a> {
             file,
             pending: HEADER.frame(&[]),
             written: 0,
+            synced: 0,
             block: BlockBuilder::default(),
             index: BlockBuilder::default(),
             hashes: Vec::new(),
@@ -137,11 +141,21 @@ impl<'a> TableBuilder<'a> {
 
     fn write_pending(&mut self) -> Result<()> {
         self.file
-            .append(&self.pending)
+            .write_at(self.written, &self.pending)
             .map_err(|e| Error::io("write", &self.temporary, e))?;
         self.written += self.pending.len() as u64;
         self.pending.clear();
+        if self.written - self.synced >= SYNC_EVERY_BYTES {
+            self.sync()?;
+        }
         Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.synced = self.written;
+        self.file
+            .sync()
+            .map_err(|e| Error::io("sync", &self.temporary, e))
     }
 
     fn put_part(&mut self, fields: &mut Vec<u8>, part: &[u8]) -> Result<()> {
@@ -175,9 +189,7 @@ impl<'a> TableBuilder<'a> {
         self.put_part(&mut fields, &checksummed(properties))?;
         self.put(&FOOTER.frame(&fields))?;
         self.write_pending()?;
-        self.file
-            .sync()
-            .map_err(|e| Error::io("sync", &self.temporary, e))?;
+        self.sync()?;
         let target = path(self.dir, self.id);
         self.fs
             .rename(&self.temporary, &target)

@@ -1,0 +1,101 @@
+//! One connection: counted while it is open, and sparing with system calls.
+//!
+//! Answers become ready in groups (a batch of writes shares one sync), but each would be written by itself, because the
+//! scheduler runs a connection right after the first answer that is ready for it. So a small write is put off by one turn
+//! of the scheduler: whatever else is ready by then leaves in the same system call, and wakes the client once.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// A write of at least so many bytes is worth a system call of its own.
+const LARGE_WRITE_BYTES: usize = 16 << 10;
+
+/// A connection of the storage protocol.
+pub(super) struct Connection {
+    stream: TcpStream,
+    /// The write at hand has been put off once.
+    put_off: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            stream,
+            put_off: false,
+            _permit: permit,
+        }
+    }
+
+    /// Whether a write of `bytes` may go ahead; otherwise the connection is polled again after everything that is ready.
+    fn is_due(&mut self, bytes: usize, context: &Context<'_>) -> bool {
+        if bytes < LARGE_WRITE_BYTES && !self.put_off {
+            self.put_off = true;
+            context.waker().wake_by_ref();
+            return false;
+        }
+        true
+    }
+
+    fn written(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.put_off &= result.is_pending();
+        result
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.is_due(data.len(), context) {
+            return Poll::Pending;
+        }
+        let result = Pin::new(&mut self.stream).poll_write(context, data);
+        self.written(result)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if !self.is_due(slices.iter().map(|slice| slice.len()).sum(), context) {
+            return Poll::Pending;
+        }
+        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.written(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
