@@ -343,7 +343,6 @@ fn storage_options(config: &Config) -> Options {
             },
         },
         flush_threshold: bytes(config.mem_table.flush_threshold),
-        num_mem_tables: config.mem_table.num_mem_tables,
     }
 }
 

@@ -10,15 +10,19 @@ use crate::actors::refusal::Refusal;
 use crate::actors::reply::Reply;
 use crate::actors::wal::WalMessage;
 use crate::storage::error::Result as StorageResult;
+use crate::storage::memtable::Memtable;
 use crate::storage::tables::{Flushed, Tables};
 use arc_swap::ArcSwapOption;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// After a failed flush, the time until the next attempt: space that returns is used within a second.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// Longest wait for readers to let go of a flushed memtable.
+const FREE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What FlushActor is told.
 #[derive(Debug)]
@@ -113,6 +117,15 @@ impl Actor for FlushActor {
     }
 }
 
+/// Frees a flushed memtable on this thread, which may block. Whoever lets go last frees hundreds of thousands of nodes,
+/// and that must not be an actor that is just looking at the view: it would hold up every write for a tenth of a second.
+fn free(memtable: Arc<Memtable>) {
+    let begun = Instant::now();
+    while Arc::strong_count(&memtable) > 1 && begun.elapsed() < FREE_WITHIN {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
 impl FlushActor {
     fn start_next(&self, myself: &ActorRef<Envelope<FlushMessage>>, state: &mut FlushState) {
         if state.busy {
@@ -129,15 +142,17 @@ impl FlushActor {
         let (myself, mailbox, sweep) = (myself.clone(), self.handles.flush.clone(), !state.swept);
         tokio::spawn(async move {
             let work = tokio::task::spawn_blocking(move || {
-                if sweep {
-                    tables.sweep()?;
-                }
-                tables.flush(&oldest, &published)
+                let swept = if sweep { tables.sweep() } else { Ok(()) };
+                (swept.and_then(|()| tables.flush(&oldest, &published)), oldest)
             });
             match work.await {
-                Ok(result) => {
+                Ok((result, memtable)) => {
+                    let flushed = result.is_ok();
                     // To this generation only: a successor starts over by itself.
                     let _ = myself.send_message(mailbox.envelope(FlushMessage::Done(result)));
+                    if flushed {
+                        tokio::task::spawn_blocking(move || free(memtable));
+                    }
                 }
                 Err(panicked) => myself.stop(Some(format!("the flush failed: {panicked}"))),
             }

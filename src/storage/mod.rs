@@ -14,6 +14,7 @@ pub mod log;
 pub mod manifest;
 pub mod memtable;
 pub mod recovery;
+pub mod replay;
 pub mod store;
 pub mod table;
 pub mod tables;

@@ -1,18 +1,17 @@
 //! From a data directory to a running engine: the disk is the truth.
 //!
-//! Owns: the order of opening (locks, manifest and tables, log), the replay of what tables do not have yet, and the
-//! checks that nothing is missing between them. Does not own: formats (each file's module does).
+//! Owns: the order of opening (locks, manifest and tables, log), and the checks that nothing is missing between them.
+//! Does not own: formats (each file's module does), or what becomes of a replayed change (see [`replay`]).
 
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::{DirLock, FileSystem};
-use crate::storage::log::reader::Segment;
-use crate::storage::log::record::Change;
+use crate::storage::log::reader::{End, Segment};
 use crate::storage::log::writer::{ClosedSegment, Log, LogOptions};
 use crate::storage::log::{self};
 use crate::storage::memtable::Memtable;
+use crate::storage::replay::{self, Loader};
 use crate::storage::table::TableOptions;
 use crate::storage::tables::Tables;
-use crate::storage::version::MAX_SIBLINGS;
 use crate::storage::view::{Published, ReadView};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -33,8 +32,6 @@ pub struct Options {
     pub table: TableOptions,
     /// A memtable of this many bytes is sealed.
     pub flush_threshold: usize,
-    /// Most memtables at a time, the active one included.
-    pub num_mem_tables: usize,
 }
 
 impl Options {
@@ -52,7 +49,6 @@ impl Options {
             data_dir,
             table: TableOptions::default(),
             flush_threshold: 60_000_000,
-            num_mem_tables: 2,
         }
     }
 }
@@ -105,12 +101,9 @@ pub fn open(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Recovered> {
     );
     let mut replay = Replay {
         options,
-        tables: &tables,
-        published: &published,
         report: Report::default(),
-        next_memtable: 1,
     };
-    let (closed, last_seq, salt) = replay.run(fs, flushed)?;
+    let (closed, last_seq, salt) = replay.run(fs, &tables, &published)?;
     let report = replay.report;
     published.set_applied(last_seq);
     published.set_announced(last_seq);
@@ -145,15 +138,19 @@ fn lock(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Vec<DirLock>> {
 
 struct Replay<'a> {
     options: &'a Options,
-    tables: &'a Tables,
-    published: &'a Published,
     report: Report,
-    next_memtable: u64,
 }
 
 impl Replay<'_> {
-    /// Replays the log above `flushed`. Returns the segments, the last sequence number and the salt to go on with.
-    fn run(&mut self, fs: &Arc<dyn FileSystem>, flushed: u64) -> Result<(VecDeque<ClosedSegment>, u64, u32)> {
+    /// Replays the log above what the tables have. Returns the segments, the last sequence number and the salt to go on
+    /// with.
+    fn run(
+        &mut self,
+        fs: &Arc<dyn FileSystem>,
+        tables: &Tables,
+        published: &Published,
+    ) -> Result<(VecDeque<ClosedSegment>, u64, u32)> {
+        let flushed = tables.flushed_seq();
         let segments = self.list(fs)?;
         if let Some(first) = segments.first()
             && first.base_seq > flushed
@@ -166,35 +163,52 @@ impl Replay<'_> {
         }
         let mut closed = VecDeque::new();
         let mut last_seq = flushed;
-        for (index, segment) in segments.iter().enumerate() {
-            let next = segments.get(index + 1);
-            if let Some(next) = next.filter(|next| next.id != segment.id + 1) {
-                let detail = format!("segment {} is missing before it", segment.id + 1);
-                return Err(Error::corruption(next.path(), 0, detail));
+        let chunks = replay::with_loader(tables, published, self.options.flush_threshold, |loader| {
+            for (index, segment) in segments.iter().enumerate() {
+                let next = segments.get(index + 1);
+                let end = self.segment(fs, segment, next, flushed, loader)?;
+                last_seq = last_seq.max(end.last_seq);
+                closed.push_back(ClosedSegment {
+                    id: segment.id,
+                    len: end.valid_len,
+                    last_seq: end.last_seq,
+                    opened_ms: segment.opened_ms,
+                });
             }
-            let expected = next.map(|next| next.previous_len);
-            let end = segment.replay(0, flushed, expected, |change| self.apply(change))?;
-            last_seq = last_seq.max(end.last_seq);
-            self.report.segments += 1;
-            self.report.log_bytes += end.valid_len;
-            if next.is_none() {
-                self.report.torn_bytes = segment.written_bytes().saturating_sub(end.valid_len);
-                // A process that was killed leaves bytes that are whole, but perhaps in the page cache alone.
-                fs.sync_file(segment.path())
-                    .map_err(|e| Error::io("sync", segment.path(), e))?;
-            }
-            closed.push_back(ClosedSegment {
-                id: segment.id,
-                len: end.valid_len,
-                last_seq: end.last_seq,
-                opened_ms: segment.opened_ms,
-            });
-        }
+            Ok(())
+        })?;
+        self.report.replayed = chunks.changes;
+        self.report.flushes = chunks.tables;
         let salt = segments.last().map_or_else(
             || RandomState::new().build_hasher().finish() as u32,
             |segment| segment.salt,
         );
         Ok((closed, last_seq, salt))
+    }
+
+    fn segment(
+        &mut self,
+        fs: &Arc<dyn FileSystem>,
+        segment: &Segment,
+        next: Option<&Segment>,
+        flushed: u64,
+        loader: &mut Loader<'_, '_>,
+    ) -> Result<End> {
+        if let Some(next) = next.filter(|next| next.id != segment.id + 1) {
+            let detail = format!("segment {} is missing before it", segment.id + 1);
+            return Err(Error::corruption(next.path(), 0, detail));
+        }
+        let expected = next.map(|next| next.previous_len);
+        let end = segment.replay(0, flushed, expected, |change| loader.add(change))?;
+        self.report.segments += 1;
+        self.report.log_bytes += end.valid_len;
+        if next.is_none() {
+            self.report.torn_bytes = segment.written_bytes().saturating_sub(end.valid_len);
+            // A process that was killed leaves bytes that are whole, but perhaps in the page cache alone.
+            fs.sync_file(segment.path())
+                .map_err(|e| Error::io("sync", segment.path(), e))?;
+        }
+        Ok(end)
     }
 
     /// Opens all segments in order, and sweeps one that a crash interrupted while it was made.
@@ -208,32 +222,5 @@ impl Replay<'_> {
         let mut ids: Vec<u64> = names.iter().filter_map(|name| log::id_of(name)).collect();
         ids.sort_unstable();
         ids.into_iter().map(|id| Segment::open(fs.as_ref(), dir, id)).collect()
-    }
-
-    fn apply(&mut self, change: Change) -> Result<()> {
-        let view = self.published.load();
-        view.active.apply(&change.key, change.version, MAX_SIBLINGS);
-        self.report.replayed += 1;
-        if view.active.bytes() >= self.options.flush_threshold {
-            self.rotate();
-            while self.published.load().sealed.len() + 1 > self.options.num_mem_tables.max(2) - 1 {
-                self.flush_oldest()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn rotate(&mut self) {
-        let id = self.next_memtable;
-        self.next_memtable += 1;
-        self.published.update(|view| view.rotated(id));
-    }
-
-    fn flush_oldest(&mut self) -> Result<()> {
-        if let Some(oldest) = self.published.load().sealed.first() {
-            self.tables.flush(oldest, self.published)?;
-            self.report.flushes += 1;
-        }
-        Ok(())
     }
 }

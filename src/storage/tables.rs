@@ -4,10 +4,11 @@
 
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::FileSystem;
+use crate::storage::key::Key;
 use crate::storage::manifest::{Edit, Manifest};
 use crate::storage::memtable::Memtable;
 use crate::storage::table::{self, Table, TableBuilder, TableOptions};
-use crate::storage::version::MAX_SIBLINGS;
+use crate::storage::version::{MAX_SIBLINGS, Versions};
 use crate::storage::view::{Published, ReadView, TableSet};
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
@@ -107,19 +108,42 @@ impl Tables {
                 bytes: 0,
             });
         }
-        let mut edit = Edit {
-            flushed_seq: memtable.max_seq(),
-            ..Edit::default()
-        };
-        let mut table = None;
-        let mut bytes = 0;
-        if !memtable.is_empty() {
-            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-            bytes = self.write(id, memtable)?;
-            table = Some(Arc::new(Table::open(self.fs.as_ref(), &self.dir, id)?));
-            edit.added.push((id, 0));
+        let everything = memtable.iter_at(&Key::least(), u64::MAX);
+        let table = if memtable.is_empty() { None } else { Some(self.write(everything)?) };
+        self.install(table, memtable.max_seq(), Some(memtable.id()), published)
+    }
+
+    /// Writes entries as a table that is not installed yet. Keys must come in strictly ascending order, and be some.
+    ///
+    /// # Errors
+    /// When the table cannot be written.
+    pub fn write(&self, entries: impl Iterator<Item = (Key, Versions)>) -> Result<Arc<Table>> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let mut builder = TableBuilder::create(self.fs.as_ref(), &self.dir, id, self.options)?;
+        for (key, versions) in entries {
+            builder.add(&key, &versions.bounded(MAX_SIBLINGS).0)?;
         }
-        self.manifest.lock().record(&edit)?;
+        builder.finish()?;
+        Ok(Arc::new(Table::open(self.fs.as_ref(), &self.dir, id)?))
+    }
+
+    /// Records a table in L0, and that everything up to `flushed_seq` is in tables; publishes a view that has it, in
+    /// place of the memtable with number `replaced`.
+    ///
+    /// # Errors
+    /// When it cannot be recorded; the view is then as before.
+    pub fn install(
+        &self,
+        table: Option<Arc<Table>>,
+        flushed_seq: u64,
+        replaced: Option<u64>,
+        published: &Published,
+    ) -> Result<Flushed> {
+        self.manifest.lock().record(&Edit {
+            added: table.iter().map(|table| (table.id(), 0)).collect(),
+            removed: Vec::new(),
+            flushed_seq,
+        })?;
         published.update(|view| {
             let mut tables = TableSet::clone(&view.tables);
             if let (Some(table), Some(l0)) = (&table, tables.levels.first_mut()) {
@@ -130,24 +154,16 @@ impl Tables {
                 sealed: view
                     .sealed
                     .iter()
-                    .filter(|m| m.id() != memtable.id())
+                    .filter(|memtable| Some(memtable.id()) != replaced)
                     .cloned()
                     .collect(),
                 tables: Arc::new(tables),
             }
         });
         Ok(Flushed {
-            table: table.map(|t| t.id()),
-            seq: edit.flushed_seq,
-            bytes,
+            table: table.as_ref().map(|table| table.id()),
+            seq: flushed_seq,
+            bytes: table.map_or(0, |table| table.size()),
         })
-    }
-
-    fn write(&self, id: u64, memtable: &Memtable) -> Result<u64> {
-        let mut builder = TableBuilder::create(self.fs.as_ref(), &self.dir, id, self.options)?;
-        for (key, versions) in memtable.iter_at(&crate::storage::key::Key::least(), u64::MAX) {
-            builder.add(&key, &versions.bounded(MAX_SIBLINGS).0)?;
-        }
-        builder.finish()
     }
 }
