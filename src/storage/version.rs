@@ -74,6 +74,15 @@ impl Version {
             .then_with(|| self.value.live().cmp(&other.value.live()))
     }
 
+    /// The version with a copy of its value, so that it does not keep alive what the value was a part of.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        if let Value::Live(value) = &mut self.value {
+            *value = Bytes::copy_from_slice(value);
+        }
+        self
+    }
+
     /// Bytes of memory that this version holds beside its struct.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {

@@ -88,7 +88,7 @@ impl Segment {
             .map_or(0, |last| last as u64 + 1)
     }
 
-    /// Walks the changes with a sequence number above `after`, from byte `from` (0: the first record), in order.
+    /// Walks the changes with a sequence number above `after`, their values slices of the mapped file, from byte `from` (0: the first record), in order.
     ///
     /// `expected_len` is the valid length that the next segment's header states; the walk then ends exactly there.
     /// Without it, this is the last segment, whose tail may be torn.
@@ -129,7 +129,7 @@ impl Segment {
                 last_seq = last_seq.max(record.seq);
                 if record.seq > after {
                     let change = record
-                        .change()
+                        .change(&self.content)
                         .map_err(|detail| Error::corruption(&self.path, at as u64, detail))?;
                     each(change)?;
                 }

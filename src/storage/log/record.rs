@@ -51,6 +51,15 @@ pub struct Change {
     pub version: Version,
 }
 
+impl Change {
+    /// The change with a value of its own, so that it does not keep the segment mapped that it was read from.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        self.version = self.version.detached();
+        self
+    }
+}
+
 /// The payload of a change; the order of the fields is the format.
 #[derive(Serialize, Deserialize)]
 struct Payload<'a> {
@@ -192,11 +201,11 @@ impl<'a> RawRecord<'a> {
         self.tag == TYPE_MARK
     }
 
-    /// The change that it records.
+    /// The change that it records. Its value is a slice of `content`, which this record was read from.
     ///
     /// # Errors
     /// What does not fit, when the payload does not decode. The checksum held, so another program wrote it.
-    pub fn change(&self) -> Result<Change, String> {
+    pub fn change(&self, content: &Bytes) -> Result<Change, String> {
         let operation = match self.tag {
             TYPE_WRITE => Operation::Write,
             TYPE_REPAIR => Operation::Repair,
@@ -207,7 +216,7 @@ impl<'a> RawRecord<'a> {
         let key = Key::from_stored(payload.key).ok_or("the key has no tenant")?;
         let value = match operation {
             Operation::Delete => Value::Tombstone,
-            Operation::Write | Operation::Repair => Value::Live(Bytes::copy_from_slice(payload.value)),
+            Operation::Write | Operation::Repair => Value::Live(content.slice_ref(payload.value)),
         };
         Ok(Change {
             operation,

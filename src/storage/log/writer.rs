@@ -419,7 +419,7 @@ impl Log {
             }
             let segment = Segment::open(self.fs.as_ref(), &self.options.dir, id)?;
             segment.replay(from, applied, Some(len), |change| {
-                changes.push(change);
+                changes.push(change.detached());
                 Ok(())
             })?;
         }
