@@ -1,0 +1,71 @@
+//! The layers of the source: `storage` knows nothing above it, `actors` knows no wire, and only `node` sees all.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    walkdir::WalkDir::new(dir)
+        .into_iter()
+        .map(|entry| entry.unwrap().into_path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "rs"))
+        .collect()
+}
+
+fn assert_free_of(layer: &str, forbidden: &[&str]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(layer);
+    let files = sources(&root);
+    assert!(files.len() > 3, "no sources below {}", root.display());
+    for file in files {
+        for (number, line) in fs::read_to_string(&file).unwrap().lines().enumerate() {
+            let code = line.split("//").next().unwrap();
+            for name in forbidden {
+                assert!(
+                    !code.contains(name),
+                    "{}:{}: the layer {layer} names {name}",
+                    file.display(),
+                    number + 1
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn storage_knows_no_runtime_no_actor_no_wire_and_no_clock() {
+    assert_free_of(
+        "storage",
+        &[
+            "crate::actors",
+            "crate::rpc",
+            "crate::node",
+            "crate::config",
+            "tokio",
+            "ractor",
+            "tonic",
+            "prost",
+            "SystemTime",
+            "Instant::now",
+        ],
+    );
+}
+
+#[test]
+fn storage_opens_files_through_its_trait_alone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/storage");
+    for file in sources(&root) {
+        if !file.ends_with("fs/real.rs") {
+            let text = fs::read_to_string(&file).unwrap();
+            assert!(!text.contains("std::fs"), "{} uses std::fs", file.display());
+        }
+    }
+}
+
+#[test]
+fn actors_know_no_wire() {
+    assert_free_of("actors", &["crate::rpc", "crate::node", "crate::config", "tonic", "prost"]);
+}
+
+#[test]
+fn rpc_does_not_reach_around_the_actors() {
+    assert_free_of("rpc", &["crate::node", "crate::config", "ractor", "storage::tables", "storage::recovery"]);
+}
