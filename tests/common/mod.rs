@@ -1,0 +1,153 @@
+//! What several test binaries share: nodes in this process, and nodes as processes.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use pairdb_node::config::Config;
+use pairdb_node::node::Node;
+use pairdb_node::rpc::pb;
+use pairdb_node::rpc::pb::storage_node_service_client::StorageNodeServiceClient;
+use pairdb_node::storage::fs::{FileSystem, RealFs};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tonic::transport::{Channel, Endpoint};
+
+pub type Client = StorageNodeServiceClient<Channel>;
+
+/// A configuration for a node in `dir`, on a port that the system chooses.
+pub fn config(dir: &Path) -> Config {
+    let mut config = Config::default();
+    config.server.port = 0;
+    config.storage.data_dir = dir.join("data");
+    config
+}
+
+pub async fn start(config: &Config) -> Node {
+    start_on(config, Arc::new(RealFs)).await
+}
+
+pub async fn start_on(config: &Config, fs: Arc<dyn FileSystem>) -> Node {
+    Node::start(config, fs).await.expect("the node starts")
+}
+
+/// A client that connects when needed, and again after the node was away.
+pub fn client(addr: impl std::fmt::Display) -> Client {
+    let endpoint = Endpoint::from_shared(format!("http://{addr}")).unwrap();
+    Client::new(endpoint.connect_lazy())
+        .max_decoding_message_size(usize::MAX)
+        .max_encoding_message_size(usize::MAX)
+}
+
+pub fn write(key: &str, value: &[u8], clock: &[(&str, i64)]) -> pb::WriteRequest {
+    pb::WriteRequest {
+        tenant_id: "tenant".to_owned(),
+        key: key.to_owned(),
+        value: value.to_vec(),
+        vector_clock: wire_clock(clock),
+        ..pb::WriteRequest::default()
+    }
+}
+
+pub fn read(key: &str) -> pb::ReadRequest {
+    pb::ReadRequest {
+        tenant_id: "tenant".to_owned(),
+        key: key.to_owned(),
+    }
+}
+
+pub fn delete(key: &str, clock: &[(&str, i64)]) -> pb::DeleteRequest {
+    pb::DeleteRequest {
+        tenant_id: "tenant".to_owned(),
+        key: key.to_owned(),
+        vector_clock: wire_clock(clock),
+        ..pb::DeleteRequest::default()
+    }
+}
+
+pub fn wire_clock(clock: &[(&str, i64)]) -> Option<pb::VectorClock> {
+    let entry = |(id, counter): &(&str, i64)| pb::VectorClockEntry {
+        coordinator_node_id: (*id).to_owned(),
+        logical_timestamp: *counter,
+    };
+    (!clock.is_empty()).then(|| pb::VectorClock {
+        entries: clock.iter().map(entry).collect(),
+    })
+}
+
+/// Repeats `check` until it holds; fails the test when it does not within ten seconds.
+pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !check().await {
+        assert!(begun.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The node's binary with these arguments.
+pub fn binary(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pairdb-node"));
+    command.args(args);
+    command
+}
+
+/// A node as a process of its own; killed when dropped.
+pub struct Process {
+    child: Child,
+    pub addr: String,
+}
+
+impl Process {
+    /// Starts a node on `port` with data in `dir`, and waits until it answers.
+    pub fn start(dir: &Path, port: u16, environment: &[(&str, &str)]) -> Self {
+        let addr = format!("127.0.0.1:{port}");
+        let data = dir.join("data");
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(dir.join("node.log"))
+            .unwrap();
+        let child = binary(&["serve", "--data-dir", data.to_str().unwrap(), "--listen", &addr])
+            .envs(environment.iter().copied())
+            .stderr(Stdio::from(log))
+            .spawn()
+            .unwrap();
+        let mut process = Self { child, addr };
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(&process.addr).is_err() {
+            let ended = process.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the node ended: {}", std::fs::read_to_string(dir.join("node.log")).unwrap());
+            assert!(begun.elapsed() < Duration::from_secs(30), "the node does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        process
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends SIGTERM and waits for the end; returns the exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
