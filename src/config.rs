@@ -411,9 +411,24 @@ impl Config {
         let server = &self.server;
         let id_fits = crate::storage::limits::check_clock_entry(&server.node_id, 0).is_ok()
             && !server.node_id.chars().any(char::is_control);
-        require(id_fits, "server.node_id", &server.node_id, "must have 1 to 128 bytes and no control characters");
-        require(!server.host.is_empty(), "server.host", &server.host, "must be an address or a name");
-        require(server.max_connections > 0, "server.max_connections", &server.max_connections, "must be at least 1");
+        require(
+            id_fits,
+            "server.node_id",
+            &server.node_id,
+            "must have 1 to 128 bytes and no control characters",
+        );
+        require(
+            !server.host.is_empty(),
+            "server.host",
+            &server.host,
+            "must be an address or a name",
+        );
+        require(
+            server.max_connections > 0,
+            "server.max_connections",
+            &server.max_connections,
+            "must be at least 1",
+        );
         for (key, value) in [
             ("server.read_timeout", server.read_timeout),
             ("server.write_timeout", server.write_timeout),
@@ -426,7 +441,12 @@ impl Config {
             require(!value.is_zero(), key, &shown, "must be longer than zero, as in \"10s\"");
         }
         let log = &self.commit_log;
-        require(log.segment_size >= ByteSize::kib(64), "commit_log.segment_size", &log.segment_size, "must be at least 64KiB");
+        require(
+            log.segment_size >= ByteSize::kib(64),
+            "commit_log.segment_size",
+            &log.segment_size,
+            "must be at least 64KiB",
+        );
         require(
             (ByteSize::kib(4)..=ByteSize::mib(256)).contains(&log.buffer_size),
             "commit_log.buffer_size",
@@ -465,7 +485,12 @@ impl Config {
             &table.block_size,
             "must be 512B to 4MiB",
         );
-        require(table.index_interval > 0, "sstable.index_interval", &table.index_interval, "must be at least 1");
+        require(
+            table.index_interval > 0,
+            "sstable.index_interval",
+            &table.index_interval,
+            "must be at least 1",
+        );
         let cache = &self.cache;
         for (key, weight) in [
             ("cache.frequency_weight", cache.frequency_weight),
@@ -506,7 +531,13 @@ impl Config {
         };
         let (table, compaction) = (&self.sstable, &self.compaction);
         only(!self.gossip.enabled, "gossip.enabled", "true".into(), "false", "gossip");
-        only(!self.metrics.enabled, "metrics.enabled", "true".into(), "false", "metrics endpoint");
+        only(
+            !self.metrics.enabled,
+            "metrics.enabled",
+            "true".into(),
+            "false",
+            "metrics endpoint",
+        );
         only(
             self.cache.adaptive_window.is_zero(),
             "cache.adaptive_window",
@@ -521,7 +552,13 @@ impl Config {
             "0.9",
             "limit by disk usage",
         );
-        only(compaction.workers == 0, "compaction.workers", compaction.workers.to_string(), "0", "compaction");
+        only(
+            compaction.workers == 0,
+            "compaction.workers",
+            compaction.workers.to_string(),
+            "0",
+            "compaction",
+        );
         only(
             compaction.l0_trigger == default.compaction.l0_trigger,
             "compaction.l0_trigger",

@@ -2,10 +2,11 @@
 //!
 //! Owns: the order of start and of shutdown, and what ends the process. It alone sees all layers. Does not own: any work.
 
+use crate::actors::Handles;
 use crate::actors::admission::{Admission, AdmissionLimits};
 use crate::actors::cache::{CacheActor, CacheStats, ShardStats};
 use crate::actors::flush::{FlushActor, FlushMessage, FlushStats};
-use crate::actors::gateway::{GatewayMessage, RpcGateway, Serve};
+use crate::actors::gateway::{Connections, GatewayMessage, RpcGateway};
 use crate::actors::health::{Health, RequestCounts};
 use crate::actors::mailbox::{Bound, Mailbox};
 use crate::actors::memtable::{MemtableActor, MemtableMessage, MemtableStats};
@@ -14,7 +15,6 @@ use crate::actors::reply::{Reply, reply_port};
 use crate::actors::requests::{Requests, Timeouts};
 use crate::actors::supervisor::{ChildSpec, Intensity, Supervisor, SupervisorMessage, Tree};
 use crate::actors::wal::{SharedLog, SyncPolicy, WalActor, WalMessage, WalOptions};
-use crate::actors::Handles;
 use crate::config::{self, Config};
 use crate::rpc;
 use crate::storage::cache::CacheOptions;
@@ -27,7 +27,7 @@ use crate::storage::table::block::Compression;
 use crate::storage::tables::Tables;
 use ractor::{Actor, ActorRef};
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -110,8 +110,9 @@ impl Node {
         let listener = Arc::new(listener.into_std().map_err(listen)?);
         let report = recovered.report;
         let (parts, locks) = Parts::new(config, recovered);
-        let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health), config.server.max_connections);
-        let specs = Arc::new(parts.children(config, listener, serve));
+        let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health));
+        let connections = Connections::new(serve, config.server.max_connections);
+        let specs = Arc::new(parts.children(config, listener, connections));
         let (gave_up, given_up) = watch::channel(None);
         let intensity = Intensity {
             restarts: config.supervisor.max_restarts,
@@ -184,7 +185,9 @@ impl Node {
     pub async fn failed(&self) -> String {
         let mut gave_up = self.gave_up.clone();
         let why = gave_up.wait_for(Option::is_some).await.map(|why| why.clone());
-        why.ok().flatten().unwrap_or_else(|| "the supervisor is gone".to_owned())
+        why.ok()
+            .flatten()
+            .unwrap_or_else(|| "the supervisor is gone".to_owned())
     }
 
     /// Stops in the order in which data flow: admits nothing more, lets connections end, makes the log durable, applies
@@ -214,7 +217,11 @@ impl Node {
         self.guardian.abort();
         let supervisor = self.supervisor.borrow().clone();
         if let Some(supervisor) = supervisor {
-            let quiet = |reply| supervisor.send_message(SupervisorMessage::StopRestarting(reply)).is_ok();
+            let quiet = |reply| {
+                supervisor
+                    .send_message(SupervisorMessage::StopRestarting(reply))
+                    .is_ok()
+            };
             step("ending the actors", total.mul_f64(0.05), quiet).await;
             // A parent that stops ends its children.
             supervisor.stop(None);
@@ -234,7 +241,9 @@ async fn step(what: &str, budget: Duration, ask: impl FnOnce(Reply<()>) -> bool)
     };
     match result {
         Ok(()) => tracing::debug!(what, took = ?begun.elapsed(), "shutdown step done"),
-        Err(why) => tracing::warn!(what, %why, ?budget, "a shutdown step was not completed; the next start makes up for it"),
+        Err(why) => {
+            tracing::warn!(what, %why, ?budget, "a shutdown step was not completed; the next start makes up for it")
+        }
     }
 }
 
@@ -313,7 +322,12 @@ async fn bind(config: &Config) -> Result<(TcpSocket, String), NodeError> {
         .map_err(listen)?
         .next()
         .ok_or_else(|| listen(std::io::Error::other("the name has no address")))?;
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(listen)?;
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }
+    .map_err(listen)?;
     // A node that restarts must not wait for the connections of its predecessor to be forgotten.
     socket.set_reuseaddr(true).map_err(listen)?;
     socket.bind(address).map_err(listen)?;
@@ -418,7 +432,7 @@ impl Parts {
     }
 
     /// The children of the supervisor, in the order of their start: whoever is sent to before who sends.
-    fn children(&self, config: &Config, listener: Arc<std::net::TcpListener>, serve: Arc<Serve>) -> Vec<ChildSpec> {
+    fn children(&self, config: &Config, listener: Arc<TcpListener>, connections: Arc<Connections>) -> Vec<ChildSpec> {
         let handles = &self.requests.handles;
         let mut children = Vec::new();
         let shard_bytes = bytes(config.cache.max_size) / handles.caches.len().max(1);
@@ -430,28 +444,37 @@ impl Parts {
             };
             let (loads, stats) = (Arc::clone(&self.requests.loads), Arc::clone(&self.health.cache));
             let (held, handles) = (Arc::clone(held), handles.clone());
-            children.push(ChildSpec::new(format!("cache-{shard}"), mailbox.clone(), move || CacheActor {
-                shard,
-                options,
-                loads: Arc::clone(&loads),
-                stats: Arc::clone(&stats),
-                held: Arc::clone(&held),
-                handles: handles.clone(),
+            children.push(ChildSpec::new(format!("cache-{shard}"), mailbox.clone(), move || {
+                CacheActor {
+                    shard,
+                    options,
+                    loads: Arc::clone(&loads),
+                    stats: Arc::clone(&stats),
+                    held: Arc::clone(&held),
+                    handles: handles.clone(),
+                }
             }));
         }
-        let (tables, stats, neighbours) = (Arc::clone(&self.tables), Arc::clone(&self.health.flush), handles.clone());
+        let (tables, stats, neighbours) = (
+            Arc::clone(&self.tables),
+            Arc::clone(&self.health.flush),
+            handles.clone(),
+        );
         children.push(ChildSpec::new("flush", handles.flush.clone(), move || FlushActor {
             tables: Arc::clone(&tables),
             stats: Arc::clone(&stats),
             handles: neighbours.clone(),
         }));
         let (stats, neighbours) = (Arc::clone(&self.health.memtable), handles.clone());
-        let (flush_threshold, num_mem_tables) = (bytes(config.mem_table.flush_threshold), config.mem_table.num_mem_tables);
-        children.push(ChildSpec::new("memtable", handles.memtable.clone(), move || MemtableActor {
-            flush_threshold,
-            num_mem_tables,
-            stats: Arc::clone(&stats),
-            handles: neighbours.clone(),
+        let (flush_threshold, num_mem_tables) =
+            (bytes(config.mem_table.flush_threshold), config.mem_table.num_mem_tables);
+        children.push(ChildSpec::new("memtable", handles.memtable.clone(), move || {
+            MemtableActor {
+                flush_threshold,
+                num_mem_tables,
+                stats: Arc::clone(&stats),
+                handles: neighbours.clone(),
+            }
         }));
         let (log, neighbours) = (Arc::clone(&self.log), handles.clone());
         let options = WalOptions {
@@ -471,7 +494,7 @@ impl Parts {
         let neighbours = handles.clone();
         children.push(ChildSpec::new("gateway", handles.gateway.clone(), move || RpcGateway {
             listener: Arc::clone(&listener),
-            serve: Arc::clone(&serve),
+            connections: Arc::clone(&connections),
             handles: neighbours.clone(),
         }));
         children

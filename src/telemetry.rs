@@ -30,5 +30,7 @@ pub fn init(logging: &Logging) -> Result<(), TryInitError> {
             .with_writer(std::io::stderr)
             .boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()
+    tracing_subscriber::registry()
+        .with(layer.with_filter(filter))
+        .try_init()
 }

@@ -264,8 +264,14 @@ fn a_failed_sync_latches_the_log_and_reads_go_on() {
     store.write(&key(2), Value::Live(value(2)), None, 2).unwrap_err();
     let later = store.write(&key(3), Value::Live(value(3)), None, 3).unwrap_err();
     assert!(matches!(later, Error::Latched { .. }), "{later}");
-    assert_eq!(store.get(&key(1)).unwrap().winner().unwrap().value.live(), Some(&value(1)));
-    assert!(store.get(&key(2)).unwrap().is_empty(), "a write whose sync failed must not be seen");
+    assert_eq!(
+        store.get(&key(1)).unwrap().winner().unwrap().value.live(),
+        Some(&value(1))
+    );
+    assert!(
+        store.get(&key(2)).unwrap().is_empty(),
+        "a write whose sync failed must not be seen"
+    );
 }
 
 #[test]
@@ -276,14 +282,21 @@ fn a_full_disk_refuses_writes_until_there_is_space_again() {
     let large = Bytes::from(vec![1; 1 << 20]);
     disk.set_space(Some(1000));
     let error = store.write(&key(2), Value::Live(large), None, 2).unwrap_err();
-    assert_eq!(error.kind(), pairdb_node::storage::error::ErrorKind::DiskFull, "{error}");
+    assert_eq!(
+        error.kind(),
+        pairdb_node::storage::error::ErrorKind::DiskFull,
+        "{error}"
+    );
     disk.set_space(None);
     store.write(&key(2), Value::Live(value(2)), None, 3).unwrap();
     drop(store);
     disk.crash(0);
     let store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
     for n in [1, 2] {
-        assert_eq!(store.get(&key(n)).unwrap().winner().unwrap().value.live(), Some(&value(n)));
+        assert_eq!(
+            store.get(&key(n)).unwrap().winner().unwrap().value.live(),
+            Some(&value(n))
+        );
     }
 }
 
@@ -291,6 +304,8 @@ fn a_full_disk_refuses_writes_until_there_is_space_again() {
 fn a_directory_in_use_is_refused() {
     let disk = SimFs::default();
     let _first = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
-    let error = Store::open(&filesystem(&disk), Options::at("/data"), "node").err().unwrap();
+    let error = Store::open(&filesystem(&disk), Options::at("/data"), "node")
+        .err()
+        .unwrap();
     assert!(matches!(error, Error::Locked { .. }), "{error}");
 }

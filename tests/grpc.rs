@@ -25,7 +25,10 @@ async fn a_write_is_read_back_with_its_clock() {
     assert_eq!(written.updated_vector_clock, wire_clock(&[("c1", 1)]));
     let read = client.read(read("k")).await.unwrap().into_inner();
     assert!(read.success && read.siblings.is_empty());
-    assert_eq!((read.value, read.vector_clock), (b"v".to_vec(), wire_clock(&[("c1", 1)])));
+    assert_eq!(
+        (read.value, read.vector_clock),
+        (b"v".to_vec(), wire_clock(&[("c1", 1)]))
+    );
     node.shutdown().await;
 }
 
@@ -36,15 +39,27 @@ async fn clocks_decide_as_the_contract_says() {
     let mut client = client(node.address());
     client.write(write("k", b"two", &[("a", 2)])).await.unwrap();
     // An older write is kept out, and still a success: otherwise the coordinator's quorum fails.
-    let stale = client.write(write("k", b"one", &[("a", 1)])).await.unwrap().into_inner();
+    let stale = client
+        .write(write("k", b"one", &[("a", 1)]))
+        .await
+        .unwrap()
+        .into_inner();
     assert!(stale.success && !stale.applied);
     assert_eq!(stale.updated_vector_clock, wire_clock(&[("a", 2)]));
     assert_eq!(client.read(read("k")).await.unwrap().into_inner().value, b"two");
     // The same again changes nothing.
-    let again = client.write(write("k", b"two", &[("a", 2)])).await.unwrap().into_inner();
+    let again = client
+        .write(write("k", b"two", &[("a", 2)]))
+        .await
+        .unwrap()
+        .into_inner();
     assert!(again.success && again.applied);
     // A concurrent one is a sibling; the answer carries the join of both clocks.
-    let concurrent = client.write(write("k", b"other", &[("b", 1)])).await.unwrap().into_inner();
+    let concurrent = client
+        .write(write("k", b"other", &[("b", 1)]))
+        .await
+        .unwrap()
+        .into_inner();
     assert!(concurrent.success && concurrent.applied);
     let both = client.read(read("k")).await.unwrap().into_inner();
     assert_eq!(both.siblings.len(), 2);
@@ -94,15 +109,24 @@ async fn a_deleted_key_is_not_found_and_tells_its_clock() {
     let node = start(&config(dir.path())).await;
     let mut client = client(node.address());
     let missing = client.read(read("k")).await.unwrap_err();
-    assert_eq!((missing.code(), reason(&missing).as_str()), (Code::NotFound, "KEY_NOT_FOUND"));
+    assert_eq!(
+        (missing.code(), reason(&missing).as_str()),
+        (Code::NotFound, "KEY_NOT_FOUND")
+    );
     client.write(write("k", b"v", &[("a", 1)])).await.unwrap();
     let deleted = client.delete(delete("k", &[("a", 2)])).await.unwrap().into_inner();
     assert!(deleted.success && deleted.applied);
     let gone = client.read(read("k")).await.unwrap_err();
     assert_eq!((gone.code(), reason(&gone).as_str()), (Code::NotFound, "KEY_NOT_FOUND"));
     let details = tonic_types::pb::Status::decode(gone.details()).unwrap().details;
-    let clock = details.iter().find(|any| any.type_url.ends_with("storage.VectorClock")).unwrap();
-    assert_eq!(pb::VectorClock::decode(clock.value.as_slice()).ok(), wire_clock(&[("a", 2)]));
+    let clock = details
+        .iter()
+        .find(|any| any.type_url.ends_with("storage.VectorClock"))
+        .unwrap();
+    assert_eq!(
+        pb::VectorClock::decode(clock.value.as_slice()).ok(),
+        wire_clock(&[("a", 2)])
+    );
     // Beside a concurrent live sibling the live one wins.
     client.write(write("k", b"alive", &[("b", 1)])).await.unwrap();
     let read = client.read(read("k")).await.unwrap().into_inner();
@@ -117,11 +141,17 @@ async fn every_limit_is_checked_before_anything_is_stored() {
     let mut client = client(node.address());
     let long = |n: usize| "x".repeat(n);
     let valid = || write("k", b"v", &[("a", 1)]);
-    let tenant = |t: &str| pb::WriteRequest { tenant_id: t.to_owned(), ..valid() };
+    let tenant = |t: &str| pb::WriteRequest {
+        tenant_id: t.to_owned(),
+        ..valid()
+    };
     let entries = |n: usize| pb::WriteRequest {
         vector_clock: Some(pb::VectorClock {
             entries: (0..n)
-                .map(|i| pb::VectorClockEntry { coordinator_node_id: format!("c{i}"), logical_timestamp: 1 })
+                .map(|i| pb::VectorClockEntry {
+                    coordinator_node_id: format!("c{i}"),
+                    logical_timestamp: 1,
+                })
                 .collect(),
         }),
         ..valid()
@@ -153,7 +183,11 @@ async fn every_limit_is_checked_before_anything_is_stored() {
             value: request.value.clone(),
             vector_clock: request.vector_clock.clone(),
         };
-        assert_eq!(client.repair(repair).await.expect_err(what).code(), Code::InvalidArgument, "{what}");
+        assert_eq!(
+            client.repair(repair).await.expect_err(what).code(),
+            Code::InvalidArgument,
+            "{what}"
+        );
         if !what.contains("value") {
             let delete = pb::DeleteRequest {
                 tenant_id: request.tenant_id.clone(),
@@ -161,11 +195,22 @@ async fn every_limit_is_checked_before_anything_is_stored() {
                 vector_clock: request.vector_clock.clone(),
                 ..pb::DeleteRequest::default()
             };
-            assert_eq!(client.delete(delete).await.expect_err(what).code(), Code::InvalidArgument, "{what}");
+            assert_eq!(
+                client.delete(delete).await.expect_err(what).code(),
+                Code::InvalidArgument,
+                "{what}"
+            );
         }
         if what.contains("tenant") || what.contains("key") {
-            let read = pb::ReadRequest { tenant_id: request.tenant_id, key: request.key };
-            assert_eq!(client.read(read).await.expect_err(what).code(), Code::InvalidArgument, "{what}");
+            let read = pb::ReadRequest {
+                tenant_id: request.tenant_id,
+                key: request.key,
+            };
+            assert_eq!(
+                client.read(read).await.expect_err(what).code(),
+                Code::InvalidArgument,
+                "{what}"
+            );
         }
     }
     assert_eq!(node.requests().handles.published.applied(), 0, "something was stored");
@@ -178,7 +223,10 @@ async fn every_limit_is_checked_before_anything_is_stored() {
         write("k2", b"v", &[(&long(128), 0)]),
     ];
     for request in accepted {
-        let read = pb::ReadRequest { tenant_id: request.tenant_id.clone(), key: request.key.clone() };
+        let read = pb::ReadRequest {
+            tenant_id: request.tenant_id.clone(),
+            key: request.key.clone(),
+        };
         let value = request.value.clone();
         client.write(request).await.unwrap();
         let stored = client.read(read).await.unwrap().into_inner();
@@ -193,17 +241,49 @@ async fn rpcs_of_later_versions_are_unimplemented() {
     let node = start(&config(dir.path())).await;
     let mut client = client(node.address());
     let codes = [
-        client.replicate_data(pb::ReplicateRequest::default()).await.unwrap_err().code(),
-        client.stream_keys(pb::StreamKeysRequest::default()).await.unwrap_err().code(),
-        client.get_key_range(pb::KeyRangeRequest::default()).await.unwrap_err().code(),
+        client
+            .replicate_data(pb::ReplicateRequest::default())
+            .await
+            .unwrap_err()
+            .code(),
+        client
+            .stream_keys(pb::StreamKeysRequest::default())
+            .await
+            .unwrap_err()
+            .code(),
+        client
+            .get_key_range(pb::KeyRangeRequest::default())
+            .await
+            .unwrap_err()
+            .code(),
         client.drain_node(pb::DrainRequest::default()).await.unwrap_err().code(),
-        client.start_streaming(pb::StartStreamingRequest::default()).await.unwrap_err().code(),
-        client.stop_streaming(pb::StopStreamingRequest::default()).await.unwrap_err().code(),
-        client.get_stream_status(pb::StreamStatusRequest::default()).await.unwrap_err().code(),
-        client.notify_streaming_complete(pb::StreamingCompleteRequest::default()).await.unwrap_err().code(),
+        client
+            .start_streaming(pb::StartStreamingRequest::default())
+            .await
+            .unwrap_err()
+            .code(),
+        client
+            .stop_streaming(pb::StopStreamingRequest::default())
+            .await
+            .unwrap_err()
+            .code(),
+        client
+            .get_stream_status(pb::StreamStatusRequest::default())
+            .await
+            .unwrap_err()
+            .code(),
+        client
+            .notify_streaming_complete(pb::StreamingCompleteRequest::default())
+            .await
+            .unwrap_err()
+            .code(),
     ];
     assert_eq!(codes, [Code::Unimplemented; 8]);
-    let health = client.health_check(pb::HealthCheckRequest {}).await.unwrap().into_inner();
+    let health = client
+        .health_check(pb::HealthCheckRequest {})
+        .await
+        .unwrap()
+        .into_inner();
     assert!(health.healthy && health.status == "healthy" && health.metrics.contains_key("applied_seq"));
     node.shutdown().await;
 }
@@ -233,12 +313,13 @@ async fn garbage_at_the_port_disturbs_nobody() {
         .await
         .unwrap();
     }
-    // A well-formed frame around a message that does not decode.
-    let mut body = vec![0, 0, 0, 0, 4];
-    body.extend_from_slice(&[0x0a, 0xff, 0xff, 0xff]);
     assert_eq!(client.read(read("k")).await.unwrap().into_inner().value, b"v");
     assert_eq!(node.requests().handles.published.applied(), 1);
-    assert!(node.tree().ends().is_empty(), "an actor ended: {:?}", node.tree().ends());
+    assert!(
+        node.tree().ends().is_empty(),
+        "an actor ended: {:?}",
+        node.tree().ends()
+    );
     node.shutdown().await;
 }
 
@@ -255,7 +336,10 @@ async fn connections_beyond_the_limit_are_closed_at_once() {
     assert_ne!(refused.code(), Code::DeadlineExceeded, "{refused}");
     drop(first);
     let address = node.address();
-    eventually("a place is free again", async || client(address).read(read("k")).await.is_ok()).await;
+    eventually("a place is free again", async || {
+        client(address).read(read("k")).await.is_ok()
+    })
+    .await;
     node.shutdown().await;
 }
 
@@ -265,10 +349,16 @@ async fn a_scan_streams_a_tenants_live_keys_in_order() {
     let node = start(&config(dir.path())).await;
     let mut client = client(node.address());
     for n in 0..500 {
-        client.write(write(&format!("k{n:03}"), format!("{n}").as_bytes(), &[])).await.unwrap();
+        client
+            .write(write(&format!("k{n:03}"), format!("{n}").as_bytes(), &[]))
+            .await
+            .unwrap();
     }
     client.delete(delete("k100", &[])).await.unwrap();
-    let other = pb::WriteRequest { tenant_id: "tenant2".into(), ..write("k101", b"not mine", &[]) };
+    let other = pb::WriteRequest {
+        tenant_id: "tenant2".into(),
+        ..write("k101", b"not mine", &[])
+    };
     client.write(other).await.unwrap();
     let request = pb::ScanRequest {
         tenant_id: "tenant".into(),
@@ -278,7 +368,13 @@ async fn a_scan_streams_a_tenants_live_keys_in_order() {
     let mut stream = client.scan(request).await.unwrap().into_inner();
     let mut keys = Vec::new();
     while let Some(entry) = stream.message().await.unwrap() {
-        assert_eq!(entry.key, format!("k{:03}", String::from_utf8(entry.value).unwrap().parse::<u32>().unwrap()));
+        assert_eq!(
+            entry.key,
+            format!(
+                "k{:03}",
+                String::from_utf8(entry.value).unwrap().parse::<u32>().unwrap()
+            )
+        );
         keys.push(entry.key);
     }
     let expected: Vec<_> = (90..400).filter(|n| *n != 100).map(|n| format!("k{n:03}")).collect();

@@ -62,10 +62,22 @@ fn storage_opens_files_through_its_trait_alone() {
 
 #[test]
 fn actors_know_no_wire() {
-    assert_free_of("actors", &["crate::rpc", "crate::node", "crate::config", "tonic", "prost"]);
+    assert_free_of(
+        "actors",
+        &["crate::rpc", "crate::node", "crate::config", "tonic", "prost"],
+    );
 }
 
 #[test]
 fn rpc_does_not_reach_around_the_actors() {
-    assert_free_of("rpc", &["crate::node", "crate::config", "ractor", "storage::tables", "storage::recovery"]);
+    assert_free_of(
+        "rpc",
+        &[
+            "crate::node",
+            "crate::config",
+            "ractor",
+            "storage::tables",
+            "storage::recovery",
+        ],
+    );
 }

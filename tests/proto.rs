@@ -28,7 +28,14 @@ fn wire_clock() -> Option<pb::VectorClock> {
 
 #[test]
 fn requests_have_the_contracts_field_numbers() {
-    let write = [bytes(1, b"t"), bytes(2, b"k"), bytes(3, b"v"), bytes(4, &clock()), bytes(5, b"id")].concat();
+    let write = [
+        bytes(1, b"t"),
+        bytes(2, b"k"),
+        bytes(3, b"v"),
+        bytes(4, &clock()),
+        bytes(5, b"id"),
+    ]
+    .concat();
     let expected = pb::WriteRequest {
         tenant_id: "t".into(),
         key: "k".into(),
@@ -46,7 +53,10 @@ fn requests_have_the_contracts_field_numbers() {
     };
     let encoded = [bytes(1, b"t"), bytes(2, b"k"), bytes(3, &clock()), bytes(4, b"id")].concat();
     assert_eq!(delete.encode_to_vec(), encoded);
-    let range = pb::StreamKeyRange { start_hash: 1, end_hash: 2 };
+    let range = pb::StreamKeyRange {
+        start_hash: 1,
+        end_hash: 2,
+    };
     let start = pb::StartStreamingRequest {
         source_node_id: "s".into(),
         target_node_id: "t".into(),
@@ -84,7 +94,14 @@ fn responses_have_the_contracts_field_numbers() {
         error_code: pb::ErrorCode::KeyNotFound.into(),
         siblings: Vec::new(),
     };
-    let encoded = [varint(1, 1), bytes(2, b"v"), bytes(3, &clock()), bytes(4, b"e"), varint(5, 3)].concat();
+    let encoded = [
+        varint(1, 1),
+        bytes(2, b"v"),
+        bytes(3, &clock()),
+        bytes(4, b"e"),
+        varint(5, 3),
+    ]
+    .concat();
     assert_eq!(read.encode_to_vec(), encoded);
     let status = pb::StreamStatusResponse {
         active: true,
@@ -94,7 +111,15 @@ fn responses_have_the_contracts_field_numbers() {
         bytes_copied: 5,
         bytes_streamed: 6,
     };
-    let encoded = [varint(1, 1), bytes(2, b"s"), varint(3, 3), varint(4, 4), varint(5, 5), varint(6, 6)].concat();
+    let encoded = [
+        varint(1, 1),
+        bytes(2, b"s"),
+        varint(3, 3),
+        varint(4, 4),
+        varint(5, 5),
+        varint(6, 6),
+    ]
+    .concat();
     assert_eq!(status.encode_to_vec(), encoded);
     let entry = pb::KeyValueEntry {
         tenant_id: "t".into(),
@@ -114,8 +139,17 @@ fn responses_have_the_contracts_field_numbers() {
     ]
     .concat();
     assert_eq!(entry.encode_to_vec(), encoded);
-    let codes = ["UNKNOWN", "INVALID_REQUEST", "TENANT_NOT_FOUND", "KEY_NOT_FOUND", "INTERNAL_ERROR", "DISK_FULL",
-        "MEMORY_PRESSURE", "NODE_DRAINING", "CORRUPTED_DATA"];
+    let codes = [
+        "UNKNOWN",
+        "INVALID_REQUEST",
+        "TENANT_NOT_FOUND",
+        "KEY_NOT_FOUND",
+        "INTERNAL_ERROR",
+        "DISK_FULL",
+        "MEMORY_PRESSURE",
+        "NODE_DRAINING",
+        "CORRUPTED_DATA",
+    ];
     for (number, name) in (0..).zip(codes) {
         assert_eq!(pb::ErrorCode::try_from(number).unwrap().as_str_name(), name);
     }

@@ -13,13 +13,21 @@ use std::sync::Arc;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Write { key: u8, value: Option<u8>, clock: Option<Vec<(u8, u64)>> },
+    Write {
+        key: u8,
+        value: Option<u8>,
+        clock: Option<Vec<(u8, u64)>>,
+    },
     Flush,
     /// A clean end and a start.
     Reopen,
     /// Power loss, this many bytes of each unsynced tail surviving, and a start.
-    Crash { torn: usize },
-    Scan { from: u8 },
+    Crash {
+        torn: usize,
+    },
+    Scan {
+        from: u8,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -58,7 +66,11 @@ fn check(steps: Vec<Step>) {
     let mut model: BTreeMap<Key, Versions> = BTreeMap::new();
     for (time, step) in (1_u64..).zip(steps) {
         match step {
-            Step::Write { key: number, value, clock } => {
+            Step::Write {
+                key: number,
+                value,
+                clock,
+            } => {
                 let key = key(number);
                 let value = value.map_or(Value::Tombstone, |byte| Value::Live(Bytes::from(vec![byte; 40])));
                 let given: Option<VectorClock> =
@@ -73,7 +85,12 @@ fn check(steps: Vec<Step>) {
                         known.clock().with("node", seq)
                     }
                 };
-                let version = Version { clock: clock.clone(), value, timestamp_ms: time, seq: 0 };
+                let version = Version {
+                    clock: clock.clone(),
+                    value,
+                    timestamp_ms: time,
+                    seq: 0,
+                };
                 assert_eq!(answered.join(&clock), answered, "the answer's clock covers the write's");
                 model.insert(key, known.merge(version.into()));
             }
@@ -118,9 +135,21 @@ proptest! {
 
 #[test]
 fn a_delete_stays_deleted_through_flush_and_crash() {
-    let write = |value| Step::Write { key: 1, value, clock: None };
+    let write = |value| Step::Write {
+        key: 1,
+        value,
+        clock: None,
+    };
     let crash = Step::Crash { torn: 0 };
-    check(vec![write(Some(1)), Step::Flush, write(None), crash.clone(), Step::Flush, crash, Step::Reopen]);
+    check(vec![
+        write(Some(1)),
+        Step::Flush,
+        write(None),
+        crash.clone(),
+        Step::Flush,
+        crash,
+        Step::Reopen,
+    ]);
 }
 
 #[test]

@@ -87,7 +87,11 @@ impl Health {
         }
         let down = self.tree.children().into_iter().filter(|child| !child.running);
         reasons.extend(down.map(|child| format!("{} is restarting", child.name)));
-        let status = if reasons.is_empty() { Status::Healthy } else { Status::Degraded };
+        let status = if reasons.is_empty() {
+            Status::Healthy
+        } else {
+            Status::Degraded
+        };
         (status, reasons)
     }
 

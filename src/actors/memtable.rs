@@ -190,6 +190,9 @@ fn outcome(view: &ReadView, key: &Key, version: &Version) -> WriteOutcome {
     let known = view.get_in_memory(key);
     WriteOutcome {
         clock: known.clock().join(&version.clock),
-        applied: known.all().iter().any(|v| v.clock == version.clock && v.value == version.value),
+        applied: known
+            .all()
+            .iter()
+            .any(|v| v.clock == version.clock && v.value == version.value),
     }
 }

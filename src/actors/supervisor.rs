@@ -10,7 +10,9 @@
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::reply::Reply;
 use parking_lot::Mutex;
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, Message, SpawnErr, SupervisionEvent};
+use ractor::{
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, Message, SpawnErr, SupervisionEvent,
+};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
@@ -18,8 +20,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// A child that lived at least this long is started again at once.
-const SETTLED_AFTER: Duration = Duration::from_millis(100);
+/// A child that lived at least this long is started again at once: what kills it comes from outside, or is rare.
+const SETTLED_AFTER: Duration = Duration::from_millis(5);
 /// First pause before a child that did not settle; it doubles up to [`LONGEST_BACKOFF`].
 const FIRST_BACKOFF: Duration = Duration::from_millis(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
@@ -114,7 +116,7 @@ impl Tree {
     pub fn kill(&self, name: &str) -> bool {
         let cell = self.cells.lock().get(name).cloned();
         cell.is_some_and(|cell| {
-            let alive = cell.get_status() == ActorStatus::Running;
+            let alive = cell.get_status() < ActorStatus::Stopping;
             cell.kill();
             alive
         })

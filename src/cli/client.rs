@@ -13,7 +13,11 @@ pub(super) type Client = StorageNodeServiceClient<Channel>;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn endpoint(addr: &str) -> Result<Endpoint, Failure> {
-    let url = if addr.contains("://") { addr.to_owned() } else { format!("http://{addr}") };
+    let url = if addr.contains("://") {
+        addr.to_owned()
+    } else {
+        format!("http://{addr}")
+    };
     let endpoint = Endpoint::from_shared(url)
         .map_err(|error| format!("--addr {addr}: {error}; it must be like http://127.0.0.1:50052"))?;
     Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true))
@@ -57,5 +61,8 @@ pub(super) fn explain(status: &Status) -> Failure {
 
 /// Whether the same call may succeed a little later.
 pub(super) fn is_passing(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::Unknown | Code::Cancelled)
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::ResourceExhausted | Code::Unknown | Code::Cancelled
+    )
 }

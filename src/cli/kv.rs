@@ -94,5 +94,9 @@ pub(super) async fn health(args: HealthArgs) -> Result<ExitCode, Failure> {
     for (name, value) in metrics {
         println!("  {name:<22} {value}");
     }
-    Ok(if response.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if response.healthy {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -122,7 +122,11 @@ pub(super) async fn import(args: TransferArgs) -> Result<ExitCode, Failure> {
     if let Some(Failure(why)) = given_up {
         return Err(format!("{why}. Not all files are stored: run the same command again to go on").into());
     }
-    Ok(if tally.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if tally.refused == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 enum NotSent {
@@ -148,7 +152,9 @@ impl Sender {
                 "has {size} bytes; a value has at most {MAX_VALUE_BYTES} (10 MiB)"
             )));
         }
-        let content = tokio::fs::read(path).await.map_err(|error| refused(error.to_string()))?;
+        let content = tokio::fs::read(path)
+            .await
+            .map_err(|error| refused(error.to_string()))?;
         let empty_key = format!("{key}{EMPTY_SUFFIX}");
         // A file that has become empty, or is no longer, must not be kept in both forms.
         let (key, value, other) = if content.is_empty() {
@@ -233,7 +239,9 @@ fn not_sent(status: &Status) -> NotSent {
 fn key_of(dir: &Path, path: &Path) -> Result<String, String> {
     let relative = path.strip_prefix(dir).map_err(|error| error.to_string())?;
     let parts: Option<Vec<&str>> = relative.components().map(|part| part.as_os_str().to_str()).collect();
-    let key = parts.ok_or("its name is not valid UTF-8, which a key must be")?.join("/");
+    let key = parts
+        .ok_or("its name is not valid UTF-8, which a key must be")?
+        .join("/");
     if key.len() + EMPTY_SUFFIX.len() > MAX_KEY_BYTES {
         let most = MAX_KEY_BYTES - EMPTY_SUFFIX.len();
         return Err(format!("its path has {} bytes; at most {most} are allowed", key.len()));
@@ -283,7 +291,11 @@ pub(super) async fn export(args: TransferArgs) -> Result<ExitCode, Failure> {
         HumanBytes(tally.bytes),
         tally.refused
     );
-    Ok(if tally.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if tally.refused == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Writes a file below `dir` and nowhere else: not through `..`, not through an absolute path, not through a link that

@@ -4,6 +4,7 @@
 //! scheduler runs a connection right after the first answer that is ready for it. So a small write is put off by one turn
 //! of the scheduler: whatever else is ready by then leaves in the same system call, and wakes the client once.
 
+use crate::actors::gateway::Accepted;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -24,12 +25,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, permit: OwnedSemaphorePermit) -> Self {
-        Self {
-            stream,
+    pub(super) fn new(accepted: Accepted) -> io::Result<Self> {
+        // Answers are small, and each is waited for.
+        accepted.stream.set_nodelay(true)?;
+        Ok(Self {
+            stream: accepted.stream,
             put_off: false,
-            _permit: permit,
-        }
+            _permit: accepted.permit,
+        })
     }
 
     /// Whether a write of `bytes` may go ahead; otherwise the connection is polled again after everything that is ready.

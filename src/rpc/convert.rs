@@ -19,7 +19,12 @@ pub fn clock_from_wire(clock: Option<pb::VectorClock>) -> Result<Option<VectorCl
     }
     let clock: VectorClock = entries
         .iter()
-        .map(|entry| (entry.coordinator_node_id.as_str(), entry.logical_timestamp.unsigned_abs()))
+        .map(|entry| {
+            (
+                entry.coordinator_node_id.as_str(),
+                entry.logical_timestamp.unsigned_abs(),
+            )
+        })
         .collect();
     Ok((!clock.is_empty()).then_some(clock))
 }

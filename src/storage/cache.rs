@@ -78,7 +78,11 @@ impl Cache {
     #[must_use]
     pub fn new(options: CacheOptions) -> Self {
         let total = options.frequency_weight + options.recency_weight;
-        let share = if total > 0.0 { options.frequency_weight / total } else { 0.5 };
+        let share = if total > 0.0 {
+            options.frequency_weight / total
+        } else {
+            0.5
+        };
         Self {
             frequent_bytes: (options.max_bytes as f64 * share) as usize,
             options,
@@ -192,7 +196,7 @@ impl Cache {
     fn touch(&mut self, at: usize) {
         self.unlink(at);
         self.link(at, Segment::Frequent);
-        while self.frequent.bytes > self.frequent_bytes && self.frequent.oldest != at {
+        while self.frequent.bytes > self.frequent_bytes {
             let oldest = self.frequent.oldest;
             self.unlink(oldest);
             self.link(oldest, Segment::Recent);

@@ -61,10 +61,7 @@ impl From<VectorClock> for SmallVec<[ClockEntry; 1]> {
 impl<S: Into<CompactString>> FromIterator<(S, u64)> for VectorClock {
     fn from_iter<I: IntoIterator<Item = (S, u64)>>(iter: I) -> Self {
         iter.into_iter()
-            .map(|(id, counter)| ClockEntry {
-                id: id.into(),
-                counter,
-            })
+            .map(|(id, counter)| ClockEntry { id: id.into(), counter })
             .collect::<SmallVec<[ClockEntry; 1]>>()
             .into()
     }

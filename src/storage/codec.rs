@@ -85,7 +85,11 @@ const TOMBSTONE: u8 = 1;
 pub fn encode_versions(out: &mut Vec<u8>, versions: &Versions) {
     put_varint(out, versions.all().len() as u64);
     for version in versions.all() {
-        out.push(if version.value.live().is_some() { LIVE } else { TOMBSTONE });
+        out.push(if version.value.live().is_some() {
+            LIVE
+        } else {
+            TOMBSTONE
+        });
         put_varint(out, version.timestamp_ms);
         put_varint(out, version.seq);
         put_varint(out, version.clock.entries().len() as u64);

@@ -85,6 +85,10 @@ impl Key {
     /// Bytes on the heap beside the struct itself.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        if self.0.is_heap_allocated() { self.0.capacity() } else { 0 }
+        if self.0.is_heap_allocated() {
+            self.0.capacity()
+        } else {
+            0
+        }
     }
 }

@@ -48,7 +48,10 @@ fn check_length(field: &'static str, length: usize, most: usize) -> Result<(), L
 pub fn check_tenant(tenant: &str) -> Result<(), LimitError> {
     check_length("tenant_id", tenant.len(), MAX_TENANT_BYTES)?;
     if tenant.contains(':') {
-        return refuse("tenant_id", "contains ':', which separates tenant and key; leave it out");
+        return refuse(
+            "tenant_id",
+            "contains ':', which separates tenant and key; leave it out",
+        );
     }
     if tenant.chars().any(char::is_control) {
         return refuse("tenant_id", "contains a control character; use printable ones");

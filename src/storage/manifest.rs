@@ -167,7 +167,8 @@ impl Manifest {
             .fs
             .create(&temporary)
             .map_err(|e| Error::io("create", &temporary, e))?;
-        file.write_at(0, &content).map_err(|e| Error::io("write", &temporary, e))?;
+        file.write_at(0, &content)
+            .map_err(|e| Error::io("write", &temporary, e))?;
         file.sync().map_err(|e| Error::io("sync", &temporary, e))?;
         self.fs
             .rename(&temporary, &path)

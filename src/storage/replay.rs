@@ -47,7 +47,12 @@ impl Chunk {
     /// Keys tend to begin alike, and comparing them in full costs more than all else here. So their places are sorted, by
     /// the eight bytes that follow what all keys share, and in full only where those are equal.
     fn sorted(mut self) -> impl Iterator<Item = (Key, Version)> {
-        let key = |at: usize| self.changes.get(at).and_then(Option::as_ref).map(|(key, _)| key.as_bytes());
+        let key = |at: usize| {
+            self.changes
+                .get(at)
+                .and_then(Option::as_ref)
+                .map(|(key, _)| key.as_bytes())
+        };
         let first = key(0).unwrap_or_default();
         let shared = (1..self.changes.len()).fold(first.len(), |shared, at| {
             let other = key(at).unwrap_or_default();
@@ -141,7 +146,9 @@ impl Loader<'_, '_> {
         };
         let chunk = std::mem::replace(&mut self.gathering, next);
         let (last_seq, tables) = (chunk.last_seq, self.tables);
-        let thread = self.scope.spawn(move || tables.write(Merged(chunk.sorted().peekable())));
+        let thread = self
+            .scope
+            .spawn(move || tables.write(Merged(chunk.sorted().peekable())));
         self.writing.push_back((last_seq, thread));
         Ok(())
     }
@@ -153,7 +160,11 @@ impl Loader<'_, '_> {
         };
         let table = thread.join().unwrap_or_else(|_panicked| {
             let source = std::io::Error::other("the thread that wrote it panicked");
-            Err(Error::io("write a table below", std::path::Path::new("the data directory"), source))
+            Err(Error::io(
+                "write a table below",
+                std::path::Path::new("the data directory"),
+                source,
+            ))
         })?;
         self.tables.install(Some(table), last_seq, None, self.published)?;
         self.loaded.tables += 1;

@@ -79,10 +79,7 @@ impl Tables {
     pub fn sweep(&self) -> Result<()> {
         let _alone = self.writing.lock();
         let manifest = self.manifest.lock();
-        let names = self
-            .fs
-            .list(&self.dir)
-            .map_err(|e| Error::io("list", &self.dir, e))?;
+        let names = self.fs.list(&self.dir).map_err(|e| Error::io("list", &self.dir, e))?;
         for name in names {
             let known = table::id_of(&name).map(|id| manifest.state().tables.contains_key(&id));
             if known == Some(false) || name.ends_with(".sst.tmp") {
@@ -109,7 +106,11 @@ impl Tables {
             });
         }
         let everything = memtable.iter_at(&Key::least(), u64::MAX);
-        let table = if memtable.is_empty() { None } else { Some(self.write(everything)?) };
+        let table = if memtable.is_empty() {
+            None
+        } else {
+            Some(self.write(everything)?)
+        };
         self.install(table, memtable.max_seq(), Some(memtable.id()), published)
     }
 

@@ -121,7 +121,11 @@ impl Process {
         let begun = Instant::now();
         while std::net::TcpStream::connect(&process.addr).is_err() {
             let ended = process.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the node ended: {}", std::fs::read_to_string(dir.join("node.log")).unwrap());
+            assert!(
+                ended.is_none(),
+                "the node ended: {}",
+                std::fs::read_to_string(dir.join("node.log")).unwrap()
+            );
             assert!(begun.elapsed() < Duration::from_secs(30), "the node does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }

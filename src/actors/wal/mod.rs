@@ -178,7 +178,11 @@ impl Actor for WalActor {
 
 impl WalActor {
     /// Has what has gathered go to the log thread, when it is free, behind everything that already waits.
-    fn queue_commit(&self, myself: &ActorRef<Envelope<WalMessage>>, state: &mut WalState) -> Result<(), ActorProcessingErr> {
+    fn queue_commit(
+        &self,
+        myself: &ActorRef<Envelope<WalMessage>>,
+        state: &mut WalState,
+    ) -> Result<(), ActorProcessingErr> {
         if !state.writing && !state.commit_queued && state.has_batch() {
             state.commit_queued = true;
             myself.send_message(self.handles.wal.envelope(WalMessage::Commit))?;
@@ -190,9 +194,11 @@ impl WalActor {
         let refusal = if state.closing.is_some() {
             Some(Refusal::ShuttingDown)
         } else {
-            self.log
-                .latched()
-                .map(|cause| Refusal::from(&Error::Latched { cause: cause.to_string() }))
+            self.log.latched().map(|cause| {
+                Refusal::from(&Error::Latched {
+                    cause: cause.to_string(),
+                })
+            })
         };
         if let Some(refusal) = refusal {
             write.reply.send(Err(refusal));
@@ -253,7 +259,11 @@ impl WalActor {
                     }),
                     Err(error) => refuse(batch, &error),
                 }
-                if state.closing.is_some() { state.write_next() } else { Ok(()) }
+                if state.closing.is_some() {
+                    state.write_next()
+                } else {
+                    Ok(())
+                }
             }
             Done::ReadBack { applied, result } => {
                 let writes: Vec<LoggedWrite> = result?
@@ -332,7 +342,11 @@ impl WalState {
         let next = match self.closed.pop_front() {
             Some(batch) => batch,
             None if self.gathering.writes.is_empty() => {
-                return if self.closing.is_some() { self.ask(Job::Close) } else { Ok(()) };
+                return if self.closing.is_some() {
+                    self.ask(Job::Close)
+                } else {
+                    Ok(())
+                };
             }
             None => std::mem::take(&mut self.gathering),
         };

@@ -139,7 +139,10 @@ pub(super) async fn measure(args: &BenchArgs, clients: &[Client], duration: Dura
         .map(|rate| Duration::from_secs_f64(args.concurrency as f64 / rate as f64));
     for (number, client) in (0..args.concurrency).zip(clients.iter().cycle()) {
         let (mut client, mut generator) = (client.clone(), generator.worker(number));
-        let mut due = begun + interval.unwrap_or_default().mul_f64(number as f64 / args.concurrency as f64);
+        let mut due = begun
+            + interval
+                .unwrap_or_default()
+                .mul_f64(number as f64 / args.concurrency as f64);
         workers.spawn(async move {
             let mut measured = Measured::new()?;
             loop {

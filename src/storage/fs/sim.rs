@@ -28,7 +28,8 @@ struct Disk {
     /// Bytes that may still be appended before the disk is full; [`None`]: no end.
     space: Option<u64>,
     failing_syncs: usize,
-    syncs: u64,
+    /// New files whose name ends like this get no space; empty: all do.
+    refused_suffix: String,
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +72,6 @@ impl Disk {
     }
 
     fn sync(&mut self, file: usize) -> io::Result<()> {
-        self.syncs += 1;
         if self.failing_syncs > 0 {
             self.failing_syncs -= 1;
             return Err(io::Error::other("simulated sync failure"));
@@ -110,10 +110,19 @@ impl SimFs {
         self.0.lock().failing_syncs = count;
     }
 
-    /// How many syncs of files were asked for.
-    #[must_use]
-    pub fn syncs(&self) -> u64 {
-        self.0.lock().syncs
+    /// Lets no new file be made whose name ends with `suffix`, as if the disk were full; empty lets all.
+    pub fn refuse_new_files(&self, suffix: &str) {
+        suffix.clone_into(&mut self.0.lock().refused_suffix);
+    }
+
+    /// What a crash now would leave of a file.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn durable(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let disk = &mut *self.0.lock();
+        let file = disk.index(path)?;
+        Ok(disk.contents(file)?.durable.clone())
     }
 
     /// Replaces a file's content, durably.
@@ -139,6 +148,10 @@ impl FileSystem for SimFs {
         let disk = &mut *self.0.lock();
         if disk.live.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let refused = &disk.refused_suffix;
+        if !refused.is_empty() && path.to_string_lossy().ends_with(refused.as_str()) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         let file = disk.files.len();
         disk.files.push(Contents::default());

@@ -374,9 +374,7 @@ impl Log {
                 break;
             }
             let segment = path(&self.options.dir, oldest.id);
-            self.fs
-                .remove(&segment)
-                .map_err(|e| Error::io("remove", &segment, e))?;
+            self.fs.remove(&segment).map_err(|e| Error::io("remove", &segment, e))?;
             self.closed.pop_front();
             deleted += 1;
         }

@@ -63,9 +63,7 @@ impl<'a> TableBuilder<'a> {
     /// When the file cannot be made.
     pub fn create(fs: &'a dyn FileSystem, dir: &'a Path, id: u64, options: TableOptions) -> Result<Self> {
         let temporary = path(dir, id).with_extension("sst.tmp");
-        let file = fs
-            .create(&temporary)
-            .map_err(|e| Error::io("create", &temporary, e))?;
+        let file = fs.create(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
         Ok(Self {
             fs,
             options,
@@ -153,9 +151,7 @@ impl<'a> TableBuilder<'a> {
 
     fn sync(&mut self) -> Result<()> {
         self.synced = self.written;
-        self.file
-            .sync()
-            .map_err(|e| Error::io("sync", &self.temporary, e))
+        self.file.sync().map_err(|e| Error::io("sync", &self.temporary, e))
     }
 
     fn put_part(&mut self, fields: &mut Vec<u8>, part: &[u8]) -> Result<()> {
@@ -194,9 +190,7 @@ impl<'a> TableBuilder<'a> {
         self.fs
             .rename(&self.temporary, &target)
             .map_err(|e| Error::io("rename", &self.temporary, e))?;
-        self.fs
-            .sync_dir(self.dir)
-            .map_err(|e| Error::io("sync", self.dir, e))?;
+        self.fs.sync_dir(self.dir).map_err(|e| Error::io("sync", self.dir, e))?;
         Ok(self.written)
     }
 }

@@ -54,7 +54,8 @@ impl Table {
         let (filter_at, filter) = part("filter")?;
         let (properties_at, properties) = part("properties")?;
         let index = read_index(&index).map_err(|detail| Error::corruption(&path, index_at, detail))?;
-        let filter = unchecksum(&filter).ok_or_else(|| Error::corruption(&path, filter_at, "filter checksum mismatch"))?;
+        let filter =
+            unchecksum(&filter).ok_or_else(|| Error::corruption(&path, filter_at, "filter checksum mismatch"))?;
         let properties = unchecksum(&properties)
             .and_then(|bytes| rmp_serde::from_slice(&bytes).ok())
             .ok_or_else(|| Error::corruption(&path, properties_at, "properties do not decode"))?;

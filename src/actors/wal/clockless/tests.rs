@@ -20,7 +20,11 @@ fn a_view_older_than_what_is_remembered_is_sent_back() {
     assert_eq!(clocks.assign(&key("k"), &VectorClock::default(), 9, 11), None);
     for seq in 11..11 + 3 * GENERATION as u64 {
         let name = format!("k{seq}");
-        assert!(clocks.assign(&key(&name), &VectorClock::default(), seq - 1, seq).is_some());
+        assert!(
+            clocks
+                .assign(&key(&name), &VectorClock::default(), seq - 1, seq)
+                .is_some()
+        );
     }
     let next = 11 + 3 * GENERATION as u64;
     assert_eq!(clocks.assign(&key("k11"), &VectorClock::default(), 10, next), None);

@@ -1,0 +1,147 @@
+//! The configuration: what is refused, and how it is told.
+
+use pairdb_node::config::Config;
+use std::path::Path;
+
+fn load(toml: &str) -> Result<Config, String> {
+    load_with(toml, &[], &[])
+}
+
+fn load_with(toml: &str, environment: &[(&str, &str)], flags: &[(&str, String)]) -> Result<Config, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    std::fs::write(&file, toml).unwrap();
+    let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    Config::load(Some(&file), environment, flags).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_shipped_file_holds_every_key_with_its_default() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml");
+    assert_eq!(Config::load(Some(&shipped), [], &[]).unwrap(), Config::default());
+    let text = std::fs::read_to_string(shipped).unwrap();
+    let defaults = serde_json::to_value(Config::default()).unwrap();
+    for (section, keys) in defaults.as_object().unwrap() {
+        assert!(text.contains(&format!("[{section}]")), "no [{section}]");
+        for key in keys.as_object().unwrap().keys() {
+            assert!(
+                text.lines()
+                    .any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = "))),
+                "{section}.{key} is not in config.toml"
+            );
+        }
+    }
+}
+
+#[test]
+fn file_then_environment_then_flags() {
+    let toml = "[server]\nport = 1\nnode_id = \"file\"\nhost = \"localhost\"\n[gossip]\nseed_nodes = [\"a:1\"]";
+    let environment = [
+        ("PAIRDB__SERVER__PORT", "2"),
+        ("NODE_ID", "007"),
+        ("PAIRDB__GOSSIP__SEED_NODES", "b:2, c:3"),
+        ("PAIRDB__COMMIT_LOG__MAX_AGE", "36h"),
+        ("PAIRDB__COMMIT_LOG__SYNC_WRITES", "false"),
+        ("UNRELATED", "x"),
+    ];
+    let config = load_with(toml, &environment, &[("server.port", "3".to_owned())]).unwrap();
+    assert_eq!(config.server.port, 3);
+    assert_eq!(config.server.node_id, "007");
+    assert_eq!(config.server.host, "localhost");
+    assert_eq!(config.gossip.seed_nodes, ["b:2", "c:3"]);
+    assert_eq!(config.commit_log.max_age.as_secs(), 36 * 3600);
+    assert!(!config.commit_log.sync_writes);
+}
+
+#[test]
+fn directories_follow_the_data_directory() {
+    let config = load("[storage]\ndata_dir = \"/d\"\nsstable_dir = \"/t\"").unwrap();
+    assert_eq!(config.commit_log_dir(), Path::new("/d/commitlog"));
+    assert_eq!(config.sstable_dir(), Path::new("/t"));
+}
+
+#[test]
+fn unknown_keys_and_wrong_types_are_refused_by_name() {
+    for (toml, expected) in [
+        ("[server]\nprot = 1", "prot"),
+        ("[sevrer]\nport = 1", "sevrer"),
+        ("[server]\nport = \"x\"", "server.port"),
+        ("[server]\nport = 70000", "server.port"),
+        ("[mem_table]\nmax_size = \"many\"", "mem_table.max_size"),
+        ("[server]\nread_timeout = \"soon\"", "server.read_timeout"),
+        ("[logging]\nlevel = \"loud\"", "logging.level"),
+        ("not toml", "config.toml"),
+    ] {
+        let error = load(toml).expect_err(toml);
+        assert!(error.contains(expected), "{toml:?}: {error}");
+    }
+    let unknown = load_with("", &[("PAIRDB__SERVER__PROT", "1")], &[]).unwrap_err();
+    assert!(unknown.contains("prot"), "{unknown}");
+}
+
+#[test]
+fn impossible_values_are_refused_with_what_would_be_right() {
+    for (toml, key, right) in [
+        ("[server]\nnode_id = \"\"", "server.node_id", "1 to 128"),
+        ("[server]\nmax_connections = 0", "server.max_connections", "at least 1"),
+        (
+            "[server]\nwrite_timeout = \"0s\"",
+            "server.write_timeout",
+            "longer than zero",
+        ),
+        (
+            "[commit_log]\nsegment_size = \"1KiB\"",
+            "commit_log.segment_size",
+            "64KiB",
+        ),
+        (
+            "[commit_log]\nbuffer_size = \"1GiB\"",
+            "commit_log.buffer_size",
+            "256MiB",
+        ),
+        ("[mem_table]\nmax_size = \"1MiB\"", "mem_table.max_size", "16MiB"),
+        (
+            "[mem_table]\nflush_threshold = \"65MiB\"",
+            "mem_table.flush_threshold",
+            "mem_table.max_size",
+        ),
+        ("[mem_table]\nnum_mem_tables = 1", "mem_table.num_mem_tables", "2 to 64"),
+        ("[sstable]\nbloom_filter_fp = 0.0", "sstable.bloom_filter_fp", "0.5"),
+        ("[sstable]\nblock_size = \"5MiB\"", "sstable.block_size", "4MiB"),
+        ("[sstable]\nindex_interval = 0", "sstable.index_interval", "at least 1"),
+        ("[cache]\nfrequency_weight = 2.0", "cache.frequency_weight", "0 to 1"),
+        (
+            "[cache]\nfrequency_weight = 0.0\nrecency_weight = 0.0",
+            "cache.recency_weight",
+            "above 0",
+        ),
+        (
+            "[supervisor]\nmax_restarts = 0",
+            "supervisor.max_restarts",
+            "1 to 100000",
+        ),
+    ] {
+        let error = load(toml).expect_err(toml);
+        assert!(error.contains(key) && error.contains(right), "{toml:?}: {error}");
+    }
+}
+
+#[test]
+fn what_this_version_cannot_honour_is_refused() {
+    for toml in [
+        "[gossip]\nenabled = true",
+        "[metrics]\nenabled = true",
+        "[cache]\nadaptive_window = \"5m\"",
+        "[storage]\nmax_disk_usage = 0.5",
+        "[compaction]\nworkers = 2",
+        "[compaction]\nl0_trigger = 8",
+        "[compaction]\nthrottle = 10",
+        "[sstable]\nl0_size = \"1MiB\"",
+        "[sstable]\nl1_size = \"1MiB\"",
+        "[sstable]\nl2_size = \"1MiB\"",
+        "[sstable]\nlevel_multiplier = 10",
+    ] {
+        let error = load(toml).expect_err(toml);
+        assert!(error.contains("this version has no"), "{toml:?}: {error}");
+    }
+}

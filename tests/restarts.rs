@@ -1,0 +1,174 @@
+//! Every actor is killed under load: no acknowledged write is lost, no read is wrong, no call hangs.
+
+mod common;
+
+use common::*;
+use pairdb_node::node::Node;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Longest time that any call may take while actors are killed. Generous: the machines that run this are slow.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+const WRITERS: u64 = 8;
+
+struct Load {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    writers: Vec<tokio::task::JoinHandle<(u64, u64)>>,
+}
+
+/// Each writer has a key of its own, writes ascending numbers to it, and reads them back: a read must never be older than
+/// the last acknowledged write, nor a deleted value come back.
+fn load(node: &Node) -> Load {
+    let stop = Arc::new(AtomicBool::new(false));
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let address = node.address();
+    let writers = (0..WRITERS)
+        .map(|writer| {
+            let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
+            tokio::spawn(async move {
+                let mut client = client(address);
+                let key = format!("writer-{writer}");
+                let (mut tried, mut confirmed) = (0, 0);
+                while !stop.load(Ordering::Relaxed) {
+                    tried += 1;
+                    let begun = Instant::now();
+                    let request = write(
+                        &key,
+                        tried.to_string().as_bytes(),
+                        &[("c", i64::try_from(tried).unwrap())],
+                    );
+                    match client.write(request).await {
+                        Ok(_) => {
+                            confirmed = tried;
+                            acknowledged.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status}"),
+                    }
+                    assert!(begun.elapsed() < CALL_LIMIT, "a write hung for {:?}", begun.elapsed());
+                    let begun = Instant::now();
+                    match client.read(read(&key)).await {
+                        Ok(response) => {
+                            let value = String::from_utf8(response.into_inner().value).unwrap();
+                            let value: u64 = value.parse().unwrap();
+                            assert!(
+                                (confirmed..=tried).contains(&value),
+                                "read {value}, acknowledged {confirmed}"
+                            );
+                        }
+                        Err(status) if status.code() == tonic::Code::NotFound => assert_eq!(confirmed, 0),
+                        Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status}"),
+                    }
+                    assert!(begun.elapsed() < CALL_LIMIT, "a read hung for {:?}", begun.elapsed());
+                }
+                (tried, confirmed)
+            })
+        })
+        .collect();
+    Load {
+        stop,
+        acknowledged,
+        writers,
+    }
+}
+
+async fn generation(node: &Node, name: &str) -> u64 {
+    let children = node.tree().children();
+    children
+        .iter()
+        .find(|child| child.name == name)
+        .map_or(0, |child| child.generation)
+}
+
+async fn kill_under_load(names: &[&str], kills: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    // Small, so that flushes and rotations happen while actors die.
+    config.mem_table.flush_threshold = bytesize::ByteSize::kib(64);
+    config.commit_log.segment_size = bytesize::ByteSize::kib(64);
+    let node = start(&config).await;
+    let load = load(&node);
+    for kill in 0..kills {
+        let name = names[(kill % names.len() as u64) as usize];
+        let before = generation(&node, name).await;
+        assert!(node.tree().kill(name), "{name} was not running");
+        eventually("the actor is back", async || generation(&node, name).await > before).await;
+        // And the node serves: writes are acknowledged again.
+        let acknowledged = load.acknowledged.load(Ordering::Relaxed);
+        let served = async || load.acknowledged.load(Ordering::Relaxed) > acknowledged + WRITERS;
+        eventually("writes are acknowledged", served).await;
+    }
+    load.stop.store(true, Ordering::Relaxed);
+    let mut expected = Vec::new();
+    for writer in load.writers {
+        expected.push(writer.await.unwrap());
+    }
+    assert_eq!(node.tree().ends().len() as u64, kills.min(100));
+    node.shutdown().await;
+    // What was acknowledged is on disk.
+    let node = start(&config).await;
+    let mut client = client(node.address());
+    for (writer, (tried, confirmed)) in expected.into_iter().enumerate() {
+        let value = client
+            .read(read(&format!("writer-{writer}")))
+            .await
+            .unwrap()
+            .into_inner()
+            .value;
+        let value: u64 = String::from_utf8(value).unwrap().parse().unwrap();
+        assert!(
+            (confirmed..=tried).contains(&value),
+            "writer {writer}: {value}, acknowledged {confirmed}"
+        );
+    }
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_may_die() {
+    kill_under_load(&["wal"], 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memtable_may_die() {
+    kill_under_load(&["memtable"], 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_flush_may_die() {
+    kill_under_load(&["flush"], 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cache_may_die() {
+    kill_under_load(&["cache-0"], 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_may_die() {
+    kill_under_load(&["gateway"], 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_may_die_in_turn() {
+    kill_under_load(&["wal", "cache-0", "memtable", "gateway", "flush"], 60).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_restart_intensity_the_node_gives_up_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.supervisor.max_restarts = 3;
+    let node = start(&config).await;
+    for _ in 0..3 {
+        let before = generation(&node, "wal").await;
+        assert!(node.tree().kill("wal"));
+        eventually("the log is back", async || generation(&node, "wal").await > before).await;
+    }
+    assert!(node.tree().kill("wal"));
+    let why = tokio::time::timeout(Duration::from_secs(10), node.failed())
+        .await
+        .unwrap();
+    assert!(why.contains("wal ended 4 times"), "{why}");
+}
