@@ -381,3 +381,31 @@ async fn a_scan_streams_a_tenants_live_keys_in_order() {
     assert_eq!(keys, expected);
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fill_that_races_a_write_never_pins_the_old_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(&config(dir.path())).await;
+    let (mut writer, reader) = (client(node.address()), client(node.address()));
+    for n in 0..1500_u32 {
+        let key = format!("k{n}");
+        // Not in the cache yet: the reads fill it while the write passes by.
+        let reads: Vec<_> = (0..3)
+            .map(|_| {
+                let (mut reader, key) = (reader.clone(), key.clone());
+                tokio::spawn(async move { reader.read(read(&key)).await.is_ok() })
+            })
+            .collect();
+        writer.write(write(&key, b"new", &[("c", 1)])).await.unwrap();
+        let after = writer
+            .read(read(&key))
+            .await
+            .expect("acknowledged, so a read that starts now sees it");
+        assert_eq!(after.into_inner().value, b"new");
+        for read in reads {
+            read.await.unwrap();
+        }
+        assert_eq!(writer.read(read(&key)).await.unwrap().into_inner().value, b"new");
+    }
+    node.shutdown().await;
+}

@@ -10,6 +10,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tonic::transport::{Channel, Endpoint};
 
@@ -96,10 +97,18 @@ pub fn binary(args: &[&str]) -> Command {
     command
 }
 
+/// What a process holds in memory, without what it maps from files; [`None`] when it has ended.
+fn anonymous_memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("RssAnon"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
 /// A node as a process of its own; killed when dropped.
 pub struct Process {
     child: Child,
     pub addr: String,
+    peak_memory: Arc<AtomicU64>,
 }
 
 impl Process {
@@ -117,7 +126,19 @@ impl Process {
             .stderr(Stdio::from(log))
             .spawn()
             .unwrap();
-        let mut process = Self { child, addr };
+        let peak_memory = Arc::new(AtomicU64::new(0));
+        let (peak, pid) = (Arc::clone(&peak_memory), child.id());
+        std::thread::spawn(move || {
+            while let Some(bytes) = anonymous_memory(pid) {
+                peak.fetch_max(bytes, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let mut process = Self {
+            child,
+            addr,
+            peak_memory,
+        };
         let begun = Instant::now();
         while std::net::TcpStream::connect(&process.addr).is_err() {
             let ended = process.child.try_wait().unwrap();
@@ -137,8 +158,9 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    /// The most memory of its own, in bytes, that the process was seen to hold.
+    pub fn peak_memory(&self) -> u64 {
+        self.peak_memory.load(Ordering::Relaxed)
     }
 
     /// Sends SIGTERM and waits for the end; returns the exit code.
