@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Writes with which a batch is not kept waiting for more: the cost of the sync is spread thinly enough.
-const ENOUGH_WRITES: usize = 32;
+const ENOUGH_WRITES: usize = 64;
 
 /// What WalActor is told.
 #[derive(Debug)]
