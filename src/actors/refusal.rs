@@ -26,6 +26,12 @@ pub enum Refusal {
     /// The node takes no writes until its disk was looked at.
     #[error("{0}")]
     Latched(String),
+    /// The clock that supersedes all that the key has would be larger than a clock may be.
+    #[error(
+        "vector_clock: what supersedes all versions of this key needs {0} entries; at most 1000 are allowed. Write with a \
+         clock, or delete the key on every replica"
+    )]
+    ClockTooLarge(usize),
     /// A write without a clock was based on too old a view. For the sender alone, which looks again.
     #[error("the view behind a write without a clock is out of date")]
     Stale,

@@ -3,6 +3,7 @@
 use super::client::{connect, explain};
 use super::{Failure, Target};
 use crate::rpc::pb;
+use crate::storage::limits::check_value;
 use clap::Args;
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ pub(super) async fn put(args: PutArgs) -> Result<ExitCode, Failure> {
             value
         }
     };
+    // Before it is sent: a node does not even read a message that is far too large.
+    check_value(&value)?;
     let request = pb::WriteRequest {
         tenant_id: args.target.tenant,
         key: args.key,

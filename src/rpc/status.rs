@@ -23,6 +23,7 @@ pub fn of_refusal(refusal: &Refusal) -> Status {
         Refusal::Overloaded(_) => (Code::ResourceExhausted, ErrorCode::MemoryPressure),
         Refusal::DiskFull(_) => (Code::ResourceExhausted, ErrorCode::DiskFull),
         Refusal::Restarting(_) | Refusal::TimedOut(_) | Refusal::Stale => (Code::Unavailable, ErrorCode::Unknown),
+        Refusal::ClockTooLarge(_) => (Code::InvalidArgument, ErrorCode::InvalidRequest),
         Refusal::ShuttingDown => (Code::Unavailable, ErrorCode::NodeDraining),
         Refusal::Corrupted(_) => (Code::DataLoss, ErrorCode::CorruptedData),
         Refusal::Latched(_) | Refusal::Internal(_) => (Code::Internal, ErrorCode::InternalError),

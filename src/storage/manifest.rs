@@ -121,6 +121,14 @@ impl Manifest {
         &self.state
     }
 
+    /// Makes the file say what the state says, after a failure that left that open.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn settle(&mut self) -> Result<()> {
+        if self.file.is_none() { self.rewrite() } else { Ok(()) }
+    }
+
     /// Records an edit, durably.
     ///
     /// # Errors

@@ -92,18 +92,25 @@ impl Memtable {
     /// changes nothing that is known. `most_siblings` bounds what a key may have side by side.
     pub fn apply(&self, key: &Key, version: Version, most_siblings: usize) -> Applied {
         let seq = version.seq;
-        let clock = version.clock.clone();
-        let bytes = charge(key, &version.value, &version.clock);
-        let known = self.get(key).unwrap_or_default();
-        let shared = known.heap_bytes();
-        let (versions, siblings_merged) = known.merge(version.into()).bounded(most_siblings);
-        // Siblings share their values with the entry before; what is new is their structs and clocks.
-        let siblings = versions.heap_bytes().saturating_sub(shared + bytes);
-        let kept = versions.all().iter().any(|v| v.seq == seq && v.clock == clock);
-        let clock = versions.clock();
-        self.list.insert((key.clone(), Reverse(seq)), versions);
-        self.bytes.fetch_add(bytes + siblings, Ordering::Relaxed);
         self.max_seq.fetch_max(seq, Ordering::Release);
+        let known = self.get(key).unwrap_or_default();
+        if let Some(kept) = known.settles(&version) {
+            // Nothing new: an entry for it would only cost memory.
+            return Applied {
+                clock: known.clock(),
+                kept,
+                siblings_merged: 0,
+            };
+        }
+        let value_bytes = version.value.len();
+        let written = version.clock.clone();
+        let (versions, siblings_merged) = known.merge(version.into()).bounded(most_siblings);
+        let kept = versions.all().iter().any(|v| v.seq == seq && v.clock == written);
+        let clock = versions.clock();
+        // Siblings share their values with the entry before; their structs and clocks are this entry's own.
+        let bytes = ENTRY_OVERHEAD_BYTES + key.heap_bytes() + value_bytes + versions.own_heap_bytes();
+        self.list.insert((key.clone(), Reverse(seq)), versions);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Applied {
             clock,
             kept,

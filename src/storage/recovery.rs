@@ -16,7 +16,7 @@ use crate::storage::view::{Published, ReadView};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How the engine is laid out and bounded.
@@ -85,8 +85,8 @@ pub struct Recovered {
 /// Opens a data directory, making it where it does not exist.
 ///
 /// # Errors
-/// When another process has it, or something in it is damaged, missing or unreadable. Nothing is changed then but
-/// temporary files swept.
+/// When another process has it, or something in it is damaged, missing or unreadable. Nothing is lost then: leftovers may
+/// be swept, and tables written of the undamaged beginning of a long log.
 pub fn open(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Recovered> {
     let locks = lock(fs, options)?;
     let (tables, set) = Tables::open(Arc::clone(fs), &options.sstable_dir, options.table)?;
@@ -120,7 +120,12 @@ fn lock(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Vec<DirLock>> {
     let mut dirs = vec![&options.data_dir, &options.sstable_dir, &options.log.dir];
     for dir in &dirs {
         fs.create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
-        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+        if let Some(parent) = dir.parent() {
+            let parent = if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            };
             fs.sync_dir(parent).map_err(|e| Error::io("sync", parent, e))?;
         }
     }

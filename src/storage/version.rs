@@ -82,12 +82,6 @@ impl Version {
         }
         self
     }
-
-    /// Bytes of memory that this version holds beside its struct.
-    #[must_use]
-    pub fn heap_bytes(&self) -> usize {
-        self.value.len() + self.clock.heap_bytes()
-    }
 }
 
 /// The versions that a key has: none dominates another, the winner stands first. Empty: nothing is known of the key.
@@ -191,14 +185,33 @@ impl Versions {
         (self, merged_away)
     }
 
-    /// Bytes of memory that the set holds beside its struct.
+    /// Whether merging `incoming` would change nothing that is known: [`Some`] says whether it is among the versions
+    /// already (`true`) or dominated by one (`false`).
     #[must_use]
-    pub fn heap_bytes(&self) -> usize {
+    pub fn settles(&self, incoming: &Version) -> Option<bool> {
+        self.0
+            .iter()
+            .find_map(|known| match incoming.clock.compare(&known.clock) {
+                Causality::Before => Some(false),
+                Causality::Equal if incoming.value == known.value => Some(true),
+                Causality::Equal | Causality::After | Causality::Concurrent => None,
+            })
+    }
+
+    /// Bytes of memory that the set holds beside its struct and the values, which sets share.
+    #[must_use]
+    pub fn own_heap_bytes(&self) -> usize {
         let spilled = if self.0.spilled() {
             self.0.capacity() * size_of::<Version>()
         } else {
             0
         };
-        spilled + self.0.iter().map(Version::heap_bytes).sum::<usize>()
+        spilled + self.0.iter().map(|v| v.clock.heap_bytes()).sum::<usize>()
+    }
+
+    /// Bytes of memory that the set holds beside its struct.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.own_heap_bytes() + self.0.iter().map(|v| v.value.len()).sum::<usize>()
     }
 }

@@ -10,10 +10,21 @@
 
 use crate::storage::clock::VectorClock;
 use crate::storage::key::Key;
+use crate::storage::limits::MAX_CLOCK_ENTRIES;
 use std::collections::HashMap;
 
-/// Clocks after which the older half of the memory is forgotten.
+/// Clocks, and bytes of them, after which the older half of the memory is forgotten.
 const GENERATION: usize = 4096;
+const GENERATION_BYTES: usize = 4 << 20;
+
+/// Why a write gets no clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoClock {
+    /// The view that it is based on is too old: its sender must look again.
+    Stale,
+    /// The clock would have more entries than a clock may have.
+    TooManyEntries(usize),
+}
 
 /// Gives clocks to writes without one.
 #[derive(Debug)]
@@ -22,6 +33,7 @@ pub struct ClocklessWrites {
     /// Every such write up to this sequence number is forgotten.
     floor: u64,
     young: HashMap<Key, VectorClock>,
+    young_bytes: usize,
     young_last_seq: u64,
     old: HashMap<Key, VectorClock>,
     old_last_seq: u64,
@@ -35,6 +47,7 @@ impl ClocklessWrites {
             node_id,
             floor,
             young: HashMap::new(),
+            young_bytes: 0,
             young_last_seq: floor,
             old: HashMap::new(),
             old_last_seq: floor,
@@ -42,22 +55,36 @@ impl ClocklessWrites {
     }
 
     /// The clock of a write with number `seq`, whose sender saw `observed` in a view that had everything up to
-    /// `observed_seq`. [`None`]: the view is too old; the sender must look again.
-    pub fn assign(&mut self, key: &Key, observed: &VectorClock, observed_seq: u64, seq: u64) -> Option<VectorClock> {
+    /// `observed_seq`.
+    ///
+    /// # Errors
+    /// As [`NoClock`] says.
+    pub fn assign(
+        &mut self,
+        key: &Key,
+        observed: &VectorClock,
+        observed_seq: u64,
+        seq: u64,
+    ) -> Result<VectorClock, NoClock> {
         if observed_seq < self.floor {
-            return None;
+            return Err(NoClock::Stale);
         }
         let last = self.young.get(key).or_else(|| self.old.get(key));
         let seen = last.map_or_else(|| observed.clone(), |last| observed.join(last));
         let clock = seen.with(&self.node_id, seq);
-        if self.young.len() >= GENERATION {
+        if clock.entries().len() > MAX_CLOCK_ENTRIES {
+            return Err(NoClock::TooManyEntries(clock.entries().len()));
+        }
+        if self.young.len() >= GENERATION || self.young_bytes >= GENERATION_BYTES {
+            self.young_bytes = 0;
             self.floor = self.old_last_seq;
             self.old = std::mem::take(&mut self.young);
             self.old_last_seq = self.young_last_seq;
         }
+        self.young_bytes += clock.heap_bytes() + key.heap_bytes();
         self.young.insert(key.clone(), clock.clone());
         self.young_last_seq = seq;
-        Some(clock)
+        Ok(clock)
     }
 }
 

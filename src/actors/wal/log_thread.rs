@@ -220,7 +220,7 @@ impl Worker {
                 });
                 match checked {
                     Ok(true) => self.report(Done::Overdue),
-                    Ok(false) | Err(Error::Latched { .. }) => {}
+                    Ok(false) | Err(Error::Latched { .. } | Error::Fenced) => {}
                     Err(error) => self.report(Done::UpkeepFailed(error)),
                 }
             }

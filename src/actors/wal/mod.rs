@@ -22,7 +22,7 @@ use crate::storage::error::Error;
 use crate::storage::log::record::encode_change;
 use crate::storage::log::writer::EncodedBatch;
 use crate::storage::version::Version;
-use clockless::ClocklessWrites;
+use clockless::{ClocklessWrites, NoClock};
 use log_thread::{Done, Job, LogThread};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::VecDeque;
@@ -96,6 +96,8 @@ pub struct WalState {
     gathered_before: usize,
     clockless: ClocklessWrites,
     closing: Option<Reply<()>>,
+    /// The log was ended; it takes nothing more from this generation.
+    ended: bool,
 }
 
 impl Actor for WalActor {
@@ -127,6 +129,7 @@ impl Actor for WalActor {
             gathered_before: 0,
             clockless: ClocklessWrites::new(self.options.node_id.clone(), last_seq),
             closing: None,
+            ended: false,
         };
         state.ask(Job::ReadBack(self.handles.published.applied()))?;
         let mailbox = self.handles.wal.clone();
@@ -191,7 +194,7 @@ impl WalActor {
     }
 
     fn append(&self, write: PendingWrite, state: &mut WalState) {
-        let refusal = if state.closing.is_some() {
+        let refusal = if state.ended || state.closing.is_some() {
             Some(Refusal::ShuttingDown)
         } else {
             self.log.latched().map(|cause| {
@@ -206,15 +209,24 @@ impl WalActor {
         }
         let seq = state.next_seq;
         let clock = match write.clock {
-            WriteClock::Given(clock) => Some(clock),
+            WriteClock::Given(clock) => Ok(clock),
             WriteClock::Observed {
                 clock,
                 seq: observed_seq,
             } => state.clockless.assign(&write.key, &clock, observed_seq, seq),
         };
-        let Some(clock) = clock else {
-            write.reply.send(Err(Refusal::Stale));
-            return;
+        let clock = match clock {
+            Ok(clock) => clock,
+            Err(NoClock::Stale) => {
+                // The memtable may lack what a lost message brought it; it is sent again before the next look.
+                let _ = state.ask(Job::ReadBack(self.handles.published.applied()));
+                write.reply.send(Err(Refusal::Stale));
+                return;
+            }
+            Err(NoClock::TooManyEntries(entries)) => {
+                write.reply.send(Err(Refusal::ClockTooLarge(entries)));
+                return;
+            }
         };
         let version = Version {
             clock,
@@ -293,6 +305,7 @@ impl WalActor {
                 Ok(())
             }
             Done::Closed(result) => {
+                state.ended = true;
                 if let Some(reply) = state.closing.take() {
                     reply.send(result.map_err(|error| Refusal::from(&error)));
                 }

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 /// Smallest unit that a disk writes whole. A tear leaves the rest of such a unit as it was: zeros, behind a file's end.
 const SECTOR_BYTES: usize = 512;
+/// Bytes that a scan behind an unreadable record checks at most: content can be made to look like headers of long records
+/// at every byte. Past this only marks are looked for, which are short and prove damage by themselves.
+const SCAN_BUDGET_BYTES: usize = 1 << 30;
 /// How far ahead of its predecessor a record's sequence number may be and still be believed in a scan.
 const MAX_SEQ_STEP: u64 = 1 << 32;
 
@@ -156,13 +159,19 @@ impl Segment {
     /// is the torn end of a write that was never acknowledged.
     fn judge_tail(&self, bytes: &[u8], at: usize, last_seq: u64, why: Unreadable) -> Result<()> {
         let mut next_readable = None;
+        let mut checked = 0_usize;
         let mut place = at + 1;
         while place + RECORD_HEADER_BYTES <= bytes.len() {
             let rest = bytes.get(place..).unwrap_or_default();
-            if let Ok(record) = RawRecord::read(rest, self.salt)
-                && record.seq >= last_seq
-                && record.seq - last_seq < MAX_SEQ_STEP
-            {
+            let record = RawRecord::read_if(rest, self.salt, |seq, length| {
+                let near = seq.checked_sub(last_seq).is_some_and(|step| step < MAX_SEQ_STEP);
+                let cheap = length <= SECTOR_BYTES || checked <= SCAN_BUDGET_BYTES;
+                if near && cheap {
+                    checked = checked.saturating_add(length);
+                }
+                near && cheap
+            });
+            if let Ok(record) = record {
                 if record.durable().is_some_and(|durable| durable > at as u64) {
                     return Err(self.damage(at, why));
                 }

@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes before the payload: checksum, length, type, sequence number.
 pub const RECORD_HEADER_BYTES: usize = 4 + 4 + 1 + 8;
-/// Largest payload that a writer makes, and so that a reader believes. A clock may be the join of two of the largest.
+/// Largest payload that a writer makes, and so that a reader believes: every value, key and clock within the limits.
 pub const MAX_PAYLOAD_BYTES: usize =
     MAX_VALUE_BYTES + MAX_TENANT_BYTES + MAX_KEY_BYTES + 2 * MAX_CLOCK_ENTRIES * (MAX_CLOCK_ID_BYTES + 16) + 64;
+/// Bytes of a mark's payload.
+const MARK_BYTES: usize = 8;
 
 const TYPE_WRITE: u8 = 1;
 const TYPE_REPAIR: u8 = 2;
@@ -82,7 +84,7 @@ struct PayloadRef<'a> {
 /// Appends the record of a change to `out`. `salt` is the log's.
 ///
 /// # Errors
-/// When the payload cannot be encoded; `out` is then as it was.
+/// When the payload cannot be encoded, or is larger than a reader believes; `out` is then as it was.
 pub fn encode_change(
     out: &mut Vec<u8>,
     salt: u32,
@@ -97,7 +99,15 @@ pub fn encode_change(
         timestamp_ms: version.timestamp_ms,
     };
     encode(out, salt, operation.tag(), version.seq, |out| {
-        rmp_serde::encode::write(out, &payload)
+        let start = out.len();
+        rmp_serde::encode::write(out, &payload)?;
+        let length = out.len() - start;
+        if length > MAX_PAYLOAD_BYTES {
+            return Err(rmp_serde::encode::Error::Syntax(format!(
+                "the record would have {length} bytes; at most {MAX_PAYLOAD_BYTES} are allowed"
+            )));
+        }
+        Ok(())
     })
 }
 
@@ -160,6 +170,15 @@ impl<'a> RawRecord<'a> {
     /// # Errors
     /// When there is none, or not all of it.
     pub fn read(bytes: &'a [u8], salt: u32) -> Result<Self, Unreadable> {
+        Self::read_if(bytes, salt, |_, _| true)
+    }
+
+    /// Reads the record at the start of `bytes`, if its sequence number and whole length pass `believed`, which is asked
+    /// before the checksum is computed.
+    ///
+    /// # Errors
+    /// When there is none, or not all of it.
+    pub fn read_if(bytes: &'a [u8], salt: u32, believed: impl FnOnce(u64, usize) -> bool) -> Result<Self, Unreadable> {
         let mut reader = Reader(bytes);
         let header = reader
             .u32()
@@ -170,7 +189,12 @@ impl<'a> RawRecord<'a> {
         let (((checksum, length), tag), seq) = header;
         let length = length as usize;
         let known = matches!(tag, TYPE_WRITE | TYPE_REPAIR | TYPE_DELETE | TYPE_MARK);
-        if !known || length > MAX_PAYLOAD_BYTES {
+        let sized = if tag == TYPE_MARK {
+            length == MARK_BYTES
+        } else {
+            length <= MAX_PAYLOAD_BYTES
+        };
+        if !known || !sized || !believed(seq, RECORD_HEADER_BYTES + length) {
             return Err(Unreadable::Damaged);
         }
         let payload = reader.bytes(length).ok_or(Unreadable::Incomplete)?;

@@ -122,6 +122,10 @@ pub struct Log {
     durable_seq: u64,
     epoch: u64,
     latched: Option<String>,
+    /// The log was latched by a failed sync, so what follows the last durable byte is unknown.
+    unsure: bool,
+    /// The log was ended for a clean stop.
+    ended: bool,
     syncs: u64,
     batches: u64,
     frame: Vec<u8>,
@@ -148,6 +152,8 @@ impl Log {
             durable_seq: last_seq,
             epoch: 0,
             latched: None,
+            unsure: false,
+            ended: false,
             syncs: 0,
             batches: 0,
             frame: Vec::new(),
@@ -188,8 +194,8 @@ impl Log {
     /// epoch to write with. A sync that fails latches the log, which the next append reports.
     pub fn take_over(&mut self) -> u64 {
         self.epoch += 1;
-        // A failure has latched the log, and the segment is closed at its last durable byte either way.
-        let _ = self.sync(self.epoch);
+        // A failure latches the log, and the segment is closed at its last durable byte either way.
+        let _ = self.sync_open();
         self.close_segment();
         self.last_seq = self.durable_seq;
         self.recent.retain(|batch| batch.last_seq <= self.durable_seq);
@@ -254,7 +260,7 @@ impl Log {
     }
 
     fn check_writable(&self, epoch: u64) -> Result<()> {
-        if epoch != self.epoch {
+        if epoch != self.epoch || self.ended {
             return Err(Error::Fenced);
         }
         match &self.latched {
@@ -309,7 +315,12 @@ impl Log {
     /// When the sync fails. What is on disk is then unknown, and the log takes no more writes: it is latched.
     pub fn sync(&mut self, epoch: u64) -> Result<()> {
         self.check_writable(epoch)?;
-        let Some(open) = self.open.as_mut() else {
+        self.sync_open()
+    }
+
+    /// Syncs, unless an earlier sync has failed: a second one would not tell what became of the first.
+    fn sync_open(&mut self) -> Result<()> {
+        let Some(open) = self.open.as_mut().filter(|_| !self.unsure) else {
             return Ok(());
         };
         if open.durable == open.len {
@@ -317,6 +328,7 @@ impl Log {
         }
         if let Err(source) = open.file.sync() {
             let error = Error::io("sync", &path(&self.options.dir, open.id), source);
+            self.unsure = true;
             self.latched = Some(error.to_string());
             return Err(error);
         }
@@ -350,16 +362,22 @@ impl Log {
     /// As [`Log::sync`].
     pub fn close(&mut self, epoch: u64) -> Result<()> {
         self.sync(epoch)?;
-        let Some(mut open) = self.open.take() else {
+        self.ended = true;
+        let Some(open) = self.open.as_mut() else {
             return Ok(());
         };
         let mut mark = Vec::new();
         encode_mark(&mut mark, self.salt, self.last_seq, open.durable);
         let segment = path(&self.options.dir, open.id);
-        open.write(&mark, &[])
+        let marked = open
+            .write(&mark, &[])
             .and_then(|()| open.cut(open.len))
-            .and_then(|()| open.file.sync())
-            .map_err(|e| Error::io("close", &segment, e))
+            .and_then(|()| open.file.sync());
+        if marked.is_ok() {
+            open.durable = open.len;
+        }
+        self.close_segment();
+        marked.map_err(|e| Error::io("close", &segment, e))
     }
 
     /// Deletes closed segments whose records are all flushed (sequence number at most `flushed`). Returns how many.
@@ -404,7 +422,7 @@ impl Log {
             return Ok(changes);
         };
         // What a failed sync left unknown is shown to nobody.
-        let readable = |open: &OpenSegment| if self.latched.is_some() { open.durable } else { open.len };
+        let readable = |open: &OpenSegment| if self.unsure { open.durable } else { open.len };
         let ends = self
             .closed
             .iter()

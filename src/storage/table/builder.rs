@@ -38,7 +38,8 @@ const WRITE_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes after which what was written is synced: one large sync at the end would keep the log's small ones waiting.
 const SYNC_EVERY_BYTES: u64 = 1 << 20;
 
-/// A table being written. Dropped before [`TableBuilder::finish`], it leaves a temporary file that the next start sweeps.
+/// A table being written. Dropped before [`TableBuilder::finish`] succeeds, it removes what it wrote: the space is needed
+/// for the next attempt.
 pub struct TableBuilder<'a> {
     fs: &'a dyn FileSystem,
     options: TableOptions,
@@ -46,6 +47,7 @@ pub struct TableBuilder<'a> {
     id: u64,
     temporary: PathBuf,
     file: Box<dyn WriteFile>,
+    finished: bool,
     pending: Vec<u8>,
     written: u64,
     synced: u64,
@@ -71,6 +73,7 @@ impl<'a> TableBuilder<'a> {
             id,
             temporary,
             file,
+            finished: false,
             pending: HEADER.frame(&[]),
             written: 0,
             synced: 0,
@@ -163,17 +166,8 @@ impl<'a> TableBuilder<'a> {
     /// Writes what remains, makes the table durable and gives it its name. Returns the size of the file in bytes.
     ///
     /// # Errors
-    /// When a write, the sync or the rename fails; the temporary file is then removed.
+    /// When a write, the sync or the rename fails.
     pub fn finish(mut self) -> Result<u64> {
-        let result = self.write_rest();
-        if result.is_err() {
-            // The space matters more than the answer: the failure that is reported is the first one.
-            let _ = self.fs.remove(&self.temporary);
-        }
-        result
-    }
-
-    fn write_rest(&mut self) -> Result<u64> {
         self.close_block()?;
         let mut fields = Vec::new();
         let index = self.index.finish(self.options.compression);
@@ -190,8 +184,18 @@ impl<'a> TableBuilder<'a> {
         self.fs
             .rename(&self.temporary, &target)
             .map_err(|e| Error::io("rename", &self.temporary, e))?;
+        self.finished = true;
         self.fs.sync_dir(self.dir).map_err(|e| Error::io("sync", self.dir, e))?;
         Ok(self.written)
+    }
+}
+
+impl Drop for TableBuilder<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Were it to fail, the next sweep would remove it.
+            let _ = self.fs.remove(&self.temporary);
+        }
     }
 }
 
