@@ -35,6 +35,8 @@ pub enum CacheMessage {
     },
     /// These versions were applied to the memtable.
     Written(Vec<(Key, Version)>),
+    /// Something was applied that this shard was not told of: start empty.
+    Forget,
     /// A key was read from the view.
     Loaded {
         /// The key.
@@ -138,6 +140,8 @@ impl Actor for CacheActor {
                     }
                 }
             }
+            // Its successor starts empty, and what is being read for this generation does not reach it.
+            CacheMessage::Forget => return Err("it missed writes".into()),
             CacheMessage::Loaded { key, result } => {
                 let load = state.loading.remove(&key).unwrap_or_default();
                 let result = result.map(|read| read.merge(load.written).bounded(MAX_SIBLINGS).0);

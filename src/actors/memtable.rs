@@ -65,6 +65,14 @@ impl Actor for MemtableActor {
     }
 
     async fn post_start(&self, _myself: ActorRef<Self::Msg>, (): &mut ()) -> Result<(), ActorProcessingErr> {
+        let published = &self.handles.published;
+        if published.announced() < published.applied() {
+            // The generation before ended between applying and telling.
+            for cache in self.handles.caches.iter() {
+                let _ = cache.send_admitted(CacheMessage::Forget);
+            }
+            published.set_announced(published.applied());
+        }
         self.ask_for_the_rest();
         self.nudge_flush();
         Ok(())

@@ -5,22 +5,30 @@
 //! of the scheduler: whatever else is ready by then leaves in the same system call, and wakes the client once.
 
 use crate::actors::gateway::Accepted;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// A write of at least so many bytes is worth a system call of its own.
 const LARGE_WRITE_BYTES: usize = 16 << 10;
+
+/// Time within which a client must begin to speak.
+const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(3);
 
 /// A connection of the storage protocol.
 pub(super) struct Connection {
     stream: TcpStream,
     /// The write at hand has been put off once.
     put_off: bool,
+    /// Until the first bytes arrive: when they must have.
+    silent: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -31,6 +39,7 @@ impl Connection {
         Ok(Self {
             stream: accepted.stream,
             put_off: false,
+            silent: Some(Box::pin(tokio::time::sleep(FIRST_BYTES_WITHIN))),
             _permit: accepted.permit,
         })
     }
@@ -65,7 +74,15 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if result.is_ready() {
+            self.silent = None;
+        } else if let Some(silent) = &mut self.silent {
+            // Whoever connects and says nothing must not keep a place, nor a stopping node.
+            std::task::ready!(silent.as_mut().poll(context));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        result
     }
 }
 

@@ -7,6 +7,10 @@ use crate::storage::limits::{self, LimitError};
 use crate::storage::version::{Value, Version, Versions};
 use bytes::Bytes;
 
+/// Bytes of values that an answer with siblings holds at most, beside a winner that is larger by itself: a coordinator
+/// receives 4 MiB, and must be able to read a key to supersede its siblings.
+const SIBLING_VALUE_BYTES: usize = 3 << 20;
+
 /// A clock as it arrived. None, or one without events, is no clock.
 ///
 /// # Errors
@@ -77,9 +81,12 @@ pub fn check_write(
 #[must_use]
 pub fn read_response(versions: &Versions) -> Option<pb::ReadResponse> {
     let value = versions.winner()?.value.live()?.to_vec();
+    let mut room = SIBLING_VALUE_BYTES.saturating_sub(value.len());
     let siblings = match versions.all() {
-        [_] => Vec::new(),
-        all => all.iter().map(sibling).collect(),
+        [winner, others @ ..] if !others.is_empty() => std::iter::once(sibling(winner, &mut 0))
+            .chain(others.iter().map(|version| sibling(version, &mut room)))
+            .collect(),
+        _ => Vec::new(),
     };
     Some(pb::ReadResponse {
         success: true,
@@ -90,9 +97,14 @@ pub fn read_response(versions: &Versions) -> Option<pb::ReadResponse> {
     })
 }
 
-fn sibling(version: &Version) -> pb::Sibling {
+/// A sibling with its value, as far as there is `room` for it, in bytes.
+fn sibling(version: &Version, room: &mut usize) -> pb::Sibling {
+    let live = version.value.live();
+    let fits = live.filter(|value| value.len() <= *room);
+    *room -= fits.map_or(0, |value| value.len());
     pb::Sibling {
-        value: version.value.live().map(|value| value.to_vec()).unwrap_or_default(),
+        value: fits.map(|value| value.to_vec()).unwrap_or_default(),
+        value_omitted: live.is_some() && fits.is_none(),
         vector_clock: Some(clock_to_wire(&version.clock)),
         timestamp: i64::try_from(version.timestamp_ms).unwrap_or(i64::MAX),
         is_tombstone: version.value.live().is_none(),

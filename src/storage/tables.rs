@@ -23,6 +23,8 @@ pub struct Tables {
     manifest: Mutex<Manifest>,
     /// Held by a flush and by a sweep, so that neither takes the other's unfinished files for leftovers.
     writing: Mutex<()>,
+    /// The table of a memtable that was written, but could not be recorded: the next attempt need not write it again.
+    unrecorded: Mutex<Option<(u64, Arc<Table>)>>,
     next_id: AtomicU64,
 }
 
@@ -59,6 +61,7 @@ impl Tables {
             options,
             manifest: Mutex::new(manifest),
             writing: Mutex::new(()),
+            unrecorded: Mutex::new(None),
             next_id: AtomicU64::new(next_id),
         };
         tables.sweep()?;
@@ -78,7 +81,10 @@ impl Tables {
     /// When the directory cannot be read or a file not removed.
     pub fn sweep(&self) -> Result<()> {
         let _alone = self.writing.lock();
-        let manifest = self.manifest.lock();
+        let mut manifest = self.manifest.lock();
+        // A file may name a table although recording it failed; it must not do so when the table is gone.
+        manifest.settle()?;
+        *self.unrecorded.lock() = None;
         let names = self.fs.list(&self.dir).map_err(|e| Error::io("list", &self.dir, e))?;
         for name in names {
             let known = table::id_of(&name).map(|id| manifest.state().tables.contains_key(&id));
@@ -105,13 +111,17 @@ impl Tables {
                 bytes: 0,
             });
         }
-        let everything = memtable.iter_at(&Key::least(), u64::MAX);
-        let table = if memtable.is_empty() {
-            None
-        } else {
-            Some(self.write(everything)?)
+        let before = self.unrecorded.lock().take().filter(|(id, _)| *id == memtable.id());
+        let table = match before {
+            Some((_, table)) => Some(table),
+            None if memtable.is_empty() => None,
+            None => Some(self.write(memtable.iter_at(&Key::least(), u64::MAX))?),
         };
-        self.install(table, memtable.max_seq(), Some(memtable.id()), published)
+        let installed = self.install(table.clone(), memtable.max_seq(), Some(memtable.id()), published);
+        if installed.is_err() {
+            *self.unrecorded.lock() = table.map(|table| (memtable.id(), table));
+        }
+        installed
     }
 
     /// Writes entries as a table that is not installed yet. Keys must come in strictly ascending order, and be some.
