@@ -413,3 +413,50 @@ async fn a_fill_that_races_a_write_never_pins_the_old_value() {
     }
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_begun_and_not_ended_hold_a_bounded_memory() {
+    use http_body_util::StreamBody;
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(&config(dir.path())).await;
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", node.address()))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    // Each announces 11 MB, sends 9 MB of it, and stops.
+    let mut refused = 0;
+    let mut open = Vec::new();
+    for _ in 0..30 {
+        let mut channel = channel.clone();
+        let head = [&[0][..], &11_000_000_u32.to_be_bytes()].concat();
+        let parts = std::iter::once(head).chain((0..9).map(|_| vec![0; 1_000_000]));
+        let frames: Vec<_> = parts
+            .map(|part| Ok::<_, tonic::Status>(http_body::Frame::data(part.into())))
+            .collect();
+        let stalling = tokio_stream::StreamExt::chain(tokio_stream::iter(frames), tokio_stream::pending());
+        let request = http::Request::post(format!("http://{}/storage.StorageNodeService/Write", node.address()))
+            .header("content-type", "application/grpc")
+            .body(tonic::body::Body::new(StreamBody::new(stalling)))
+            .unwrap();
+        open.push(tokio::spawn(async move {
+            let call = async {
+                use tower::Service;
+                std::future::poll_fn(|context| channel.poll_ready(context)).await?;
+                channel.call(request).await
+            };
+            tokio::time::timeout(Duration::from_secs(4), call).await
+        }));
+    }
+    for call in open {
+        if let Ok(Ok(response)) = call.await.unwrap() {
+            assert_eq!(response.headers()["grpc-status"], "8", "RESOURCE_EXHAUSTED");
+            refused += 1;
+        }
+    }
+    // 128 MiB take 14 of them.
+    assert!((10..=25).contains(&refused), "{refused} of 30 were refused");
+    let mut client = client(node.address());
+    client.write(write("k", b"v", &[])).await.unwrap();
+    node.shutdown().await;
+}

@@ -5,7 +5,7 @@ mod common;
 use common::*;
 
 const MIB: u64 = 1 << 20;
-/// The README's bound for everything but what the configuration sizes, with what is on the wire.
+/// The README's bound for everything but what the configuration sizes; the requests of this test are small.
 const REST: u64 = 96 * MIB;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@
 
 mod connection;
 pub mod convert;
+mod receiving;
 pub mod server;
 mod service;
 pub mod status;

@@ -8,6 +8,7 @@ use crate::actors::requests::Requests;
 use crate::rpc::MAX_MESSAGE_BYTES;
 use crate::rpc::connection::Connection;
 use crate::rpc::pb::storage_node_service_server::StorageNodeServiceServer;
+use crate::rpc::receiving::ReceiveBudget;
 use crate::rpc::service::StorageNode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,7 @@ async fn run(
 ) {
     let incoming = ReceiverStream::new(accepted).map(Connection::new);
     let served = settings()
+        .layer(ReceiveBudget::default())
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, async {
             // A sender that is gone means stop as well.
