@@ -171,6 +171,7 @@ async fn every_limit_is_checked_before_anything_is_stored() {
         ("a NUL in the key", write("a\0b", b"v", &[])),
         ("no value", write("k", b"", &[])),
         ("a large value", write("k", &vec![0; 10 * 1024 * 1024 + 1], &[])),
+        ("a far too large value", write("k", &vec![0; 20 * 1024 * 1024], &[])),
         ("many clock entries", entries(1001)),
         ("no coordinator id", write("k", b"v", &[("", 1)])),
         ("a long coordinator id", write("k", b"v", &[(&long(129), 1)])),

@@ -21,5 +21,7 @@ pub mod pb {
     tonic::include_proto!("storage");
 }
 
-/// Largest message, in bytes: the largest value, and room for the key and for clocks as long as the contract allows.
-pub const MAX_MESSAGE_BYTES: usize = crate::storage::log::record::MAX_PAYLOAD_BYTES + (1 << 20);
+/// Largest message that is read at all, in bytes: well above the largest that is accepted, so that one which is a little too
+/// large is told what is wrong with it.
+pub const MAX_MESSAGE_BYTES: usize = 24 << 20;
+const _: () = assert!(MAX_MESSAGE_BYTES > 2 * crate::storage::log::record::MAX_PAYLOAD_BYTES);
