@@ -309,3 +309,18 @@ fn a_directory_in_use_is_refused() {
         .unwrap();
     assert!(matches!(error, Error::Locked { .. }), "{error}");
 }
+
+#[test]
+fn a_record_that_could_not_be_read_back_is_not_written() {
+    let disk = SimFs::default();
+    let mut store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
+    store.write(&key(1), Value::Live(value(1)), None, 1).unwrap();
+    let clock = (0..3000).map(|n| (format!("{n:0128}"), 1)).collect();
+    let large = Value::Live(Bytes::from(vec![1; 10 << 20]));
+    let error = store.write(&key(2), large, Some(clock), 2).unwrap_err();
+    assert!(error.to_string().contains("at most"), "{error}");
+    store.write(&key(2), Value::Live(value(2)), None, 3).unwrap();
+    drop(store);
+    disk.crash(0);
+    assert_eq!(recovered(&disk).unwrap(), 2);
+}
