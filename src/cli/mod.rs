@@ -9,7 +9,6 @@ mod serve;
 mod transfer;
 
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// PairDB's storage node: serve it, talk to it, measure it.
@@ -105,6 +104,3 @@ impl Command {
         }
     }
 }
-
-/// A directory argument that import and export share.
-type Directory = PathBuf;

@@ -4,7 +4,7 @@
 //! file is kept as the key `PATH//empty`, which no path can be: export makes the empty file of it again.
 
 use super::client::{Client, connect, connect_lazily, explain, is_passing};
-use super::{Directory, Failure, Target};
+use super::{Failure, Target};
 use crate::rpc::pb;
 use crate::storage::limits::{MAX_KEY_BYTES, MAX_VALUE_BYTES, check_key};
 use clap::Args;
@@ -29,7 +29,7 @@ const EMPTY_MARK: &[u8] = b"empty file\n";
 #[derive(Debug, Args)]
 pub(super) struct TransferArgs {
     /// The directory
-    dir: Directory,
+    dir: PathBuf,
     #[command(flatten)]
     target: Target,
     /// How long to wait for a node that is not there or asks to try again

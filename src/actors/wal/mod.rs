@@ -146,27 +146,20 @@ impl Actor for WalActor {
         match envelope.message {
             WalMessage::Append(write) => {
                 self.append(*write, state);
-                if state.gathering.writes.len() >= ENOUGH_WRITES {
-                    // What still waits in the mailbox gathers while these are synced.
-                    return state.write_next();
-                }
-                self.queue_commit(&myself, state)
+                self.commit(&myself, state)
             }
             WalMessage::Commit => {
                 state.commit_queued = false;
                 if state.is_still_gathering() {
                     // Whoever else is ready to run gets its turn, and may bring more writes to share the sync.
                     tokio::task::yield_now().await;
-                    return self.queue_commit(&myself, state);
+                    return self.commit(&myself, state);
                 }
                 state.write_next()
             }
             WalMessage::Done(done) => {
                 self.done(done, state)?;
-                if state.gathering.writes.len() >= ENOUGH_WRITES {
-                    return state.write_next();
-                }
-                self.queue_commit(&myself, state)
+                self.commit(&myself, state)
             }
             WalMessage::Resend(applied) => state.ask(Job::ReadBack(applied)),
             WalMessage::Flushed(seq) => state.ask(Job::DeleteFlushed(seq)),
@@ -180,12 +173,12 @@ impl Actor for WalActor {
 }
 
 impl WalActor {
-    /// Has what has gathered go to the log thread, when it is free, behind everything that already waits.
-    fn queue_commit(
-        &self,
-        myself: &ActorRef<Envelope<WalMessage>>,
-        state: &mut WalState,
-    ) -> Result<(), ActorProcessingErr> {
+    /// Has what has gathered go to the log thread, when it is free: at once when it is enough (what still waits in the
+    /// mailbox gathers while it is synced), otherwise behind everything that already waits.
+    fn commit(&self, myself: &ActorRef<Envelope<WalMessage>>, state: &mut WalState) -> Result<(), ActorProcessingErr> {
+        if state.gathering.writes.len() >= ENOUGH_WRITES {
+            return state.write_next();
+        }
         if !state.writing && !state.commit_queued && state.has_batch() {
             state.commit_queued = true;
             myself.send_message(self.handles.wal.envelope(WalMessage::Commit))?;
