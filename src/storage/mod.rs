@@ -1,6 +1,6 @@
 //! The storage engine: a synchronous log-structured merge tree of versions with vector clocks.
 //!
-//! Knows no async runtime, actor or RPC, reads no clock, and touches files only through [`fs::FileSystem`]. Usable alone
+//! Knows no async runtime, actor or RPC; touches files only through [`fs::FileSystem`], and the clock through [`time::Time`]. Usable alone
 //! (see [`store::Store`]); the node puts actors between its parts.
 
 pub mod cache;
@@ -18,5 +18,6 @@ pub mod replay;
 pub mod store;
 pub mod table;
 pub mod tables;
+pub mod time;
 pub mod version;
 pub mod view;

@@ -18,6 +18,28 @@ use std::path::Path;
 /// Held for as long as a directory is locked; dropping it unlocks.
 pub type DirLock = Box<dyn Any + Send + Sync>;
 
+/// How much a file system holds and has left, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Its size.
+    pub total: u64,
+    /// What a process without privileges may still write.
+    pub available: u64,
+    /// Tells file systems apart: directories with the same number share one.
+    pub filesystem: u64,
+}
+
+impl Space {
+    /// The share of the file system that is taken, 0 to 1.
+    #[must_use]
+    pub fn used(&self) -> f64 {
+        if self.total == 0 {
+            return 0.0;
+        }
+        1.0 - self.available as f64 / self.total as f64
+    }
+}
+
 /// Files, directories, and what makes them durable.
 pub trait FileSystem: Debug + Send + Sync {
     /// Makes a directory and its parents. One that exists is fine.
@@ -56,6 +78,12 @@ pub trait FileSystem: Debug + Send + Sync {
     /// As the operating system's.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Gives a file a second name. Durable after [`FileSystem::sync_dir`].
+    ///
+    /// # Errors
+    /// As the operating system's, for example when the two names would lie on different file systems.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Removes a file. Durable after [`FileSystem::sync_dir`].
     ///
     /// # Errors
@@ -67,6 +95,12 @@ pub trait FileSystem: Debug + Send + Sync {
     /// # Errors
     /// As the operating system's.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// How full the file system is that holds `dir`.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    fn space(&self, dir: &Path) -> io::Result<Space>;
 
     /// Takes a directory for this process alone.
     ///

@@ -1,10 +1,10 @@
 //! The operating system's file system.
 
-use super::{DirLock, FileSystem, WriteFile};
+use super::{DirLock, FileSystem, Space, WriteFile};
 use bytes::Bytes;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 /// Files of the operating system; reads are memory-mapped.
@@ -55,12 +55,25 @@ impl FileSystem for RealFs {
         fs::rename(from, to)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        let stats = rustix::fs::statvfs(dir)?;
+        Ok(Space {
+            total: stats.f_blocks.saturating_mul(stats.f_frsize),
+            available: stats.f_bavail.saturating_mul(stats.f_frsize),
+            filesystem: fs::metadata(dir)?.dev(),
+        })
     }
 
     fn lock_dir(&self, dir: &Path) -> io::Result<DirLock> {

@@ -3,13 +3,16 @@
 //! Owns: what a disk may do to a program (lose what was not synced, tear it, fill up, fail a sync, flip a bit). Does not
 //! own: any schedule; the test says when.
 
-use super::{DirLock, FileSystem, WriteFile};
+use super::{DirLock, FileSystem, Space, WriteFile};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// What a disk without end says is free.
+const ENDLESS_BYTES: u64 = 1 << 50;
 
 /// A simulated disk. Clones are the same disk.
 #[derive(Debug, Clone, Default)]
@@ -191,6 +194,16 @@ impl FileSystem for SimFs {
         Ok(())
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let disk = &mut *self.0.lock();
+        let file = disk.index(from)?;
+        if disk.live.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        disk.live.insert(to.to_path_buf(), file);
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.0.lock().live.remove(path).map(drop).ok_or_else(|| not_found(path))
     }
@@ -203,6 +216,22 @@ impl FileSystem for SimFs {
             disk.durable.insert(path.clone(), *file);
         }
         Ok(())
+    }
+
+    fn space(&self, _dir: &Path) -> io::Result<Space> {
+        let disk = self.0.lock();
+        let taken: u64 = disk
+            .live
+            .values()
+            .filter_map(|file| disk.files.get(*file))
+            .map(|f| f.live.len() as u64)
+            .sum();
+        let available = disk.space.unwrap_or(ENDLESS_BYTES);
+        Ok(Space {
+            total: taken.saturating_add(available),
+            available,
+            filesystem: 1,
+        })
     }
 
     fn lock_dir(&self, dir: &Path) -> io::Result<DirLock> {
