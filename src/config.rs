@@ -103,7 +103,7 @@ pub struct SsTable {
     pub l0_size: ByteSize,
     pub l1_size: ByteSize,
     pub l2_size: ByteSize,
-    pub level_multiplier: u32,
+    pub level_multiplier: u64,
     pub bloom_filter_fp: f64,
     pub block_size: ByteSize,
     pub index_interval: usize,
@@ -139,6 +139,8 @@ pub struct Compaction {
     pub l0_trigger: usize,
     pub workers: usize,
     pub throttle: u32,
+    #[serde(with = "humantime_serde")]
+    pub gc_grace: Duration,
 }
 
 /// `[gossip]`
@@ -283,8 +285,9 @@ impl Default for Compaction {
     fn default() -> Self {
         Self {
             l0_trigger: 4,
-            workers: 0,
+            workers: 2,
             throttle: 50,
+            gc_grace: Duration::from_secs(10 * 24 * 3600),
         }
     }
 }
@@ -485,6 +488,32 @@ impl Config {
             &table.block_size,
             "must be 512B to 4MiB",
         );
+        for (key, size) in [
+            ("sstable.l0_size", table.l0_size),
+            ("sstable.l1_size", table.l1_size),
+            ("sstable.l2_size", table.l2_size),
+        ] {
+            require(size >= ByteSize::mib(1), key, &size, "must be at least 1MiB");
+        }
+        require(
+            (1..=100).contains(&table.level_multiplier),
+            "sstable.level_multiplier",
+            &table.level_multiplier,
+            "must be 1 to 100",
+        );
+        let compaction = &self.compaction;
+        require(
+            (1..=100).contains(&compaction.l0_trigger),
+            "compaction.l0_trigger",
+            &compaction.l0_trigger,
+            "must be 1 to 100: every read asks all tables of L0",
+        );
+        require(
+            compaction.workers <= 64,
+            "compaction.workers",
+            &compaction.workers,
+            "must be 0 (no compaction) to 64",
+        );
         require(
             table.index_interval > 0,
             "sstable.index_interval",
@@ -529,7 +558,6 @@ impl Config {
                 ));
             }
         };
-        let (table, compaction) = (&self.sstable, &self.compaction);
         only(!self.gossip.enabled, "gossip.enabled", "true".into(), "false", "gossip");
         only(
             !self.metrics.enabled,
@@ -551,42 +579,6 @@ impl Config {
             self.storage.max_disk_usage.to_string(),
             "0.9",
             "limit by disk usage",
-        );
-        only(
-            compaction.workers == 0,
-            "compaction.workers",
-            compaction.workers.to_string(),
-            "0",
-            "compaction",
-        );
-        only(
-            compaction.l0_trigger == default.compaction.l0_trigger,
-            "compaction.l0_trigger",
-            compaction.l0_trigger.to_string(),
-            "4",
-            "compaction",
-        );
-        only(
-            compaction.throttle == default.compaction.throttle,
-            "compaction.throttle",
-            compaction.throttle.to_string(),
-            "50",
-            "compaction",
-        );
-        for (key, value, accepted) in [
-            ("sstable.l0_size", table.l0_size, default.sstable.l0_size),
-            ("sstable.l1_size", table.l1_size, default.sstable.l1_size),
-            ("sstable.l2_size", table.l2_size, default.sstable.l2_size),
-        ] {
-            let shown = format!("\"{}\"", accepted.to_string().replace(' ', ""));
-            only(value == accepted, key, value.to_string(), &shown, "levels below L0");
-        }
-        only(
-            table.level_multiplier == default.sstable.level_multiplier,
-            "sstable.level_multiplier",
-            table.level_multiplier.to_string(),
-            "2",
-            "levels below L0",
         );
         problems
     }

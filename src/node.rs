@@ -5,6 +5,7 @@
 use crate::actors::Handles;
 use crate::actors::admission::{Admission, AdmissionLimits};
 use crate::actors::cache::{CacheActor, CacheStats, ShardStats};
+use crate::actors::compaction::{CompactionActor, CompactionMessage, CompactionStats};
 use crate::actors::flush::{FlushActor, FlushMessage, FlushStats};
 use crate::actors::gateway::{Connections, GatewayMessage, RpcGateway};
 use crate::actors::health::{Health, RequestCounts};
@@ -18,6 +19,8 @@ use crate::actors::wal::{SharedLog, SyncPolicy, WalActor, WalMessage, WalOptions
 use crate::config::{self, Config};
 use crate::rpc;
 use crate::storage::cache::CacheOptions;
+use crate::storage::compaction::debt::LevelOptions;
+use crate::storage::compaction::jobs::Jobs;
 use crate::storage::error::Error as StorageError;
 use crate::storage::fs::{DirLock, FileSystem};
 use crate::storage::log::writer::LogOptions;
@@ -25,6 +28,7 @@ use crate::storage::recovery::{self, Options, Recovered, Report};
 use crate::storage::table::TableOptions;
 use crate::storage::table::block::Compression;
 use crate::storage::tables::Tables;
+use crate::storage::time::RealTime;
 use ractor::{Actor, ActorRef};
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
@@ -137,7 +141,7 @@ impl Node {
     }
 
     async fn wait_until_serving(&self) -> Result<(), NodeError> {
-        let expected = self.requests.handles.caches.len() + 4;
+        let expected = self.requests.handles.caches.len() + 5;
         let mut changed = self.tree.changes();
         loop {
             let running = self.tree.children().iter().filter(|child| child.running).count();
@@ -199,7 +203,7 @@ impl Node {
         let handles = self.requests.handles.clone();
         self.requests.accepting.store(false, Ordering::Release);
         let drain = |reply| handles.gateway.send_admitted(GatewayMessage::Drain(reply)).is_ok();
-        step("closing the connections", total.mul_f64(0.4), drain).await;
+        step("closing the connections", total.mul_f64(0.35), drain).await;
         let close = |reply| handles.wal.send_admitted(WalMessage::Close(reply)).is_ok();
         step("ending the log", total.mul_f64(0.2), close).await;
         let settle = |reply| handles.memtable.send_admitted(MemtableMessage::Settle(reply)).is_ok();
@@ -214,6 +218,8 @@ impl Node {
             let flush = |reply| handles.flush.send_admitted(FlushMessage::Settle(reply)).is_ok();
             step("flushing", total.mul_f64(0.1), flush).await;
         }
+        let stop = |reply| handles.compaction.send_admitted(CompactionMessage::Stop(reply)).is_ok();
+        step("ending compactions", total.mul_f64(0.05), stop).await;
         self.guardian.abort();
         let supervisor = self.supervisor.borrow().clone();
         if let Some(supervisor) = supervisor {
@@ -356,6 +362,14 @@ fn storage_options(config: &Config) -> Options {
                 config::Compression::None => Compression::None,
             },
         },
+        levels: LevelOptions {
+            l0_trigger: config.compaction.l0_trigger,
+            l0_size: config.sstable.l0_size.as_u64(),
+            l1_size: config.sstable.l1_size.as_u64(),
+            l2_size: config.sstable.l2_size.as_u64(),
+            level_multiplier: config.sstable.level_multiplier,
+            gc_grace_ms: u64::try_from(config.compaction.gc_grace.as_millis()).unwrap_or(u64::MAX),
+        },
         flush_threshold: bytes(config.mem_table.flush_threshold),
     }
 }
@@ -367,6 +381,7 @@ struct Parts {
     tree: Arc<Tree>,
     log: Arc<SharedLog>,
     tables: Arc<Tables>,
+    jobs: Arc<Jobs>,
 }
 
 impl Parts {
@@ -389,6 +404,7 @@ impl Parts {
             wal: Mailbox::new(mailbox(2 * MAX_WRITES, write_bytes)),
             memtable: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
             flush: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
+            compaction: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
             caches: (0..shards)
                 .map(|_| Mailbox::new(mailbox(2 * MAX_READS, CACHE_MAILBOX_BYTES)))
                 .collect(),
@@ -397,6 +413,12 @@ impl Parts {
         };
         let tree = Arc::new(Tree::default());
         let log = SharedLog::new(recovered.log);
+        let jobs = Jobs::new(
+            Arc::clone(&recovered.tables),
+            Arc::clone(&handles.published),
+            Arc::new(RealTime::default()),
+            u64::from(config.compaction.throttle).saturating_mul(1_000_000),
+        );
         let counts = Arc::new(RequestCounts::default());
         let health = Arc::new(Health {
             handles: handles.clone(),
@@ -404,6 +426,8 @@ impl Parts {
             log: Arc::clone(&log),
             tree: Arc::clone(&tree),
             flush: Arc::new(FlushStats::default()),
+            compaction: Arc::new(CompactionStats::default()),
+            jobs: Arc::clone(&jobs),
             memtable: Arc::new(MemtableStats::default()),
             cache: Arc::new(CacheStats::default()),
             shards: (0..shards).map(|_| Arc::new(ShardStats::default())).collect(),
@@ -427,6 +451,7 @@ impl Parts {
             tree,
             log,
             tables: recovered.tables,
+            jobs,
         };
         (parts, recovered.locks)
     }
@@ -455,6 +480,21 @@ impl Parts {
                 }
             }));
         }
+        let (tables, jobs, stats) = (
+            Arc::clone(&self.tables),
+            Arc::clone(&self.jobs),
+            Arc::clone(&self.health.compaction),
+        );
+        let (workers, neighbours) = (config.compaction.workers, handles.clone());
+        children.push(ChildSpec::new("compaction", handles.compaction.clone(), move || {
+            CompactionActor {
+                tables: Arc::clone(&tables),
+                jobs: Arc::clone(&jobs),
+                workers,
+                stats: Arc::clone(&stats),
+                handles: neighbours.clone(),
+            }
+        }));
         let (tables, stats, neighbours) = (
             Arc::clone(&self.tables),
             Arc::clone(&self.health.flush),

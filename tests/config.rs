@@ -109,6 +109,18 @@ fn impossible_values_are_refused_with_what_would_be_right() {
         ("[sstable]\nbloom_filter_fp = 0.0", "sstable.bloom_filter_fp", "0.5"),
         ("[sstable]\nblock_size = \"5MiB\"", "sstable.block_size", "4MiB"),
         ("[sstable]\nindex_interval = 0", "sstable.index_interval", "at least 1"),
+        ("[sstable]\nl1_size = \"1KiB\"", "sstable.l1_size", "1MiB"),
+        (
+            "[sstable]\nlevel_multiplier = 0",
+            "sstable.level_multiplier",
+            "1 to 100",
+        ),
+        ("[compaction]\nl0_trigger = 0", "compaction.l0_trigger", "1 to 100"),
+        (
+            "[compaction]\nworkers = 65",
+            "compaction.workers",
+            "0 (no compaction) to 64",
+        ),
         ("[cache]\nfrequency_weight = 2.0", "cache.frequency_weight", "0 to 1"),
         (
             "[cache]\nfrequency_weight = 0.0\nrecency_weight = 0.0",
@@ -133,13 +145,6 @@ fn what_this_version_cannot_honour_is_refused() {
         "[metrics]\nenabled = true",
         "[cache]\nadaptive_window = \"5m\"",
         "[storage]\nmax_disk_usage = 0.5",
-        "[compaction]\nworkers = 2",
-        "[compaction]\nl0_trigger = 8",
-        "[compaction]\nthrottle = 10",
-        "[sstable]\nl0_size = \"1MiB\"",
-        "[sstable]\nl1_size = \"1MiB\"",
-        "[sstable]\nl2_size = \"1MiB\"",
-        "[sstable]\nlevel_multiplier = 10",
     ] {
         let error = load(toml).expect_err(toml);
         assert!(error.contains("this version has no"), "{toml:?}: {error}");

@@ -29,12 +29,13 @@ fn filesystem(disk: &SimFs) -> Arc<dyn FileSystem> {
 /// A disk with a log of `WRITES` writes, each a batch of its own; `clean`: the log was ended in order.
 fn disk_with_log(clean: bool) -> (SimFs, PathBuf, Vec<u8>) {
     let disk = SimFs::default();
-    let mut store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
+    let store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
     for n in 1..=WRITES {
-        store.write(&key(n), Value::Live(value(n)), None, n).unwrap();
+        store.write(&key(n), Value::Live(value(n)), None).unwrap();
     }
     if clean {
         store.close().unwrap();
+        drop(store);
     } else {
         drop(store);
         disk.crash(0);
@@ -169,11 +170,12 @@ fn a_missing_segment_is_an_error() {
     let disk = SimFs::default();
     let mut options = Options::at("/data");
     options.log.segment_size = 300;
-    let mut store = Store::open(&filesystem(&disk), options.clone(), "node").unwrap();
+    let store = Store::open(&filesystem(&disk), options.clone(), "node").unwrap();
     for n in 1..=20 {
-        store.write(&key(n), Value::Live(value(n)), None, n).unwrap();
+        store.write(&key(n), Value::Live(value(n)), None).unwrap();
     }
     store.close().unwrap();
+    drop(store);
     for missing in [1, 3] {
         let disk = disk_copy(&disk);
         disk.remove(&log::path(Path::new("/data/commitlog"), missing)).unwrap();
@@ -201,12 +203,13 @@ fn every_flip_and_truncation_of_a_table_is_refused_or_harmless() {
         let mut options = Options::at("/data");
         options.table.compression = compression;
         options.table.block_size = 128;
-        let mut store = Store::open(&filesystem(&disk), options, "node").unwrap();
+        let store = Store::open(&filesystem(&disk), options, "node").unwrap();
         for n in 1..=WRITES {
-            store.write(&key(n), Value::Live(value(n)), None, n).unwrap();
+            store.write(&key(n), Value::Live(value(n)), None).unwrap();
         }
         store.flush().unwrap();
         store.close().unwrap();
+        drop(store);
         let table = disk.list(Path::new("/data/sstables")).unwrap();
         let table = table.iter().find(|name| name.ends_with(".sst")).unwrap();
         let path = Path::new("/data/sstables").join(table);
@@ -232,14 +235,15 @@ fn every_flip_and_truncation_of_a_table_is_refused_or_harmless() {
 #[test]
 fn every_flip_of_the_manifest_is_refused_or_harmless() {
     let disk = SimFs::default();
-    let mut store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
+    let store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
     for n in 1..=WRITES {
-        store.write(&key(n), Value::Live(value(n)), None, n).unwrap();
+        store.write(&key(n), Value::Live(value(n)), None).unwrap();
         if n == WRITES / 2 {
             store.flush().unwrap();
         }
     }
     store.close().unwrap();
+    drop(store);
     let path = Path::new("/data/sstables/MANIFEST");
     let content = disk.read(path).unwrap().to_vec();
     for at in 0..content.len() {
@@ -258,11 +262,11 @@ fn every_flip_of_the_manifest_is_refused_or_harmless() {
 #[test]
 fn a_failed_sync_latches_the_log_and_reads_go_on() {
     let disk = SimFs::default();
-    let mut store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
-    store.write(&key(1), Value::Live(value(1)), None, 1).unwrap();
+    let store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
+    store.write(&key(1), Value::Live(value(1)), None).unwrap();
     disk.fail_syncs(1);
-    store.write(&key(2), Value::Live(value(2)), None, 2).unwrap_err();
-    let later = store.write(&key(3), Value::Live(value(3)), None, 3).unwrap_err();
+    store.write(&key(2), Value::Live(value(2)), None).unwrap_err();
+    let later = store.write(&key(3), Value::Live(value(3)), None).unwrap_err();
     assert!(matches!(later, Error::Latched { .. }), "{later}");
     assert_eq!(
         store.get(&key(1)).unwrap().winner().unwrap().value.live(),
@@ -277,18 +281,18 @@ fn a_failed_sync_latches_the_log_and_reads_go_on() {
 #[test]
 fn a_full_disk_refuses_writes_until_there_is_space_again() {
     let disk = SimFs::default();
-    let mut store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
-    store.write(&key(1), Value::Live(value(1)), None, 1).unwrap();
+    let store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
+    store.write(&key(1), Value::Live(value(1)), None).unwrap();
     let large = Bytes::from(vec![1; 1 << 20]);
     disk.set_space(Some(1000));
-    let error = store.write(&key(2), Value::Live(large), None, 2).unwrap_err();
+    let error = store.write(&key(2), Value::Live(large), None).unwrap_err();
     assert_eq!(
         error.kind(),
         pairdb_node::storage::error::ErrorKind::DiskFull,
         "{error}"
     );
     disk.set_space(None);
-    store.write(&key(2), Value::Live(value(2)), None, 3).unwrap();
+    store.write(&key(2), Value::Live(value(2)), None).unwrap();
     drop(store);
     disk.crash(0);
     let store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
@@ -313,13 +317,13 @@ fn a_directory_in_use_is_refused() {
 #[test]
 fn a_record_that_could_not_be_read_back_is_not_written() {
     let disk = SimFs::default();
-    let mut store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
-    store.write(&key(1), Value::Live(value(1)), None, 1).unwrap();
+    let store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
+    store.write(&key(1), Value::Live(value(1)), None).unwrap();
     let clock = (0..3000).map(|n| (format!("{n:0128}"), 1)).collect();
     let large = Value::Live(Bytes::from(vec![1; 10 << 20]));
-    let error = store.write(&key(2), large, Some(clock), 2).unwrap_err();
+    let error = store.write(&key(2), large, Some(clock)).unwrap_err();
     assert!(error.to_string().contains("at most"), "{error}");
-    store.write(&key(2), Value::Live(value(2)), None, 3).unwrap();
+    store.write(&key(2), Value::Live(value(2)), None).unwrap();
     drop(store);
     disk.crash(0);
     assert_eq!(recovered(&disk).unwrap(), 2);

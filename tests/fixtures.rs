@@ -30,18 +30,18 @@ fn expected(n: u64) -> Vec<Option<Bytes>> {
 
 fn make(dir: &Path) {
     let fs: Arc<dyn FileSystem> = Arc::new(RealFs);
-    let mut store = Store::open(&fs, Options::at(dir), "fixture-node").unwrap();
+    let store = Store::open(&fs, Options::at(dir), "fixture-node").unwrap();
     for n in 0..KEYS {
         match n % 10 {
             5 => {
                 for (id, text) in [("a", format!("a{n}")), ("b", format!("b{n}"))] {
                     let clock = [(id, n)].into_iter().collect();
-                    store.write(&key(n), Value::Live(text.into()), Some(clock), n).unwrap();
+                    store.write(&key(n), Value::Live(text.into()), Some(clock)).unwrap();
                 }
             }
             _ => {
                 let value = expected(n)[0].clone().map_or(Value::Tombstone, Value::Live);
-                store.write(&key(n), value, None, n).unwrap();
+                store.write(&key(n), value, None).unwrap();
             }
         }
         if n == KEYS / 2 {

@@ -111,14 +111,14 @@ proptest! {
         prop_assume!(!all.is_empty());
         let mut encoded = Vec::new();
         encode_versions(&mut encoded, &all);
-        prop_assert_eq!(decode_versions(&encoded), Some(all));
+        prop_assert_eq!(decode_versions(&encoded, Bytes::copy_from_slice), Some(all));
         encoded.pop();
-        prop_assert_eq!(decode_versions(&encoded), None);
+        prop_assert_eq!(decode_versions(&encoded, Bytes::copy_from_slice), None);
     }
 
     #[test]
     fn decoding_garbage_is_an_answer_not_a_panic(garbage in proptest::collection::vec(any::<u8>(), 0..64)) {
-        let _ = decode_versions(&garbage);
+        let _ = decode_versions(&garbage, Bytes::copy_from_slice);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use pairdb_node::storage::clock::VectorClock;
+use pairdb_node::storage::compaction::debt::LevelOptions;
 use pairdb_node::storage::fs::{FileSystem, SimFs};
 use pairdb_node::storage::key::Key;
 use pairdb_node::storage::recovery::Options;
@@ -19,6 +20,10 @@ enum Step {
         clock: Option<Vec<(u8, u64)>>,
     },
     Flush,
+    /// Everything that is due, or at most so many jobs.
+    Compact {
+        jobs: usize,
+    },
     /// A clean end and a start.
     Reopen,
     /// Power loss, this many bytes of each unsynced tail surviving, and a start.
@@ -36,6 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         20 => (0_u8..12, value, clock).prop_map(|(key, value, clock)| Step::Write { key, value, clock }),
         2 => Just(Step::Flush),
+        2 => (1_usize..20).prop_map(|jobs| Step::Compact { jobs }),
         1 => Just(Step::Reopen),
         1 => (0_usize..60).prop_map(|torn| Step::Crash { torn }),
         2 => (0_u8..12).prop_map(|from| Step::Scan { from }),
@@ -49,7 +55,17 @@ fn key(number: u8) -> Key {
 fn options() -> Options {
     let mut options = Options::at("/data");
     options.log.segment_size = 2000;
-    options.flush_threshold = 20_000;
+    options.flush_threshold = 5_000;
+    options.table.block_size = 512;
+    // Small enough that a few writes fill every level.
+    options.levels = LevelOptions {
+        l0_trigger: 2,
+        l0_size: 4_000,
+        l1_size: 1_000,
+        l2_size: 1_500,
+        level_multiplier: 2,
+        gc_grace_ms: u64::MAX,
+    };
     options
 }
 
@@ -64,7 +80,7 @@ fn check(steps: Vec<Step>) {
     let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
     let mut store = Store::open(&fs, options(), "node").unwrap();
     let mut model: BTreeMap<Key, Versions> = BTreeMap::new();
-    for (time, step) in (1_u64..).zip(steps) {
+    for step in steps {
         match step {
             Step::Write {
                 key: number,
@@ -76,7 +92,7 @@ fn check(steps: Vec<Step>) {
                 let given: Option<VectorClock> =
                     clock.map(|entries| entries.into_iter().map(|(id, n)| (format!("c{id}"), n)).collect());
                 let known = model.remove(&key).unwrap_or_default();
-                let answered = store.write(&key, value.clone(), given.clone(), time).unwrap();
+                let answered = store.write(&key, value.clone(), given.clone()).unwrap();
                 let clock = match given {
                     Some(clock) => clock,
                     None => {
@@ -88,15 +104,17 @@ fn check(steps: Vec<Step>) {
                 let version = Version {
                     clock: clock.clone(),
                     value,
-                    timestamp_ms: time,
+                    timestamp_ms: 0,
                     seq: 0,
                 };
                 assert_eq!(answered.join(&clock), answered, "the answer's clock covers the write's");
                 model.insert(key, known.merge(version.into()));
             }
             Step::Flush => store.flush().unwrap(),
+            Step::Compact { jobs } => for _ in (0..jobs).take_while(|_| store.compact().unwrap()) {},
             Step::Reopen => {
                 store.close().unwrap();
+                drop(store);
                 store = Store::open(&fs, options(), "node").unwrap();
             }
             Step::Crash { torn } => {
@@ -157,19 +175,19 @@ fn a_scan_longer_than_its_batches_meets_every_key_once_and_sees_no_later_write()
     let fs: Arc<dyn FileSystem> = Arc::new(SimFs::default());
     let mut options = Options::at("/data");
     options.flush_threshold = usize::MAX;
-    let mut store = Store::open(&fs, options, "node").unwrap();
+    let store = Store::open(&fs, options, "node").unwrap();
     let name = |n: u32| Key::new("t", &format!("k{n:05}")).unwrap();
     let value = |n: u32| Value::Live(Bytes::from(n.to_string()));
     for n in (0..2000).step_by(2) {
-        store.write(&name(n), value(n), None, 1).unwrap();
+        store.write(&name(n), value(n), None).unwrap();
     }
     store.flush().unwrap();
     for n in (1..2000).step_by(2) {
-        store.write(&name(n), value(n), None, 1).unwrap();
+        store.write(&name(n), value(n), None).unwrap();
     }
     let scan = store.scan(&Key::start_of("t", ""));
-    store.write(&name(700), value(9999), None, 2).unwrap();
-    store.write(&name(5000), value(5000), None, 2).unwrap();
+    store.write(&name(700), value(9999), None).unwrap();
+    store.write(&name(5000), value(5000), None).unwrap();
     let seen: Vec<_> = scan.map(|item| item.unwrap()).collect();
     let expected: Vec<_> = (0..2000).map(|n| (name(n), Bytes::from(n.to_string()))).collect();
     let winners: Vec<_> = seen

@@ -70,8 +70,10 @@ pub struct AdmissionStats {
     pub reads: usize,
     /// Bytes that memtables and writes under way hold.
     pub write_bytes: usize,
-    /// Whether writes are being slowed down.
+    /// Whether writes are being slowed down because the memtables are full.
     pub slow: bool,
+    /// Whether writes are being slowed down because compaction is behind.
+    pub behind: bool,
     /// Requests refused so far.
     pub refused: u64,
     /// Writes slowed down so far.
@@ -94,7 +96,7 @@ impl Admission {
     }
 
     /// Admits a write that may add `bytes` to a memtable. Its sender is to wait for the time returned, which grows from
-    /// zero as memory fills.
+    /// zero as memory fills, or as compaction falls behind.
     ///
     /// # Errors
     /// [`Refusal::Overloaded`] when there are too many writes under way, or no memory is left for this one.
@@ -106,7 +108,8 @@ impl Admission {
             admission: Arc::clone(self),
             bytes,
         };
-        let held = under_way + self.published.memtable_bytes();
+        let (memtable_bytes, debt_delay) = self.published.load_on_writes();
+        let held = under_way + memtable_bytes;
         let refusal = if writes > self.limits.writes {
             Some("too many writes under way")
         } else if held > self.limits.write_bytes {
@@ -119,12 +122,12 @@ impl Admission {
             return Err(Refusal::Overloaded(why));
         }
         let over = held.saturating_sub(self.limits.slow_bytes);
-        if over == 0 {
-            return Ok((permit, Duration::ZERO));
-        }
-        self.slowed.fetch_add(1, Ordering::Relaxed);
         let room = self.limits.write_bytes.saturating_sub(self.limits.slow_bytes).max(1);
-        Ok((permit, MAX_DELAY.mul_f64(over as f64 / room as f64)))
+        let delay = MAX_DELAY.mul_f64(over as f64 / room as f64).max(debt_delay);
+        if !delay.is_zero() {
+            self.slowed.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok((permit, delay))
     }
 
     /// Admits a read.
@@ -143,12 +146,14 @@ impl Admission {
     /// Numbers for health and metrics.
     #[must_use]
     pub fn stats(&self) -> AdmissionStats {
-        let write_bytes = self.write_bytes.load(Ordering::Relaxed) + self.published.memtable_bytes();
+        let (memtable_bytes, debt_delay) = self.published.load_on_writes();
+        let write_bytes = self.write_bytes.load(Ordering::Relaxed) + memtable_bytes;
         AdmissionStats {
             writes: self.writes.load(Ordering::Relaxed),
             reads: self.reads.load(Ordering::Relaxed),
             write_bytes,
             slow: write_bytes > self.limits.slow_bytes,
+            behind: !debt_delay.is_zero(),
             refused: self.refused.load(Ordering::Relaxed),
             slowed: self.slowed.load(Ordering::Relaxed),
         }

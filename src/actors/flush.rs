@@ -4,6 +4,7 @@
 //! format of tables. It keeps nothing: after a crash it sweeps unfinished files and starts over from the view.
 
 use crate::actors::Handles;
+use crate::actors::compaction::CompactionMessage;
 use crate::actors::mailbox::Envelope;
 use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
@@ -166,8 +167,9 @@ impl FlushActor {
             self.stats.bytes.fetch_add(flushed.bytes, Ordering::Relaxed);
             tracing::info!(table, bytes = flushed.bytes, seq = flushed.seq, "flushed a memtable");
         }
-        // Both learn from a later flush what they miss of this one.
+        // All learn from a later flush what they miss of this one.
         let _ = self.handles.memtable.send_admitted(MemtableMessage::Flushed);
+        let _ = self.handles.compaction.send_admitted(CompactionMessage::Look);
         let _ = self.handles.wal.send_admitted(WalMessage::Flushed(flushed.seq));
     }
 }

@@ -6,10 +6,12 @@
 use crate::actors::Handles;
 use crate::actors::admission::Admission;
 use crate::actors::cache::{CacheStats, ShardStats};
+use crate::actors::compaction::CompactionStats;
 use crate::actors::flush::FlushStats;
 use crate::actors::memtable::MemtableStats;
 use crate::actors::supervisor::Tree;
 use crate::actors::wal::SharedLog;
+use crate::storage::compaction::jobs::Jobs;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,6 +62,10 @@ pub struct Health {
     pub tree: Arc<Tree>,
     /// Flushes.
     pub flush: Arc<FlushStats>,
+    /// Compaction's failures.
+    pub compaction: Arc<CompactionStats>,
+    /// Compaction's jobs.
+    pub jobs: Arc<Jobs>,
     /// Applied writes.
     pub memtable: Arc<MemtableStats>,
     /// The cache's answers.
@@ -82,9 +88,24 @@ impl Health {
         if let Some(cause) = self.flush.failing.load_full() {
             reasons.push(format!("flushing fails: {cause}"));
         }
-        if self.admission.stats().slow {
+        if let Some(cause) = self.compaction.failing.load_full() {
+            reasons.push(format!("compaction fails: {cause}"));
+        }
+        let admission = self.admission.stats();
+        if admission.slow {
             reasons.push("writes are slowed down: the memtables are full".to_owned());
         }
+        if admission.behind {
+            reasons.push("writes are slowed down: compaction is behind".to_owned());
+        }
+        let view = self.handles.published.load();
+        let damaged = view.tables.quarantine().iter();
+        reasons.extend(damaged.map(|table| {
+            format!(
+                "table {} is damaged, with keys from {:?} to {:?}: {}",
+                table.id, table.first_key, table.last_key, table.cause
+            )
+        }));
         let down = self.tree.children().into_iter().filter(|child| !child.running);
         reasons.extend(down.map(|child| format!("{} is restarting", child.name)));
         let status = if reasons.is_empty() {
@@ -108,7 +129,9 @@ impl Health {
             .iter()
             .map(|child| child.generation.saturating_sub(1))
             .sum();
-        let numbers: [(&str, u64); 22] = [
+        let jobs = self.jobs.totals();
+        let debt = view.tables.debt();
+        let numbers = [
             ("write_requests", self.requests.writes.load(Ordering::Relaxed)),
             ("read_requests", self.requests.reads.load(Ordering::Relaxed)),
             ("request_errors", self.requests.errors.load(Ordering::Relaxed)),
@@ -126,6 +149,15 @@ impl Health {
             ("siblings_merged", self.memtable.siblings_merged.load(Ordering::Relaxed)),
             ("sstables", view.tables.all().count() as u64),
             ("sstable_bytes", view.tables.all().map(|table| table.size()).sum()),
+            ("sstables_l0", view.tables.level(0).len() as u64),
+            ("sstables_quarantined", view.tables.quarantine().len() as u64),
+            ("compaction_jobs_active", self.jobs.active() as u64),
+            ("compaction_jobs_completed", jobs.completed),
+            ("compaction_jobs_failed", jobs.failed),
+            ("compaction_bytes_read", jobs.bytes_read),
+            ("compaction_bytes_written", jobs.bytes_written),
+            ("compaction_pending_bytes", debt.pending_bytes),
+            ("compaction_tombstones_dropped", jobs.tombstones_dropped),
             ("commitlog_segments", log.segments as u64),
             ("commitlog_bytes", log.bytes),
             ("commitlog_syncs", log.syncs),

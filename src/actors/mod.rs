@@ -4,6 +4,7 @@
 
 pub mod admission;
 pub mod cache;
+pub mod compaction;
 pub mod flush;
 pub mod gateway;
 pub mod health;
@@ -31,6 +32,8 @@ pub struct Handles {
     pub memtable: Mailbox<memtable::MemtableMessage>,
     /// The writer of L0 tables.
     pub flush: Mailbox<flush::FlushMessage>,
+    /// The compaction of tables.
+    pub compaction: Mailbox<compaction::CompactionMessage>,
     /// The shards of the cache.
     pub caches: Arc<[Mailbox<cache::CacheMessage>]>,
     /// The acceptor of connections.

@@ -103,19 +103,30 @@ pub fn encode_versions(out: &mut Vec<u8>, versions: &Versions) {
     }
 }
 
-/// Reads what [`encode_versions`] wrote; [`None`] for anything else.
+/// Reads what [`encode_versions`] wrote, each value by `take`; [`None`] for anything else.
 #[must_use]
-pub fn decode_versions(encoded: &[u8]) -> Option<Versions> {
+pub fn decode_versions(encoded: &[u8], take: impl Fn(&[u8]) -> Bytes) -> Option<Versions> {
     let mut reader = Reader(encoded);
     let count = reader.length()?;
     let mut versions = Versions::default();
     for _ in 0..count {
-        versions = versions.merge(decode_version(&mut reader)?.into());
+        versions = versions.merge(decode_version(&mut reader, &take)?.into());
     }
     (reader.0.is_empty() && count > 0).then_some(versions)
 }
 
-fn decode_version(reader: &mut Reader<'_>) -> Option<Version> {
+/// What a set of one live version says of itself without being decoded: timestamp and sequence number. [`None`] for every
+/// other set.
+#[must_use]
+pub fn peek_single_live(encoded: &[u8]) -> Option<(u64, u64)> {
+    let mut reader = Reader(encoded);
+    if reader.u8()? != 1 || reader.u8()? != LIVE {
+        return None;
+    }
+    reader.varint().zip(reader.varint())
+}
+
+fn decode_version(reader: &mut Reader<'_>, take: &impl Fn(&[u8]) -> Bytes) -> Option<Version> {
     let kind = reader.u8()?;
     let timestamp_ms = reader.varint()?;
     let seq = reader.varint()?;
@@ -129,7 +140,7 @@ fn decode_version(reader: &mut Reader<'_>) -> Option<Version> {
     let value = match kind {
         LIVE => {
             let length = reader.length()?;
-            Value::Live(Bytes::copy_from_slice(reader.bytes(length)?))
+            Value::Live(take(reader.bytes(length)?))
         }
         TOMBSTONE => Value::Tombstone,
         _ => return None,
@@ -142,13 +153,15 @@ fn decode_version(reader: &mut Reader<'_>) -> Option<Version> {
     })
 }
 
-/// What kind of file it is, and the format version that this program reads and writes.
+/// What kind of file it is, and the format versions that this program knows.
 #[derive(Debug, Clone, Copy)]
 pub struct FileKind {
     /// First eight bytes.
     pub magic: [u8; 8],
-    /// The format version.
+    /// The format version that it writes.
     pub version: u32,
+    /// The oldest format version that it reads.
+    pub oldest: u32,
     /// What to call it in an error.
     pub name: &'static str,
 }
@@ -169,11 +182,11 @@ impl FileKind {
         out
     }
 
-    /// Checks the frame at `offset` of `content` and returns its `length` bytes of fields.
+    /// Checks the frame at `offset` of `content` and returns its format version and `length` bytes of fields.
     ///
     /// # Errors
     /// [`Error::Format`] for another kind of file or another version, [`Error::Corruption`] for a broken frame.
-    pub fn open<'a>(&self, file: &Path, content: &'a [u8], offset: usize, length: usize) -> Result<&'a [u8]> {
+    pub fn open<'a>(&self, file: &Path, content: &'a [u8], offset: usize, length: usize) -> Result<(u32, &'a [u8])> {
         let damaged = |detail: &str| Error::corruption(file, offset as u64, format!("{} frame: {detail}", self.name));
         let frame = content
             .get(offset..)
@@ -184,26 +197,25 @@ impl FileKind {
         let fields = reader.bytes(length).ok_or_else(|| damaged("too short"))?;
         let checksum = reader.u32();
         let covered = frame.get(..length + 12).unwrap_or_default();
+        if checksum != Some(crc32c::crc32c(covered)) {
+            return Err(damaged("checksum mismatch"));
+        }
         if magic != Some(&self.magic) {
             return Err(Error::Format {
                 file: file.to_path_buf(),
                 detail: format!("it does not start as a {} does", self.name),
             });
         }
-        if checksum != Some(crc32c::crc32c(covered)) {
-            return Err(damaged("checksum mismatch"));
-        }
-        if version != Some(self.version) {
+        let version = version.unwrap_or_default();
+        if !(self.oldest..=self.version).contains(&version) {
             return Err(Error::Format {
                 file: file.to_path_buf(),
                 detail: format!(
-                    "{} format version {}; this program reads version {}",
-                    self.name,
-                    version.unwrap_or_default(),
-                    self.version
+                    "{} format version {version}; this program reads versions {} to {}",
+                    self.name, self.oldest, self.version
                 ),
             });
         }
-        Ok(fields)
+        Ok((version, fields))
     }
 }

@@ -86,6 +86,30 @@ impl Error {
         }
     }
 
+    /// The same error for another who waited for the same thing.
+    #[must_use]
+    pub fn shared(&self) -> Self {
+        match self {
+            Self::Io { op, path, source } => Self::Io {
+                op,
+                path: path.clone(),
+                source: io::Error::new(source.kind(), source.to_string()),
+            },
+            Self::Corruption { file, offset, detail } => Self::Corruption {
+                file: file.clone(),
+                offset: *offset,
+                detail: detail.clone(),
+            },
+            Self::Format { file, detail } => Self::Format {
+                file: file.clone(),
+                detail: detail.clone(),
+            },
+            Self::Locked { dir } => Self::Locked { dir: dir.clone() },
+            Self::Latched { cause } => Self::Latched { cause: cause.clone() },
+            Self::Fenced => Self::Fenced,
+        }
+    }
+
     /// What the caller can do.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

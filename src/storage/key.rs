@@ -76,10 +76,10 @@ impl Key {
         self.0.split_once(':').map_or("", |(_, key)| key)
     }
 
-    /// Hash of the whole (XXH3, 64 bit): shard choice and bloom filters share it.
+    /// Hash of the whole, by [`hash64`].
     #[must_use]
     pub fn hash64(&self) -> u64 {
-        xxhash_rust::xxh3::xxh3_64(self.as_bytes())
+        hash64(self.as_bytes())
     }
 
     /// Bytes on the heap beside the struct itself.
@@ -91,4 +91,10 @@ impl Key {
             0
         }
     }
+}
+
+/// Hash of a whole key (XXH3, 64 bit): shard choice and bloom filters share it.
+#[must_use]
+pub fn hash64(key: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(key)
 }

@@ -1,7 +1,7 @@
 //! The manifest: which tables exist, and up to where the log is in them.
 //!
 //! A header frame, then frames of one edit each: CRC32C over length and payload (u32), length (u32), payload
-//! (MessagePack). Each open writes a fresh manifest aside that holds the state as one edit, and renames it over the old
+//! (MessagePack). Version 2 knows size and key range of each table. Each open writes a fresh manifest aside that holds the state as one edit, and renames it over the old
 //! one, so a tail that a crash tore is never appended to.
 //!
 //! Owns: that file and the state that it records. Does not own: the tables themselves.
@@ -9,7 +9,7 @@
 use crate::storage::codec::{FRAME_BYTES, FileKind, Reader};
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::{FileSystem, WriteFile};
-use crate::storage::view::LEVELS;
+use crate::storage::levels::LEVELS;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,33 +17,62 @@ use std::sync::Arc;
 
 const HEADER: FileKind = FileKind {
     magic: *b"PDBMANIF",
-    version: 1,
+    version: 2,
+    oldest: 1,
     name: "manifest",
 };
-const NAME: &str = "MANIFEST";
+/// Name of the file.
+pub const NAME: &str = "MANIFEST";
 const EDIT_HEADER_BYTES: usize = 8;
 const MAX_EDIT_BYTES: usize = 256 << 20;
 /// Edits after which the manifest is written anew.
 const EDITS_BEFORE_REWRITE: usize = 4096;
 
-/// One change of the set of tables.
+/// In place of a level: the table is damaged, and stands aside.
+pub const QUARANTINE: u8 = u8::MAX;
+
+/// What the manifest says of a table, so that it can be spoken of even when it cannot be read. The order of the fields
+/// is the format; version 1 had the first two alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRecord {
+    /// Its number.
+    pub id: u64,
+    /// Its level, or [`QUARANTINE`].
+    pub level: u8,
+    /// Bytes of its file.
+    #[serde(default)]
+    pub size: u64,
+    /// Its lowest key.
+    #[serde(default)]
+    pub first_key: String,
+    /// Its highest key; empty when it is not known.
+    #[serde(default)]
+    pub last_key: String,
+}
+
+/// One change of the set of tables. The order of the fields is the format; version 1 had the first three.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edit {
-    /// Tables that now exist: number and level.
-    pub added: Vec<(u64, u8)>,
-    /// Tables that no longer do.
+    /// Tables that now exist.
+    pub added: Vec<TableRecord>,
+    /// Tables that no longer do, or that are added again at another level.
     pub removed: Vec<u64>,
     /// Everything up to this sequence number is in tables.
     pub flushed_seq: u64,
+    /// No table had this number or a higher one: numbers are never used again, so that a backup knows a table by its own.
+    #[serde(default)]
+    pub next_id: u64,
 }
 
 /// The set of tables that all edits together describe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
-    /// Level of each table, by number.
-    pub tables: BTreeMap<u64, u8>,
+    /// The tables, by number.
+    pub tables: BTreeMap<u64, TableRecord>,
     /// Everything up to this sequence number is in tables.
     pub flushed_seq: u64,
+    /// No table had this number or a higher one.
+    pub next_id: u64,
 }
 
 impl State {
@@ -53,28 +82,41 @@ impl State {
                 return Err(format!("it removes table {id}, which does not exist"));
             }
         }
-        for (id, level) in &edit.added {
-            if usize::from(*level) >= LEVELS {
+        for table in &edit.added {
+            let (id, level) = (table.id, table.level);
+            if usize::from(level) >= LEVELS && level != QUARANTINE {
                 return Err(format!("it puts table {id} at level {level}; there are {LEVELS}"));
             }
-            if self.tables.insert(*id, *level).is_some() {
+            if self.tables.insert(id, table.clone()).is_some() {
                 return Err(format!("it adds table {id} twice"));
             }
+            self.next_id = self.next_id.max(id + 1);
         }
         self.flushed_seq = self.flushed_seq.max(edit.flushed_seq);
+        self.next_id = self.next_id.max(edit.next_id);
         Ok(())
     }
 
     fn as_edit(&self) -> Edit {
         Edit {
-            added: self.tables.iter().map(|(id, level)| (*id, *level)).collect(),
+            added: self.tables.values().cloned().collect(),
             removed: Vec::new(),
             flushed_seq: self.flushed_seq,
+            next_id: self.next_id,
         }
+    }
+
+    /// Writes the state as a manifest of its own into `dir`, where there is none, durably.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_to(&self, fs: &dyn FileSystem, dir: &Path) -> Result<()> {
+        write(fs, dir, self).map(drop)
     }
 }
 
 /// The open manifest.
+#[derive(Debug)]
 pub struct Manifest {
     fs: Arc<dyn FileSystem>,
     dir: PathBuf,
@@ -87,32 +129,27 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Reads the manifest of `dir`, or begins an empty one, and writes it anew.
+    /// Reads the manifest of `dir`, or begins an empty one. Nothing is written before [`Manifest::settle`].
     ///
     /// # Errors
-    /// When it is damaged or cannot be written.
+    /// When it is damaged.
     pub fn open(fs: Arc<dyn FileSystem>, dir: &Path) -> Result<Self> {
-        let names = fs.list(dir).map_err(|e| Error::io("list", dir, e))?;
-        let path = dir.join(NAME);
-        let state = if names.iter().any(|name| name == NAME) {
-            let content = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
-            read(&path, &content)?
-        } else if let Some(table) = names.iter().find(|name| super::table::id_of(name).is_some()) {
-            let detail = format!("the manifest is missing, but there is a table {table}; restore the manifest");
-            return Err(Error::corruption(&path, 0, detail));
-        } else {
-            State::default()
-        };
-        let mut manifest = Self {
+        let state = load(fs.as_ref(), dir)?;
+        Ok(Self {
             fs,
             dir: dir.to_path_buf(),
             file: None,
             len: 0,
             edits: 0,
             state,
-        };
-        manifest.rewrite()?;
-        Ok(manifest)
+        })
+    }
+
+    /// Says what a manifest of version 1 did not say of a table. In memory alone: the next writing has it.
+    pub fn describe(&mut self, record: TableRecord) {
+        if let Some(known) = self.state.tables.get_mut(&record.id) {
+            *known = record;
+        }
     }
 
     /// The set of tables.
@@ -165,30 +202,56 @@ impl Manifest {
     }
 
     fn rewrite(&mut self) -> Result<()> {
-        let path = self.dir.join(NAME);
-        let temporary = path.with_extension("tmp");
-        // An earlier attempt may have left it.
-        let _ = self.fs.remove(&temporary);
-        let mut content = HEADER.frame(&[]);
-        content.extend_from_slice(&encode(&path, &self.state.as_edit())?);
-        let mut file = self
-            .fs
-            .create(&temporary)
-            .map_err(|e| Error::io("create", &temporary, e))?;
-        file.write_at(0, &content)
-            .map_err(|e| Error::io("write", &temporary, e))?;
-        file.sync().map_err(|e| Error::io("sync", &temporary, e))?;
-        self.fs
-            .rename(&temporary, &path)
-            .map_err(|e| Error::io("rename", &temporary, e))?;
-        self.fs
-            .sync_dir(&self.dir)
-            .map_err(|e| Error::io("sync", &self.dir, e))?;
+        let (file, len) = write(self.fs.as_ref(), &self.dir, &self.state)?;
         self.file = Some(file);
-        self.len = content.len() as u64;
+        self.len = len;
         self.edits = 0;
         Ok(())
     }
+}
+
+/// Reads the manifest of `dir`; one that does not exist is empty.
+///
+/// # Errors
+/// When it is damaged, or missing although there are tables.
+pub fn load(fs: &dyn FileSystem, dir: &Path) -> Result<State> {
+    let names = fs.list(dir).map_err(|e| Error::io("list", dir, e))?;
+    let path = dir.join(NAME);
+    if names.iter().any(|name| name == NAME) {
+        let content = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let mut state = State::default();
+        edits(&path, &content, |at, edit| {
+            state
+                .apply(edit)
+                .map_err(|detail| Error::corruption(&path, at as u64, detail))
+        })?;
+        return Ok(state);
+    }
+    match names.iter().find(|name| super::table::id_of(name).is_some()) {
+        Some(table) => {
+            let detail = format!("the manifest is missing, but there is a table {table}; restore the manifest");
+            Err(Error::corruption(&path, 0, detail))
+        }
+        None => Ok(State::default()),
+    }
+}
+
+/// Writes a manifest that holds `state` as one edit aside, and renames it over the old one. Returns it open, and its length.
+fn write(fs: &dyn FileSystem, dir: &Path, state: &State) -> Result<(Box<dyn WriteFile>, u64)> {
+    let path = dir.join(NAME);
+    let temporary = path.with_extension("tmp");
+    // An earlier attempt may have left it.
+    let _ = fs.remove(&temporary);
+    let mut content = HEADER.frame(&[]);
+    content.extend_from_slice(&encode(&path, &state.as_edit())?);
+    let mut file = fs.create(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
+    file.write_at(0, &content)
+        .map_err(|e| Error::io("write", &temporary, e))?;
+    file.sync().map_err(|e| Error::io("sync", &temporary, e))?;
+    fs.rename(&temporary, &path)
+        .map_err(|e| Error::io("rename", &temporary, e))?;
+    fs.sync_dir(dir).map_err(|e| Error::io("sync", dir, e))?;
+    Ok((file, content.len() as u64))
 }
 
 fn encode(path: &Path, edit: &Edit) -> Result<Vec<u8>> {
@@ -200,11 +263,13 @@ fn encode(path: &Path, edit: &Edit) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Reads all edits. A torn last one was never acted upon, and is passed over; an unreadable one with a readable one
-/// behind it is damage.
-fn read(path: &Path, content: &[u8]) -> Result<State> {
+/// Hands over all edits in order, each with its place in the file. A torn last one was never acted upon, and is passed
+/// over; an unreadable one with a readable one behind it is damage.
+///
+/// # Errors
+/// On damage, or when `each` fails.
+pub fn edits(path: &Path, content: &[u8], mut each: impl FnMut(usize, &Edit) -> Result<()>) -> Result<()> {
     HEADER.open(path, content, 0, 0)?;
-    let mut state = State::default();
     let mut at = FRAME_BYTES;
     while at < content.len() {
         let Some((payload, length)) = read_edit(content, at) else {
@@ -217,15 +282,13 @@ fn read(path: &Path, content: &[u8]) -> Result<State> {
         };
         let edit: Edit =
             rmp_serde::from_slice(payload).map_err(|e| Error::corruption(path, at as u64, e.to_string()))?;
-        state
-            .apply(&edit)
-            .map_err(|detail| Error::corruption(path, at as u64, detail))?;
+        each(at, &edit)?;
         at += length;
     }
     if at == FRAME_BYTES {
         return Err(Error::corruption(path, at as u64, "the manifest has no edits"));
     }
-    Ok(state)
+    Ok(())
 }
 
 fn read_edit(content: &[u8], at: usize) -> Option<(&[u8], usize)> {

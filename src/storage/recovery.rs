@@ -3,6 +3,7 @@
 //! Owns: the order of opening (locks, manifest and tables, log), and the checks that nothing is missing between them.
 //! Does not own: formats (each file's module does), or what becomes of a replayed change (see [`replay`]).
 
+use crate::storage::compaction::debt::LevelOptions;
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::{DirLock, FileSystem};
 use crate::storage::log::reader::{End, Segment};
@@ -30,6 +31,8 @@ pub struct Options {
     pub log: LogOptions,
     /// The tables.
     pub table: TableOptions,
+    /// The levels of tables.
+    pub levels: LevelOptions,
     /// A memtable of this many bytes is sealed.
     pub flush_threshold: usize,
 }
@@ -48,6 +51,7 @@ impl Options {
             },
             data_dir,
             table: TableOptions::default(),
+            levels: LevelOptions::default(),
             flush_threshold: 60_000_000,
         }
     }
@@ -89,7 +93,7 @@ pub struct Recovered {
 /// be swept, and tables written of the undamaged beginning of a long log.
 pub fn open(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Recovered> {
     let locks = lock(fs, options)?;
-    let (tables, set) = Tables::open(Arc::clone(fs), &options.sstable_dir, options.table)?;
+    let (tables, set) = Tables::open(Arc::clone(fs), &options.sstable_dir, options.table, options.levels)?;
     let flushed = tables.flushed_seq();
     let published = Published::new(
         ReadView {

@@ -10,8 +10,7 @@ use crate::storage::error::{Error, Result};
 use crate::storage::key::Key;
 use crate::storage::log::record::Change;
 use crate::storage::memtable;
-use crate::storage::table::Table;
-use crate::storage::tables::Tables;
+use crate::storage::tables::{FlushedUpTo, NewTable, Tables};
 use crate::storage::version::{MAX_SIBLINGS, Version, Versions};
 use crate::storage::view::Published;
 use std::collections::VecDeque;
@@ -80,7 +79,7 @@ impl Chunk {
 }
 
 /// A chunk on its way into a table, and the last sequence number in it.
-type Writing<'scope> = (u64, ScopedJoinHandle<'scope, Result<Arc<Table>>>);
+type Writing<'scope> = (u64, ScopedJoinHandle<'scope, Result<NewTable>>);
 
 /// Takes the changes of a log in order.
 pub struct Loader<'scope, 'env> {
@@ -148,7 +147,7 @@ impl Loader<'_, '_> {
         let (last_seq, tables) = (chunk.last_seq, self.tables);
         let thread = self
             .scope
-            .spawn(move || tables.write(Merged(chunk.sorted().peekable())));
+            .spawn(move || tables.write_l0(Merged(chunk.sorted().peekable())));
         self.writing.push_back((last_seq, thread));
         Ok(())
     }
@@ -166,7 +165,11 @@ impl Loader<'_, '_> {
                 source,
             ))
         })?;
-        self.tables.install(Some(table), last_seq, None, self.published)?;
+        let up_to = FlushedUpTo {
+            seq: last_seq,
+            memtable: None,
+        };
+        self.tables.install_l0(Some(&table), up_to, self.published)?;
         self.loaded.tables += 1;
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! The only clock of the engine.
 //!
-//! Owns: the [`Time`] trait and the real one. Does not own: what a time means. Everything that dates a version, paces a
+//! Owns: the [`Time`] trait, the real one and one that a test moves. Does not own: what a time means. Everything that dates a version, paces a
 //! compaction or waits for a retry asks this, so that a test can let time pass as it likes.
 
+use parking_lot::Mutex;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tells the time and waits.
@@ -41,5 +43,30 @@ impl Time for RealTime {
 
     fn sleep(&self, time: Duration) {
         std::thread::sleep(time);
+    }
+}
+
+/// A clock that stands until it is moved. Clones are the same clock; whoever sleeps moves it.
+#[derive(Debug, Clone, Default)]
+pub struct ManualTime(Arc<Mutex<Duration>>);
+
+impl ManualTime {
+    /// Lets time pass.
+    pub fn advance(&self, time: Duration) {
+        *self.0.lock() += time;
+    }
+}
+
+impl Time for ManualTime {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn elapsed(&self) -> Duration {
+        *self.0.lock()
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.advance(time);
     }
 }

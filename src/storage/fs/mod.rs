@@ -110,7 +110,7 @@ pub trait FileSystem: Debug + Send + Sync {
 }
 
 /// A file that is written to.
-pub trait WriteFile: Send {
+pub trait WriteFile: Debug + Send {
     /// Writes all of `data` at byte `offset`, which is at most the file's length.
     ///
     /// # Errors

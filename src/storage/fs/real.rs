@@ -11,6 +11,7 @@ use std::path::Path;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealFs;
 
+#[derive(Debug)]
 struct RealFile(File);
 
 impl FileSystem for RealFs {

@@ -41,6 +41,7 @@ struct Contents {
     durable: Vec<u8>,
 }
 
+#[derive(Debug)]
 struct SimFile {
     disk: Arc<Mutex<Disk>>,
     file: usize,

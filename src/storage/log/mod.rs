@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 pub(crate) const HEADER: FileKind = FileKind {
     magic: *b"PDBCMLOG",
     version: 1,
+    oldest: 1,
     name: "commit log segment",
 };
 /// Segment number, valid length of the segment before (0: none), last sequence number before, time of its beginning

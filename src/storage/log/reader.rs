@@ -54,7 +54,7 @@ impl Segment {
     pub fn open(fs: &dyn FileSystem, dir: &Path, id: u64) -> Result<Self> {
         let path = path(dir, id);
         let content = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
-        let mut fields = Reader(HEADER.open(&path, &content, 0, HEADER_FIELDS)?);
+        let mut fields = Reader(HEADER.open(&path, &content, 0, HEADER_FIELDS)?.1);
         let (number, previous_len) = fields.u64().zip(fields.u64()).unwrap_or_default();
         let (base_seq, opened_ms) = fields.u64().zip(fields.u64()).unwrap_or_default();
         let salt = fields.u32().unwrap_or_default();

@@ -55,17 +55,25 @@ struct OpenSegment {
 }
 
 impl OpenSegment {
-    /// Writes a batch with its mark at the end. Where it is small and the file too short, zeros go before it.
-    fn write(&mut self, mark: &[u8], records: &[u8]) -> std::io::Result<()> {
+    /// Writes a batch, its mark before its records, at the end; `mark` is then no longer what it was. Where the batch is
+    /// small and the file too short, zeros go before it.
+    fn write(&mut self, mark: &mut Vec<u8>, records: &[u8]) -> std::io::Result<()> {
         let end = self.len + (mark.len() + records.len()) as u64;
-        if end > self.allocated && records.len() <= WRITE_AHEAD_BYTES / 8 {
+        let small = records.len() <= WRITE_AHEAD_BYTES / 8;
+        if end > self.allocated && small {
             // Only a convenience: without space for it the batch may still fit.
             if self.file.write_at(self.allocated, &ZEROS).is_ok() {
                 self.allocated += WRITE_AHEAD_BYTES as u64;
             }
         }
-        self.file.write_at(self.len, mark)?;
-        self.file.write_at(self.len + mark.len() as u64, records)?;
+        if small {
+            // One system call costs more than the copy.
+            mark.extend_from_slice(records);
+            self.file.write_at(self.len, mark)?;
+        } else {
+            self.file.write_at(self.len, mark)?;
+            self.file.write_at(self.len + mark.len() as u64, records)?;
+        }
         self.len = end;
         self.allocated = self.allocated.max(end);
         Ok(())
@@ -289,7 +297,7 @@ impl Log {
         self.frame.clear();
         encode_mark(&mut self.frame, self.salt, self.last_seq, open.durable);
         let start = open.len;
-        if let Err(source) = open.write(&self.frame, &batch.bytes) {
+        if let Err(source) = open.write(&mut self.frame, &batch.bytes) {
             let error = Error::io("write", &path(&self.options.dir, open.id), source);
             // The partial record is cut back, so that the next batch follows whole ones.
             if let Err(cut) = open.cut(start) {
@@ -370,7 +378,7 @@ impl Log {
         encode_mark(&mut mark, self.salt, self.last_seq, open.durable);
         let segment = path(&self.options.dir, open.id);
         let marked = open
-            .write(&mark, &[])
+            .write(&mut mark, &[])
             .and_then(|()| open.cut(open.len))
             .and_then(|()| open.file.sync());
         if marked.is_ok() {

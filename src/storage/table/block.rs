@@ -210,6 +210,11 @@ impl BlockIter {
         self.entries.get(self.value.clone()).unwrap_or_default()
     }
 
+    /// The entries of the whole block.
+    pub fn bytes(&self) -> &Bytes {
+        &self.entries
+    }
+
     /// Moves to the next entry; `false` at the end.
     ///
     /// # Errors

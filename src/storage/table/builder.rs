@@ -5,12 +5,12 @@ use super::{FOOTER, HEADER, Properties, filter, path};
 use crate::storage::codec::{encode_versions, put_varint};
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::{FileSystem, WriteFile};
-use crate::storage::key::Key;
+use crate::storage::key::hash64;
 use crate::storage::version::Versions;
 use std::path::{Path, PathBuf};
 
 /// How tables are written.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TableOptions {
     /// A data block is closed at this many bytes before compression.
     pub block_size: usize,
@@ -92,26 +92,62 @@ impl<'a> TableBuilder<'a> {
     ///
     /// # Errors
     /// When a full chunk cannot be written.
-    pub fn add(&mut self, key: &Key, versions: &Versions) -> Result<()> {
-        self.encoded.clear();
-        encode_versions(&mut self.encoded, versions);
-        self.block.add(key.as_bytes(), &self.encoded);
-        self.hashes.push(key.hash64());
-        if self.properties.keys == 0 {
-            key.as_str().clone_into(&mut self.properties.first_key);
-        }
-        key.as_str().clone_into(&mut self.properties.last_key);
-        self.properties.keys += 1;
+    pub fn add(&mut self, key: &str, versions: &Versions) -> Result<()> {
         for version in versions.all() {
-            self.properties.versions += 1;
-            self.properties.tombstones += u64::from(version.value.live().is_none());
-            self.properties.min_seq = self.properties.min_seq.min(version.seq);
-            self.properties.max_seq = self.properties.max_seq.max(version.seq);
+            let tombstone = version.value.live().is_none();
+            self.count_version(version.seq, tombstone.then_some(version.timestamp_ms));
         }
+        let mut encoded = std::mem::take(&mut self.encoded);
+        encoded.clear();
+        encode_versions(&mut encoded, versions);
+        let added = self.add_entry(key, &encoded);
+        self.encoded = encoded;
+        added
+    }
+
+    /// Adds a key with one live version, number `seq`, as another table holds it encoded. As [`TableBuilder::add`], but
+    /// without decoding and encoding it again.
+    ///
+    /// # Errors
+    /// When a full chunk cannot be written.
+    pub fn add_single_live(&mut self, key: &str, encoded: &[u8], seq: u64) -> Result<()> {
+        self.count_version(seq, None);
+        self.add_entry(key, encoded)
+    }
+
+    fn count_version(&mut self, seq: u64, tombstone_ms: Option<u64>) {
+        let properties = &mut self.properties;
+        properties.versions += 1;
+        properties.min_seq = properties.min_seq.min(seq);
+        properties.max_seq = properties.max_seq.max(seq);
+        if let Some(taken_ms) = tombstone_ms {
+            let oldest = properties.oldest_tombstone_ms;
+            properties.oldest_tombstone_ms = if properties.tombstones == 0 {
+                taken_ms
+            } else {
+                oldest.min(taken_ms)
+            };
+            properties.tombstones += 1;
+        }
+    }
+
+    fn add_entry(&mut self, key: &str, encoded: &[u8]) -> Result<()> {
+        self.block.add(key.as_bytes(), encoded);
+        self.hashes.push(hash64(key.as_bytes()));
+        if self.properties.keys == 0 {
+            key.clone_into(&mut self.properties.first_key);
+        }
+        self.properties.keys += 1;
         if self.block.bytes() >= self.options.block_size || self.block.entries() >= self.options.index_interval {
             self.close_block()?;
         }
         Ok(())
+    }
+
+    /// Bytes of data so far; what filter and index will take is not among them.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.offset() + self.block.bytes() as u64
     }
 
     fn offset(&self) -> u64 {
@@ -123,6 +159,9 @@ impl<'a> TableBuilder<'a> {
             return Ok(());
         }
         let last_key = self.block.last_key().to_vec();
+        if let Ok(last) = std::str::from_utf8(&last_key) {
+            last.clone_into(&mut self.properties.last_key);
+        }
         let offset = self.offset();
         let stored = self.block.finish(self.options.compression);
         let mut place = Vec::with_capacity(16);

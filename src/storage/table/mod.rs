@@ -2,17 +2,21 @@
 //!
 //! Layout, front to back: header frame; data blocks; index block (last key of each data block → its offset and length);
 //! filter with its checksum; properties (MessagePack) with their checksum; footer frame that says where these lie. See
-//! [`block`] for blocks, [`filter`] for the filter.
+//! [`block`] for blocks, [`filter`] for the filter. Version 2 knows the age of the oldest tombstone.
 //!
 //! Owns: that format. Does not own: which tables exist (see [`crate::storage::manifest`]) or at which level.
 
 pub mod block;
 mod builder;
+mod check;
+mod cursor;
 pub mod filter;
 mod reader;
 
 pub use builder::{TableBuilder, TableOptions};
-pub use reader::{Table, TableIter};
+pub use check::Findings;
+pub use cursor::Cursor;
+pub use reader::{ReadCounts, Table};
 
 use crate::storage::codec::{FRAME_BYTES, FileKind};
 use serde::{Deserialize, Serialize};
@@ -21,13 +25,15 @@ use std::path::{Path, PathBuf};
 /// The frame at the start of a table.
 pub(crate) const HEADER: FileKind = FileKind {
     magic: *b"PDBTABLE",
-    version: 1,
+    version: 2,
+    oldest: 1,
     name: "table",
 };
 /// The frame at the end of a table.
 pub(crate) const FOOTER: FileKind = FileKind {
     magic: *b"PDBTBEND",
-    version: 1,
+    version: 2,
+    oldest: 1,
     name: "table footer",
 };
 /// Offset and length (u64 each) of index, filter and properties.
@@ -52,6 +58,10 @@ pub struct Properties {
     pub min_seq: u64,
     /// Highest sequence number.
     pub max_seq: u64,
+    /// When the oldest tombstone was taken, in milliseconds since the Unix epoch; 0 when there is none. Since version 2:
+    /// 0 in a table of version 1, whatever it holds.
+    #[serde(default)]
+    pub oldest_tombstone_ms: u64,
 }
 
 /// Name of the table with this number.

@@ -1,36 +1,47 @@
 //! Reads one table, memory-mapped.
 
-use super::block::{self, Block, BlockIter};
+use super::block::{self, Block};
 use super::{FOOTER, FOOTER_BYTES, FOOTER_FIELDS, HEADER, Properties, filter, path};
 use crate::storage::codec::{Reader, decode_versions};
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::FileSystem;
-use crate::storage::key::Key;
 use crate::storage::version::Versions;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Where a data block lies, and the last key in it.
 #[derive(Debug)]
-struct IndexEntry {
-    last_key: Box<[u8]>,
-    offset: u64,
-    length: u64,
+pub(super) struct IndexEntry {
+    pub(super) last_key: Box<[u8]>,
+    pub(super) offset: u64,
+    pub(super) length: u64,
+}
+
+/// What reads of tables cost, over all tables that share it.
+#[derive(Debug, Default)]
+pub struct ReadCounts {
+    /// Data blocks read to answer for one key.
+    pub blocks: AtomicU64,
+    /// Keys that a filter excluded.
+    pub filtered: AtomicU64,
 }
 
 /// An open table. Index and filter are in memory; a data block's checksum is verified when it is first read.
 #[derive(Debug)]
 pub struct Table {
     id: u64,
-    path: PathBuf,
-    content: Bytes,
-    index: Vec<IndexEntry>,
-    filter: Bytes,
+    pub(super) path: PathBuf,
+    pub(super) content: Bytes,
+    pub(super) index: Vec<IndexEntry>,
+    pub(super) filter: Bytes,
     properties: Properties,
     /// One bit a data block: its checksum has been verified.
     verified: Vec<AtomicU64>,
+    /// The first damage that was found in it.
+    damaged: OnceLock<String>,
+    counts: Arc<ReadCounts>,
 }
 
 impl Table {
@@ -38,12 +49,12 @@ impl Table {
     ///
     /// # Errors
     /// When the file cannot be read, is damaged, or is of another format.
-    pub fn open(fs: &dyn FileSystem, dir: &Path, id: u64) -> Result<Self> {
+    pub fn open(fs: &dyn FileSystem, dir: &Path, id: u64, counts: &Arc<ReadCounts>) -> Result<Self> {
         let path = path(dir, id);
         let content = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
         HEADER.open(&path, &content, 0, 0)?;
         let footer_at = content.len().saturating_sub(FOOTER_BYTES);
-        let mut fields = Reader(FOOTER.open(&path, &content, footer_at, FOOTER_FIELDS)?);
+        let mut fields = Reader(FOOTER.open(&path, &content, footer_at, FOOTER_FIELDS)?.1);
         let mut part = |name: &str| {
             let (offset, length) = fields.u64().zip(fields.u64()).unwrap_or_default();
             slice(&content, offset, length)
@@ -67,6 +78,8 @@ impl Table {
             filter: Bytes::copy_from_slice(&filter),
             properties,
             verified,
+            damaged: OnceLock::new(),
+            counts: Arc::clone(counts),
             content,
             path,
         })
@@ -101,58 +114,84 @@ impl Table {
         index + self.filter.len()
     }
 
-    /// What the table knows of a key; empty when it has nothing.
+    /// Lowest and highest key.
+    #[must_use]
+    pub fn range(&self) -> (&str, &str) {
+        (&self.properties.first_key, &self.properties.last_key)
+    }
+
+    /// Whether something in it has turned out to be damaged since it was opened.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.get().is_some()
+    }
+
+    /// The first damage that was found in it, in words; empty when there was none.
+    #[must_use]
+    pub fn damage_found(&self) -> String {
+        self.damaged.get().cloned().unwrap_or_default()
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it may hold the key with this hash; wrong at the rate of the filter's false positives, and never when it
+    /// says no.
+    #[must_use]
+    pub fn may_contain(&self, key: &[u8], hash: u64) -> bool {
+        let (first, last) = self.range();
+        key >= first.as_bytes() && key <= last.as_bytes() && filter::may_contain(&self.filter, hash)
+    }
+
+    /// What the table knows of a key, whose hash this is; empty when it has nothing.
     ///
     /// # Errors
     /// [`Error::Corruption`] when the block that would hold it is damaged.
-    pub fn get(&self, key: &Key) -> Result<Versions> {
-        let outside =
-            key.as_str() < self.properties.first_key.as_str() || key.as_str() > self.properties.last_key.as_str();
-        if outside || !filter::may_contain(&self.filter, key.hash64()) {
+    pub fn get(&self, key: &[u8], hash: u64) -> Result<Versions> {
+        if !self.may_contain(key, hash) {
+            self.counts.filtered.fetch_add(1, Ordering::Relaxed);
             return Ok(Versions::default());
         }
-        let number = self.block_for(key.as_bytes());
+        self.counts.blocks.fetch_add(1, Ordering::Relaxed);
+        let number = self.block_for(key);
         let Some(block) = self.block(number)? else {
             return Ok(Versions::default());
         };
-        let mut iter = block.seek(key.as_bytes());
+        let mut iter = block.seek(key);
         let found = iter.advance().map_err(|detail| self.damage(number, detail))?;
-        if !found || iter.key() != key.as_bytes() {
+        if !found || iter.key() != key {
             return Ok(Versions::default());
         }
-        self.decode(number, iter.value())
+        // Copied: a value that is kept must not keep its whole block.
+        self.decode(number, iter.value(), Bytes::copy_from_slice)
     }
 
-    /// Walks the table from the first key that is at least `from`.
-    #[must_use]
-    pub fn iter_from(self: &Arc<Self>, from: &[u8]) -> TableIter {
-        TableIter {
-            table: Arc::clone(self),
-            next_block: self.block_for(from),
-            from: from.to_vec(),
-            block: None,
-        }
-    }
-
-    fn block_for(&self, key: &[u8]) -> usize {
+    /// Number of the first block that may hold a key that is at least `key`.
+    pub(super) fn block_for(&self, key: &[u8]) -> usize {
         self.index.partition_point(|entry| entry.last_key.as_ref() < key)
     }
 
-    fn damage(&self, number: usize, detail: &str) -> Error {
+    /// An error that names block `number`; the table is marked as damaged.
+    pub(super) fn damage(&self, number: usize, detail: &str) -> Error {
         let offset = self.index.get(number).map_or(0, |entry| entry.offset);
-        Error::corruption(&self.path, offset, detail)
+        let error = Error::corruption(&self.path, offset, detail);
+        self.damaged.get_or_init(|| error.to_string());
+        error
     }
 
-    fn decode(&self, number: usize, encoded: &[u8]) -> Result<Versions> {
-        decode_versions(encoded).ok_or_else(|| self.damage(number, "the versions of a key do not decode"))
+    /// Decodes what block `number` has for a key, each value by `take`.
+    pub(super) fn decode(&self, number: usize, encoded: &[u8], take: impl Fn(&[u8]) -> Bytes) -> Result<Versions> {
+        decode_versions(encoded, take).ok_or_else(|| self.damage(number, "the versions of a key do not decode"))
     }
 
-    fn block(&self, number: usize) -> Result<Option<Block>> {
-        let Some(entry) = self.index.get(number) else {
+    /// Data block `number`, verified when it is read for the first time; [`None`] behind the last.
+    pub(super) fn block(&self, number: usize) -> Result<Option<Block>> {
+        let Some(stored) = self.stored(number)? else {
             return Ok(None);
         };
-        let stored = slice(&self.content, entry.offset, entry.length)
-            .ok_or_else(|| self.damage(number, "the index points outside the file"))?;
         let bit = 1_u64 << (number % 64);
         let verified = self.verified.get(number / 64);
         // Relaxed: the bit says only that these immutable bytes were once found good; nothing is published by it.
@@ -165,6 +204,16 @@ impl Table {
         Block::open(&stored)
             .map(Some)
             .map_err(|detail| self.damage(number, detail))
+    }
+
+    /// Data block `number` as it lies on disk; [`None`] behind the last.
+    pub(super) fn stored(&self, number: usize) -> Result<Option<Bytes>> {
+        let Some(entry) = self.index.get(number) else {
+            return Ok(None);
+        };
+        slice(&self.content, entry.offset, entry.length)
+            .map(Some)
+            .ok_or_else(|| self.damage(number, "the index points outside the file"))
     }
 }
 
@@ -196,51 +245,4 @@ fn read_index(stored: &Bytes) -> Result<Vec<IndexEntry>, &'static str> {
         });
     }
     Ok(index)
-}
-
-/// Walks a table in key order.
-#[derive(Debug)]
-pub struct TableIter {
-    table: Arc<Table>,
-    next_block: usize,
-    from: Vec<u8>,
-    block: Option<BlockIter>,
-}
-
-impl TableIter {
-    fn try_next(&mut self) -> Result<Option<(Key, Versions)>> {
-        loop {
-            if let Some(iter) = &mut self.block {
-                let number = self.next_block.saturating_sub(1);
-                let moved = iter.advance().map_err(|detail| self.table.damage(number, detail))?;
-                if moved {
-                    let key = std::str::from_utf8(iter.key())
-                        .ok()
-                        .and_then(Key::from_stored)
-                        .ok_or_else(|| self.table.damage(number, "a key is not of the form tenant:key"))?;
-                    return Ok(Some((key, self.table.decode(number, iter.value())?)));
-                }
-            }
-            let Some(block) = self.table.block(self.next_block)? else {
-                return Ok(None);
-            };
-            self.block = Some(block.seek(&self.from));
-            self.from.clear();
-            self.next_block += 1;
-        }
-    }
-}
-
-impl Iterator for TableIter {
-    type Item = Result<(Key, Versions)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let item = self.try_next().transpose();
-        if matches!(item, Some(Err(_))) {
-            // Nothing after damage can be trusted to be next.
-            self.block = None;
-            self.next_block = usize::MAX;
-        }
-        item
-    }
 }

@@ -1,0 +1,167 @@
+//! CompactionActor: has tables compacted whenever something is due, by at most so many workers at once.
+//!
+//! Owns: when to look for work, and upkeep of the tables (setting damaged ones aside, removing replaced ones). Does not
+//! own: the choice, the claims or the merge (see [`crate::storage::compaction`]). It keeps nothing: jobs that a generation
+//! started go on when it ends, install their result by themselves, and its successor sees them in the record of jobs.
+
+use crate::actors::Handles;
+use crate::actors::mailbox::Envelope;
+use crate::actors::reply::Reply;
+use crate::storage::compaction::job::Outcome;
+use crate::storage::compaction::jobs::{Job, Jobs};
+use crate::storage::error::Result as StorageResult;
+use crate::storage::tables::Tables;
+use arc_swap::ArcSwapOption;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// After a failed job, the time until the next is chosen: space that returns is used within a second.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// Time between two rounds of upkeep.
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// What CompactionActor is told.
+#[derive(Debug)]
+pub enum CompactionMessage {
+    /// There may be something to compact.
+    Look,
+    /// A job ended.
+    Done(StorageResult<Outcome>),
+    /// The pause after a failed job is over.
+    Retry,
+    /// Time for upkeep.
+    Upkeep,
+    /// Choose nothing more, end what runs, and answer when it has ended.
+    Stop(Reply<()>),
+}
+
+/// What outlives the actor.
+#[derive(Debug, Default)]
+pub struct CompactionStats {
+    /// Why the last job or upkeep failed, if it did.
+    pub failing: ArcSwapOption<String>,
+}
+
+/// The actor.
+pub struct CompactionActor {
+    /// Where the tables are.
+    pub tables: Arc<Tables>,
+    /// The jobs of all generations.
+    pub jobs: Arc<Jobs>,
+    /// Most jobs at once; 0: none.
+    pub workers: usize,
+    /// What outlives it.
+    pub stats: Arc<CompactionStats>,
+    /// Its neighbours.
+    pub handles: Handles,
+}
+
+/// What it knows.
+#[derive(Default)]
+pub struct CompactionState {
+    /// The pause after a failed job is not over.
+    pausing: bool,
+    stopping: Vec<Reply<()>>,
+}
+
+impl Actor for CompactionActor {
+    type Msg = Envelope<CompactionMessage>;
+    type State = CompactionState;
+    type Arguments = ();
+
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<CompactionState, ActorProcessingErr> {
+        let mailbox = self.handles.compaction.clone();
+        myself.send_interval(UPKEEP_EVERY, move || mailbox.envelope(CompactionMessage::Upkeep));
+        Ok(CompactionState::default())
+    }
+
+    async fn post_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        state: &mut CompactionState,
+    ) -> Result<(), ActorProcessingErr> {
+        self.start_jobs(state);
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        envelope: Self::Msg,
+        state: &mut CompactionState,
+    ) -> Result<(), ActorProcessingErr> {
+        match envelope.message {
+            CompactionMessage::Look => {}
+            CompactionMessage::Done(Ok(outcome)) => {
+                self.stats.failing.store(None);
+                tracing::info!(?outcome, "compacted tables");
+            }
+            CompactionMessage::Done(Err(error)) => {
+                if state.stopping.is_empty() {
+                    tracing::error!(%error, retry_in = ?RETRY_AFTER, "tables could not be compacted");
+                    self.stats.failing.store(Some(Arc::new(error.to_string())));
+                }
+                state.pausing = true;
+                let mailbox = self.handles.compaction.clone();
+                myself.send_after(RETRY_AFTER, move || mailbox.envelope(CompactionMessage::Retry));
+            }
+            CompactionMessage::Retry => state.pausing = false,
+            CompactionMessage::Upkeep => self.start_upkeep(),
+            CompactionMessage::Stop(reply) => {
+                self.jobs.stop();
+                state.stopping.push(reply);
+            }
+        }
+        self.start_jobs(state);
+        if !state.stopping.is_empty() && self.jobs.active() == 0 {
+            for reply in state.stopping.drain(..) {
+                reply.send(Ok(()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl CompactionActor {
+    fn start_jobs(&self, state: &CompactionState) {
+        while !state.pausing && self.jobs.active() < self.workers {
+            let Some(job) = self.jobs.next() else {
+                return;
+            };
+            self.start(job);
+        }
+    }
+
+    fn start(&self, job: Job) {
+        let mailbox = self.handles.compaction.clone();
+        tokio::spawn(async move {
+            // A panic in a job ends it without a result; the claim on its tables ends with it.
+            let message = match tokio::task::spawn_blocking(move || job.run()).await {
+                Ok(result) => CompactionMessage::Done(result),
+                Err(panicked) => {
+                    tracing::error!(%panicked, "a compaction panicked");
+                    CompactionMessage::Look
+                }
+            };
+            // To whatever generation runs then; one that starts later looks by itself.
+            let _ = mailbox.send_admitted(message);
+        });
+    }
+
+    fn start_upkeep(&self) {
+        let (tables, published) = (Arc::clone(&self.tables), Arc::clone(&self.handles.published));
+        let stats = Arc::clone(&self.stats);
+        tokio::task::spawn_blocking(move || {
+            tables.collect_garbage();
+            match tables.quarantine_damaged(&published) {
+                Ok(0) => {}
+                Ok(tables) => tracing::error!(tables, "damaged tables were set aside; health names them"),
+                Err(error) => {
+                    tracing::error!(%error, "damaged tables could not be set aside; it will be tried again");
+                    stats.failing.store(Some(Arc::new(error.to_string())));
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,142 @@
+//! How far compaction is behind, and what follows from it for those who must wait.
+//!
+//! Owns: the sizes of the levels, the measure of debt, and the two answers to it: compaction may go faster, and writes go
+//! slower. Both follow the debt smoothly, so that no write ever meets a wall. Does not own: what is compacted.
+
+use crate::storage::levels::{LEVELS, TableSet};
+use std::time::Duration;
+
+/// How the levels are shaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LevelOptions {
+    /// L0 is compacted when it has this many tables …
+    pub l0_trigger: usize,
+    /// … or this many bytes.
+    pub l0_size: u64,
+    /// L1 is compacted when it has more bytes than this.
+    pub l1_size: u64,
+    /// L2 is compacted when it has more bytes than this.
+    pub l2_size: u64,
+    /// Below L2 each level is to have so many times the bytes of the one above. The last has no bound.
+    pub level_multiplier: u64,
+    /// A tombstone younger than this, in milliseconds, is kept.
+    pub gc_grace_ms: u64,
+}
+
+impl Default for LevelOptions {
+    fn default() -> Self {
+        Self {
+            l0_trigger: 4,
+            l0_size: 64 << 20,
+            l1_size: 128 << 20,
+            l2_size: 256 << 20,
+            level_multiplier: 2,
+            gc_grace_ms: 10 * 24 * 3600 * 1000,
+        }
+    }
+}
+
+/// Smallest and largest size at which a table that compaction writes is closed, in bytes.
+const TABLE_BYTES: std::ops::RangeInclusive<u64> = (4 << 10)..=(64 << 20);
+/// Tables that a full L1 consists of.
+const TABLES_IN_L1: u64 = 8;
+
+impl LevelOptions {
+    /// Bytes that a level is to have at most.
+    #[must_use]
+    pub fn size_of(&self, level: usize) -> u64 {
+        match level {
+            0 => self.l0_size,
+            1 => self.l1_size,
+            _ if level + 1 >= LEVELS => u64::MAX,
+            _ => {
+                let steps = u32::try_from(level - 2).unwrap_or(u32::MAX);
+                self.l2_size.saturating_mul(self.level_multiplier.saturating_pow(steps))
+            }
+        }
+    }
+
+    /// Bytes at which a table that compaction writes is closed.
+    #[must_use]
+    pub fn table_bytes(&self) -> u64 {
+        (self.l1_size / TABLES_IN_L1).clamp(*TABLE_BYTES.start(), *TABLE_BYTES.end())
+    }
+
+    /// Share of the wanted rate of false positives that a filter at `level` may have. Each level above has half of the
+    /// one below, and L0's tables share what the topmost has, so that all filters together that a read asks keep the
+    /// wanted rate, and most memory goes where most keys are not (after Dayan, Athanassoulis and Idreos: Monkey, 2017).
+    #[must_use]
+    pub fn filter_share(&self, level: usize) -> f64 {
+        let halvings = LEVELS - level.clamp(1, LEVELS - 1);
+        let share = 0.5_f64.powi(i32::try_from(halvings).unwrap_or(i32::MAX));
+        if level == 0 {
+            share / self.l0_trigger.max(1) as f64
+        } else {
+            share
+        }
+    }
+}
+
+/// What compaction has yet to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Debt {
+    /// Tables in L0.
+    pub l0_tables: usize,
+    /// Bytes by which the levels exceed their sizes; all of L0, when it is due.
+    pub pending_bytes: u64,
+    /// 0: nothing is due. Up to 1 is ordinary work; at 2 there is twice as much as there should be, and so on.
+    pub pressure: f64,
+}
+
+/// Pressure from which compaction may go faster than it is configured to …
+const FASTER_FROM: f64 = 1.5;
+/// … and from which nothing holds it back.
+const UNLIMITED_FROM: f64 = 4.0;
+/// Most times that it goes as fast as configured, before nothing holds it back.
+const FASTEST: f64 = 8.0;
+/// Pressure from which writes are slowed down …
+const SLOWER_FROM: f64 = 4.0;
+/// … and at which they are slowed down most.
+const SLOWEST_FROM: f64 = 16.0;
+/// Longest time that one write is held up.
+const LONGEST_DELAY: Duration = Duration::from_millis(20);
+
+impl Debt {
+    /// The debt of a set.
+    #[must_use]
+    pub fn of(set: &TableSet, options: &LevelOptions) -> Self {
+        let bytes = |level: usize| set.level(level).iter().map(|table| table.size()).sum::<u64>();
+        let l0_tables = set.level(0).len();
+        let l0_pressure =
+            (l0_tables as f64 / options.l0_trigger.max(1) as f64).max(bytes(0) as f64 / options.l0_size.max(1) as f64);
+        let mut pending_bytes = if l0_pressure >= 1.0 { bytes(0) } else { 0 };
+        let mut wanted = options.l0_size;
+        for level in 1..LEVELS - 1 {
+            let size = options.size_of(level);
+            pending_bytes = pending_bytes.saturating_add(bytes(level).saturating_sub(size));
+            wanted = wanted.saturating_add(size);
+        }
+        Self {
+            l0_tables,
+            pending_bytes,
+            pressure: l0_pressure.max(pending_bytes as f64 / wanted.max(1) as f64),
+        }
+    }
+
+    /// By how much compaction may exceed its configured rate; [`None`]: by any.
+    #[must_use]
+    pub fn haste(&self) -> Option<f64> {
+        if self.pressure >= UNLIMITED_FROM {
+            return None;
+        }
+        let over = (self.pressure - FASTER_FROM).max(0.0) / (UNLIMITED_FROM - FASTER_FROM);
+        Some(1.0 + over * (FASTEST - 1.0))
+    }
+
+    /// How long a write is to be held up. Grows with the square of what is too much, from nothing.
+    #[must_use]
+    pub fn write_delay(&self) -> Duration {
+        let over = (self.pressure - SLOWER_FROM) / (SLOWEST_FROM - SLOWER_FROM);
+        LONGEST_DELAY.mul_f64(over.clamp(0.0, 1.0).powi(2))
+    }
+}

@@ -1,0 +1,207 @@
+//! Group commit: writes that wait share one write to the log and one sync.
+//!
+//! The first who finds nobody at work takes everything that has gathered, logs it, applies it and wakes those whose
+//! writes these were; what arrives meanwhile gathers for the next.
+//!
+//! Owns: numbering, gathering, and the order log → memtable → cache. Does not own: the log's format or the memtable.
+
+use super::Store;
+use crate::storage::clock::VectorClock;
+use crate::storage::error::{Error, Result};
+use crate::storage::key::Key;
+use crate::storage::log::record::{Operation, encode_change};
+use crate::storage::log::writer::EncodedBatch;
+use crate::storage::version::{MAX_SIBLINGS, Value, Version};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, OnceLock};
+
+/// Locks among which writes without a clock are spread by their key.
+const CLOCKLESS_STRIPES: usize = 64;
+/// Writes with which a batch is not kept waiting for more.
+const ENOUGH_WRITES: usize = 64;
+
+/// Writes on their way to the log.
+pub(super) struct Commits {
+    queue: Mutex<Queue>,
+    done: Condvar,
+    /// Held from the read to the answer of a write without a clock, so that of two to the same key one sees the other.
+    clockless: [Mutex<()>; CLOCKLESS_STRIPES],
+    salt: u32,
+}
+
+struct Queue {
+    gathering: Gathering,
+    next_seq: u64,
+    /// Somebody is at the log.
+    committing: bool,
+}
+
+/// What became of a batch: for each write the clock that memory knows of its key.
+type Outcome = Arc<OnceLock<Result<Vec<VectorClock>>>>;
+
+#[derive(Default)]
+struct Gathering {
+    encoded: EncodedBatch,
+    writes: Vec<(Key, Version)>,
+    outcome: Outcome,
+}
+
+impl Commits {
+    pub(super) fn new(last_seq: u64, salt: u32) -> Self {
+        Self {
+            queue: Mutex::new(Queue {
+                gathering: Gathering::default(),
+                next_seq: last_seq + 1,
+                committing: false,
+            }),
+            done: Condvar::new(),
+            clockless: std::array::from_fn(|_| Mutex::new(())),
+            salt,
+        }
+    }
+}
+
+impl Store {
+    pub(super) fn commit(&self, key: &Key, value: Value, clock: Option<VectorClock>) -> Result<VectorClock> {
+        let Some(clock) = clock else {
+            let stripe = key.hash64() as usize % CLOCKLESS_STRIPES;
+            let _alone = self.commits.clockless.get(stripe).map(Mutex::lock);
+            let known = self.get(key)?.clock();
+            return self.enqueue(key, value, |seq| known.with(&self.node_id, seq));
+        };
+        self.enqueue(key, value, |_seq| clock)
+    }
+
+    fn enqueue(&self, key: &Key, value: Value, clock: impl FnOnce(u64) -> VectorClock) -> Result<VectorClock> {
+        let timestamp_ms = self.options.time.now_ms();
+        let operation = match value {
+            Value::Live(_) => Operation::Write,
+            Value::Tombstone => Operation::Delete,
+        };
+        let mut queue = self.commits.queue.lock();
+        let seq = queue.next_seq;
+        let version = Version {
+            clock: clock(seq),
+            value,
+            timestamp_ms,
+            seq,
+        };
+        let gathering = &mut queue.gathering;
+        encode_change(
+            &mut gathering.encoded.bytes,
+            self.commits.salt,
+            operation,
+            key,
+            &version,
+        )
+        .map_err(|e| Error::io("encode for", &self.options.engine.log.dir, std::io::Error::other(e)))?;
+        gathering.encoded.last_seq = seq;
+        let (place, outcome) = (gathering.writes.len(), Arc::clone(&gathering.outcome));
+        gathering.writes.push((key.clone(), version));
+        queue.next_seq += 1;
+        while outcome.get().is_none() {
+            if queue.committing {
+                self.commits.done.wait(&mut queue);
+            } else {
+                queue = self.lead(queue);
+            }
+        }
+        drop(queue);
+        match outcome.get() {
+            Some(Ok(clocks)) => {
+                let known = clocks.get(place).cloned().unwrap_or_default();
+                let sealed = &self.published.load().sealed;
+                let older = sealed.iter().filter_map(|memtable| memtable.get(key));
+                Ok(older.fold(known, |joined, versions| joined.join(&versions.clock())))
+            }
+            Some(Err(error)) => Err(error.shared()),
+            None => Err(Error::Fenced),
+        }
+    }
+
+    /// Commits what has gathered, on behalf of all whose writes these are.
+    fn lead<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        queue.committing = true;
+        if self.options.sync_writes {
+            queue = self.gather(queue);
+        }
+        let batch = std::mem::take(&mut queue.gathering);
+        drop(queue);
+        let result = self.log_and_apply(&batch);
+        // Nobody else sets it: whoever leads has taken the batch.
+        let _ = batch.outcome.set(result);
+        let mut queue = self.commits.queue.lock();
+        queue.committing = false;
+        self.commits.done.notify_all();
+        queue
+    }
+
+    /// Gives others who are about to write a turn, as long as that brings more: a sync costs as much for many writes as
+    /// for one.
+    fn gather<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        let mut before = 0;
+        while queue.gathering.writes.len() > before && queue.gathering.writes.len() < ENOUGH_WRITES {
+            before = queue.gathering.writes.len();
+            drop(queue);
+            std::thread::yield_now();
+            queue = self.commits.queue.lock();
+        }
+        queue
+    }
+
+    fn log_and_apply(&self, batch: &Gathering) -> Result<Vec<VectorClock>> {
+        {
+            let mut log = self.log.lock();
+            log.append(
+                self.epoch,
+                &batch.encoded,
+                self.published.applied(),
+                self.options.time.now_ms(),
+            )?;
+            if self.options.sync_writes {
+                log.sync(self.epoch)?;
+            }
+        }
+        self.wait_for_room();
+        let writer = self.published.writer();
+        let view = self.published.load();
+        let clocks = batch
+            .writes
+            .iter()
+            .map(|(key, version)| {
+                let applied = view.active.apply(key, version.clone(), MAX_SIBLINGS);
+                applied.clock.join(&version.clock)
+            })
+            .collect();
+        self.published.set_applied(batch.encoded.last_seq);
+        if let Some(cache) = &self.cache {
+            cache.written(&batch.writes);
+        }
+        drop(writer);
+        if self.wake.is_running() && view.active.bytes() >= self.options.engine.flush_threshold {
+            self.seal_if_room();
+        }
+        Ok(clocks)
+    }
+
+    fn seal_if_room(&self) {
+        if self.published.load().sealed.len() + 1 < self.options.num_mem_tables {
+            self.seal();
+            self.wake.all();
+        }
+    }
+
+    /// Waits while all memtables are full and the oldest is still being flushed. Writes are slowed down well before, so
+    /// that this is met only when flushing has stopped.
+    fn wait_for_room(&self) {
+        let full = || {
+            let view = self.published.load();
+            view.sealed.len() + 1 >= self.options.num_mem_tables
+                && view.active.bytes() >= self.options.engine.flush_threshold
+        };
+        self.wake.wait_while(full);
+        if self.wake.is_running() && self.published.load().active.bytes() >= self.options.engine.flush_threshold {
+            self.seal_if_room();
+        }
+    }
+}
