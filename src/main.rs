@@ -8,5 +8,8 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // A huge page is in memory as a whole, however little of it is used, and each thread's heap has its own: with them the
+    // process takes up to twice what it allocates. Where the system knows no such setting it has no such pages.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     pairdb_node::cli::Cli::parse().run()
 }
