@@ -6,6 +6,7 @@ use pairdb_node::storage::key::Key;
 use pairdb_node::storage::version::{MAX_SIBLINGS, Value, Version, Versions};
 use proptest::prelude::*;
 use std::collections::HashMap;
+use std::time::Duration;
 
 const MAX_BYTES: usize = 20_000;
 
@@ -28,6 +29,7 @@ fn cache(frequency_weight: f64, recency_weight: f64) -> Cache {
         max_bytes: MAX_BYTES,
         frequency_weight,
         recency_weight,
+        adaptive_window: Duration::ZERO,
     })
 }
 

@@ -131,7 +131,6 @@ fn what_this_version_cannot_honour_is_refused() {
     for toml in [
         "[gossip]\nenabled = true",
         "[metrics]\nenabled = true",
-        "[cache]\nadaptive_window = \"5m\"",
         "[storage]\nmax_disk_usage = 0.5",
         "[compaction]\nworkers = 2",
         "[compaction]\nl0_trigger = 8",
