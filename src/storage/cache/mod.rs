@@ -1,5 +1,10 @@
 //! The policy of the read cache: what stays in a bounded number of bytes.
 //!
+//! W-TinyLFU (Einziger, Friedman and Manes 2017): a window in which entries stay by recency, and a main part in which
+//! they stay by frequency. Miniature caches (Waldspurger, Saemundsson, Ahmad and Park 2017) try other balances of the two
+//! on a part of the keys, and the cache follows the best. Every operation is O(1), growth and release of memory spread
+//! over what caused them; a hit allocates nothing.
+//!
 //! Owns: the entries, what they are worth, and the count of bytes. Does not own: loading, threads or time.
 
 mod balance;
@@ -7,11 +12,16 @@ mod segments;
 mod sketch;
 
 use crate::storage::cache::balance::Balance;
-use crate::storage::cache::segments::Segments;
-use crate::storage::cache::sketch::Sketch;
+use crate::storage::cache::segments::{Rule, Segments};
+use crate::storage::cache::sketch::{SKETCH_BYTES_PER_ENTRY, Sketch};
 use crate::storage::key::Key;
 use crate::storage::version::Versions;
 use std::time::Duration;
+
+/// What is larger than this part of the cache is not kept: too much would have to leave for it.
+const LARGEST: usize = 8;
+/// Bytes that an entry costs beside what key and versions hold on the heap.
+const SLOT_BYTES: usize = Segments::<Key, Versions>::SLOT_BYTES + SKETCH_BYTES_PER_ENTRY;
 
 /// How the cache is bounded.
 #[derive(Debug, Clone, Copy)]
@@ -45,19 +55,23 @@ impl Cache {
         } else {
             0.5
         };
+        let rule = Rule {
+            window: share,
+            guarded: true,
+        };
         Self {
-            segments: Segments::new(options.max_bytes, share),
-            sketch: Sketch::new(),
+            segments: Segments::new(options.max_bytes, rule, SLOT_BYTES),
+            sketch: Sketch::default(),
             balance: (!options.adaptive_window.is_zero())
                 .then(|| Balance::new(options.max_bytes, options.adaptive_window)),
             options,
         }
     }
 
-    /// Bytes held, by the cache's own account.
+    /// Bytes held, by the cache's own account: entries, the room for them, counts of use and miniatures.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.segments.bytes()
+        self.segments.bytes() + self.balance.as_ref().map_or(0, Balance::bytes)
     }
 
     /// Entries held.
@@ -78,35 +92,39 @@ impl Cache {
         self.segments.evictions()
     }
 
-    /// The weights of frequency and recency as they are now. Their sum is 1.
+    /// The weights of frequency and recency as they are now: the shares of the bytes whose entries stay by the one and by
+    /// the other. Their sum is 1.
     #[must_use]
     pub fn weights(&self) -> (f64, f64) {
-        (1.0 - self.segments.share(), self.segments.share())
+        let recency = self.segments.rule().recency();
+        (1.0 - recency, recency)
     }
 
     /// What the key has, if the cache knows it. Counts as a use.
     pub fn get(&mut self, key: &Key) -> Option<&Versions> {
         let hash = key.hash64();
         self.sketch.count(hash);
-        let found = self.segments.get(key);
-        if let Some(balance) = &mut self.balance {
-            balance.used(hash, found.map(|(_, bytes)| bytes), &self.sketch);
+        if let Some(balance) = self.balance.as_mut().filter(|balance| balance.sees(hash)) {
+            balance.used(hash, self.segments.bytes_of(key), &self.sketch);
+            self.fit();
         }
-        found.map(|(versions, _)| versions)
+        self.segments.get(key)
     }
 
-    /// Puts in all that a key has. An entry larger than the cache is not kept.
+    /// Puts in all that a key has. What is larger than an eighth of the cache is not kept, and what the policy holds for
+    /// worth less than all else leaves again at once.
     pub fn insert(&mut self, key: Key, versions: Versions) {
-        self.remove(&key);
-        let bytes = entry_bytes(&key, &versions);
-        if bytes > self.options.max_bytes {
+        let (hash, bytes) = (key.hash64(), entry_bytes(&key, &versions));
+        self.segments.remove(&key);
+        if bytes > self.options.max_bytes / LARGEST {
+            self.forget(hash);
             return;
         }
-        if let Some(balance) = &mut self.balance {
-            balance.loaded(key.hash64(), bytes, &self.sketch);
-        }
         self.segments.insert(key, versions, bytes, &self.sketch);
-        self.sketch.grow_to(self.segments.len());
+        if let Some(balance) = self.balance.as_mut().filter(|balance| balance.sees(hash)) {
+            balance.put(hash, bytes, &self.sketch);
+        }
+        self.fit();
     }
 
     /// Merges what was just written into an entry that is there; says whether one was. Does not count as a use.
@@ -117,30 +135,46 @@ impl Cache {
         let known = std::mem::take(versions);
         *versions = known.merge(written).bounded(most_siblings).0;
         let bytes = entry_bytes(key, versions);
-        if bytes > self.options.max_bytes {
+        if bytes > self.options.max_bytes / LARGEST {
             self.remove(key);
+        } else {
+            self.segments.resize(key, bytes, &self.sketch);
         }
-        self.segments.resize(key, bytes, &self.sketch);
         true
     }
 
     /// Takes an entry out.
     pub fn remove(&mut self, key: &Key) {
         self.segments.remove(key);
+        self.forget(key.hash64());
     }
 
-    /// Lets the balance follow what was asked for.
+    /// Tells the time, which must not run backward, counted from any moment. Now and then the balance follows what was
+    /// asked for in about the last adaptive window.
     pub fn adapt(&mut self, now: Duration) {
-        if let Some(share) = self
-            .balance
-            .as_mut()
-            .and_then(|balance| balance.decide(now, self.segments.share()))
-        {
-            self.segments.set_share(share);
+        let rule = self.segments.rule();
+        if let Some(better) = self.balance.as_mut().and_then(|balance| balance.decide(now, rule)) {
+            self.segments.set_rule(better);
         }
+    }
+
+    fn forget(&mut self, hash: u64) {
+        if let Some(balance) = self.balance.as_mut().filter(|balance| balance.sees(hash)) {
+            balance.removed(hash);
+        }
+        self.fit();
+    }
+
+    /// Gives the entries what the miniatures leave, and the counts of use the room that the entries need.
+    fn fit(&mut self) {
+        if let Some(balance) = &self.balance {
+            let left = self.options.max_bytes.saturating_sub(balance.bytes());
+            self.segments.set_max_bytes(left, &self.sketch);
+        }
+        self.sketch.fit(self.segments.slots());
     }
 }
 
 fn entry_bytes(key: &Key, versions: &Versions) -> usize {
-    Segments::<Key, Versions>::ENTRY_BYTES + 2 * key.heap_bytes() + versions.heap_bytes()
+    SLOT_BYTES + 2 * key.heap_bytes() + versions.heap_bytes()
 }

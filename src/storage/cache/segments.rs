@@ -1,30 +1,57 @@
-//! What stays and what leaves: W-TinyLFU (Einziger, Friedman and Manes 2017) over any kind of entry.
+//! What stays and what leaves, over any kind of entry.
 //!
-//! New entries go through a window, which is a plain LRU. What the window pushes out stays only if it was used more often
-//! than what the main part would have to give up for it. The main part is a segmented LRU (Karedla, Love and Wherry
-//! 1994). The share of the window is the balance between recency and frequency: all of it is a plain LRU.
+//! New entries go through a window, which is a plain LRU. What leaves it goes to the main part, a segmented LRU (Karedla,
+//! Love and Wherry 1994). While the main part is guarded, it takes an entry only if that was used more often than what
+//! would have to leave for it: W-TinyLFU (Einziger, Friedman and Manes 2017). All bytes in the window are a plain LRU.
 //!
 //! Owns: the entries, their order and the count of their bytes. Does not own: the counts of use (see
-//! [`crate::storage::cache::sketch`]) or the choice of the share.
+//! [`crate::storage::cache::sketch`]) or the choice of the rule (see [`crate::storage::cache::balance`]).
 
 use crate::storage::cache::sketch::Sketch;
 use crate::storage::key::Key;
 use std::collections::HashMap;
-use std::hash::Hash;
+use std::fmt::Debug;
+use std::hash::{BuildHasher, Hash, RandomState};
 
 const NONE: u32 = u32::MAX;
 /// Share of the main part for what was used again since it left the window.
 const PROTECTED: f64 = 0.8;
-/// Entries that leave a window that is too large with each new one, beside the one that the new one pushes out.
+/// Entries that leave a window that is too large with each new one, beside the one that the new one pushes out: the
+/// window follows a new rule soon, and no insertion pays for all of it.
 const DRAINED_AT_ONCE: usize = 4;
+
+/// How the bytes are divided.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rule {
+    /// Share of the bytes for the window, 0 to 1.
+    pub window: f64,
+    /// Whether the main part is guarded.
+    pub guarded: bool,
+}
+
+impl Rule {
+    /// Share of the bytes whose entries stay by the recency of their use alone, 0 to 1.
+    pub fn recency(&self) -> f64 {
+        if self.guarded {
+            self.window
+        } else {
+            self.window + (1.0 - self.window) * (1.0 - PROTECTED)
+        }
+    }
+}
 
 /// What an entry is known by.
 pub trait Identity: Clone + Eq + Hash {
+    /// How the map hashes it. No choice of keys must make places collide.
+    type Hasher: BuildHasher + Default + Debug;
+
     /// Its hash, for the counts of use.
     fn hash64(&self) -> u64;
 }
 
 impl Identity for Key {
+    type Hasher = RandomState;
+
     fn hash64(&self) -> u64 {
         Self::hash64(self)
     }
@@ -65,73 +92,98 @@ impl List {
 
 /// The entries.
 #[derive(Debug)]
-pub struct Segments<K, V> {
-    map: HashMap<K, u32>,
+pub struct Segments<K: Identity, V> {
+    map: HashMap<K, u32, K::Hasher>,
     nodes: Vec<Node<K, V>>,
     window: List,
     probation: List,
     protected: List,
     max_bytes: usize,
-    share: f64,
+    rule: Rule,
+    /// Entries that nodes and map have room for. It shrinks when it is twice what is needed, so the cost of moving is
+    /// spread over the entries that left.
+    slots: usize,
+    /// Bytes of a slot without an entry.
+    idle_bytes: usize,
     evictions: u64,
 }
 
 impl<K: Identity, V> Segments<K, V> {
-    /// Bytes that an entry costs beside what key and value hold on the heap: its node, and its place in the map (at a
-    /// load of 7/8, with the spare room of a table that has just doubled).
-    pub const ENTRY_BYTES: usize = size_of::<Node<K, V>>() + 2 * (size_of::<(K, u32)>() + 1);
+    /// Bytes of a slot: a node with the spare room of a vector that grows by an eighth, and a place in the map (at a load
+    /// of 7/8, with the spare room of a table that has just doubled).
+    pub const SLOT_BYTES: usize = size_of::<Node<K, V>>() * 9 / 8 + 2 * (size_of::<(K, u32)>() + 1);
 
-    /// No entries, to hold at most so many bytes, this share of them in the window.
-    pub fn new(max_bytes: usize, share: f64) -> Self {
+    /// No entries, to hold at most so many bytes by this rule. `idle_bytes` are charged for each slot without an entry.
+    pub fn new(max_bytes: usize, rule: Rule, idle_bytes: usize) -> Self {
         Self {
-            map: HashMap::new(),
+            map: HashMap::default(),
             nodes: Vec::new(),
             window: List::EMPTY,
             probation: List::EMPTY,
             protected: List::EMPTY,
             max_bytes,
-            share,
+            rule,
+            slots: 0,
+            idle_bytes,
             evictions: 0,
         }
     }
 
+    /// Bytes of all entries, and of slots without one.
     pub fn bytes(&self) -> usize {
-        self.window.bytes + self.probation.bytes + self.protected.bytes
+        let entries = self.window.bytes + self.probation.bytes + self.protected.bytes;
+        entries + (self.slots - self.nodes.len()) * self.idle_bytes
     }
 
+    /// Entries held.
     pub fn len(&self) -> usize {
-        self.map.len()
+        self.nodes.len()
     }
 
+    /// Entries that there is room for.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Entries that had to leave so far.
     pub fn evictions(&self) -> u64 {
         self.evictions
     }
 
-    pub fn share(&self) -> f64 {
-        self.share
+    /// Most bytes that it holds.
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes
     }
 
-    /// The entries follow with the next ones that come.
-    pub fn set_share(&mut self, share: f64) {
-        self.share = share;
+    /// The rule as it is.
+    pub fn rule(&self) -> Rule {
+        self.rule
     }
 
+    /// Changes the rule. The entries follow as new ones come.
+    pub fn set_rule(&mut self, rule: Rule) {
+        self.rule = rule;
+    }
+
+    /// Changes the bound; what does not fit leaves.
     pub fn set_max_bytes(&mut self, max_bytes: usize, sketch: &Sketch) {
         self.max_bytes = max_bytes;
         self.shrink(sketch);
     }
 
-    pub fn contains(&self, key: &K) -> bool {
-        self.map.contains_key(key)
+    /// Bytes of an entry that is there. Does not count as a use.
+    pub fn bytes_of(&self, key: &K) -> Option<usize> {
+        self.map.get(key).and_then(|&at| self.node(at)).map(|node| node.bytes)
     }
 
-    /// Value and bytes of an entry. Counts as a use.
-    pub fn get(&mut self, key: &K) -> Option<(&V, usize)> {
+    /// An entry's value. Counts as a use.
+    pub fn get(&mut self, key: &K) -> Option<&V> {
         let at = *self.map.get(key)?;
         self.touch(at);
-        self.node(at).map(|node| (&node.value, node.bytes))
+        self.node(at).map(|node| &node.value)
     }
 
+    /// An entry's value, to be changed. Does not count as a use; [`Self::resize`] must follow.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let at = *self.map.get(key)?;
         self.nodes.get_mut(at as usize).map(|node| &mut node.value)
@@ -154,6 +206,9 @@ impl<K: Identity, V> Segments<K, V> {
 
     /// Puts an entry in that is not there.
     pub fn insert(&mut self, key: K, value: V, bytes: usize, sketch: &Sketch) {
+        if self.nodes.len() == self.nodes.capacity() {
+            self.nodes.reserve_exact(self.nodes.len() / 8 + 1);
+        }
         let at = self.nodes.len() as u32;
         self.nodes.push(Node {
             key: key.clone(),
@@ -164,6 +219,7 @@ impl<K: Identity, V> Segments<K, V> {
             older: NONE,
         });
         self.map.insert(key, at);
+        self.slots = self.slots.max(self.nodes.len());
         self.link(at, Segment::Window);
         self.shrink(sketch);
         for _ in 0..DRAINED_AT_ONCE {
@@ -175,6 +231,7 @@ impl<K: Identity, V> Segments<K, V> {
         }
     }
 
+    /// Takes an entry out.
     pub fn remove(&mut self, key: &K) {
         if let Some(&at) = self.map.get(key) {
             self.take(at);
@@ -182,7 +239,7 @@ impl<K: Identity, V> Segments<K, V> {
     }
 
     fn window_bytes(&self) -> usize {
-        (self.max_bytes as f64 * self.share) as usize
+        (self.max_bytes as f64 * self.rule.window) as usize
     }
 
     fn shrink(&mut self, sketch: &Sketch) {
@@ -193,12 +250,13 @@ impl<K: Identity, V> Segments<K, V> {
             } else {
                 self.probation.oldest
             };
+            // The candidate's own count holds the use that brought it in; without it both counts are of the past.
             let used = |at| self.node(at).map_or(0, |node| sketch.estimate(node.key.hash64()));
             let leaves = if victim == NONE {
                 candidate
             } else if candidate == NONE || self.window.bytes <= self.window_bytes() {
                 victim
-            } else if used(candidate) > used(victim) + 1 {
+            } else if !self.rule.guarded || used(candidate) > used(victim) + 1 {
                 self.relink(candidate, Segment::Probation);
                 victim
             } else {
@@ -233,14 +291,23 @@ impl<K: Identity, V> Segments<K, V> {
         let taken = self.nodes.swap_remove(at as usize);
         self.map.remove(&taken.key);
         // The node that stood last now stands at `at`: what pointed to it must follow.
-        let Some(moved) = self.nodes.get(at as usize) else {
-            return;
-        };
-        let (newer, older, segment) = (moved.newer, moved.older, moved.segment);
-        if let Some(place) = self.map.get_mut(&moved.key) {
-            *place = at;
+        if let Some(moved) = self.nodes.get(at as usize) {
+            let (newer, older, segment) = (moved.newer, moved.older, moved.segment);
+            if let Some(place) = self.map.get_mut(&moved.key) {
+                *place = at;
+            }
+            self.point(newer, older, segment, at, at);
         }
-        self.point(newer, older, segment, at, at);
+        self.release();
+    }
+
+    /// Gives memory back when half of the slots have no entry.
+    fn release(&mut self) {
+        if self.nodes.len() < self.slots.div_ceil(2) {
+            self.slots = self.nodes.len();
+            self.nodes.shrink_to_fit();
+            self.map.shrink_to_fit();
+        }
     }
 
     fn node(&self, at: u32) -> Option<&Node<K, V>> {
