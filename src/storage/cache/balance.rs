@@ -133,6 +133,14 @@ impl Balance {
         slots * Segments::<Hashed, ()>::SLOT_BYTES
     }
 
+    /// States that the cache's entries may have so many bytes.
+    pub fn scale_to(&mut self, max_bytes: usize, sketch: &Sketch) {
+        for miniature in &mut self.miniatures {
+            let part = max_bytes / self.parts as usize;
+            miniature.segments.set_max_bytes(part, sketch);
+        }
+    }
+
     /// Whether the miniatures see the key with this hash.
     pub fn sees(&self, hash: u64) -> bool {
         // Of other bits than the sketch uses, which begins with the hash itself.

@@ -167,9 +167,12 @@ impl Cache {
 
     /// Gives the entries what the miniatures leave, and the counts of use the room that the entries need.
     fn fit(&mut self) {
-        if let Some(balance) = &self.balance {
+        if let Some(balance) = &mut self.balance {
             let left = self.options.max_bytes.saturating_sub(balance.bytes());
-            self.segments.set_max_bytes(left, &self.sketch);
+            if left != self.segments.max_bytes() {
+                self.segments.set_max_bytes(left, &self.sketch);
+                balance.scale_to(left, &self.sketch);
+            }
         }
         self.sketch.fit(self.segments.slots());
     }
