@@ -158,8 +158,13 @@ fn traces() -> Outcome<Vec<Trace>> {
     .into())
 }
 
-/// Options with the bytes that the cache charges for [`CAPACITY`] entries: found by filling it, from a first guess.
-fn options_for(keys: &[Key], versions: &Versions) -> CacheOptions {
+/// Options with the bytes that the cache charges for [`CAPACITY`] entries: found by filling it, from a first guess. Zipfian
+/// requests fill it with the most entries for its bytes, so no trace has more.
+fn options_for(keys: &[Key], versions: &Versions) -> Outcome<CacheOptions> {
+    let filling = Trace {
+        name: "filling",
+        requests: zipfian(0.8, 1, REQUESTS / PARTS)?,
+    };
     let mut options = CacheOptions {
         max_bytes: CAPACITY * 400,
         frequency_weight: 0.5,
@@ -168,14 +173,10 @@ fn options_for(keys: &[Key], versions: &Versions) -> CacheOptions {
     };
     for _ in 0..4 {
         let mut cache = Cache::new(options);
-        for (now, key) in (0..).zip(keys) {
-            if !cache.hits(key, now) {
-                Replayed::insert(&mut cache, key, versions);
-            }
-        }
+        replay(&mut cache, &filling, keys, versions);
         options.max_bytes = cache.bytes() * CAPACITY / cache.len();
     }
-    options
+    Ok(options)
 }
 
 /// Hit ratio in percent, and nanoseconds for each request.
@@ -222,7 +223,7 @@ fn main() -> Outcome<ExitCode> {
         timestamp_ms: 1,
         seq: 1,
     });
-    let options = options_for(&keys[..4 * CAPACITY], &versions);
+    let options = options_for(&keys, &versions)?;
     println!(
         "{KEYS} keys, {REQUESTS} requests and scans, room for {CAPACITY} entries; the cache has {} bytes, {} an entry\n",
         options.max_bytes,

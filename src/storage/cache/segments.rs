@@ -109,9 +109,9 @@ pub struct Segments<K: Identity, V> {
 }
 
 impl<K: Identity, V> Segments<K, V> {
-    /// Bytes of a slot: a node with the spare room of a vector that grows by an eighth, and a place in the map (at a load
-    /// of 7/8, with the spare room of a table that has just doubled).
-    pub const SLOT_BYTES: usize = size_of::<Node<K, V>>() * 9 / 8 + 2 * (size_of::<(K, u32)>() + 1);
+    /// Bytes of a slot: a node with the spare room of a vector that grows by an eighth, and places in a map that has just
+    /// doubled from a load of 7/8.
+    pub const SLOT_BYTES: usize = size_of::<Node<K, V>>() * 9 / 8 + (size_of::<(K, u32)>() + 1) * 16 / 7;
 
     /// No entries, to hold at most so many bytes by this rule. `idle_bytes` are charged for each slot without an entry.
     pub fn new(max_bytes: usize, rule: Rule, idle_bytes: usize) -> Self {

@@ -26,12 +26,12 @@ pub struct Sketch {
     words: Vec<u64>,
     /// Uses counted in this sample.
     counted: u64,
-    /// The word that the aging under way comes to next; beyond the words when none is under way.
+    /// The word that the aging under way comes to next; beyond the words when it is done.
     aging: usize,
 }
 
 impl Sketch {
-    /// Makes it fit a cache with room for so many entries. Takes time when that has doubled or halved.
+    /// Makes it fit a cache with room for so many entries. Takes longer when that has doubled or halved.
     pub fn fit(&mut self, entries: usize) {
         let fitting = if entries == 0 { 0 } else { entries.next_power_of_two() };
         if self.words.is_empty() || fitting == 0 {
