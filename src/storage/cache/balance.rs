@@ -166,6 +166,15 @@ impl Balance {
         }
     }
 
+    /// A key that is seen now has so many bytes.
+    pub fn resized(&mut self, hash: u64, bytes: usize, sketch: &Sketch) {
+        for miniature in &mut self.miniatures {
+            if miniature.segments.bytes_of(&Hashed(hash)).is_some() {
+                miniature.put(hash, bytes, sketch);
+            }
+        }
+    }
+
     /// A key that is seen was taken out.
     pub fn removed(&mut self, hash: u64) {
         for miniature in &mut self.miniatures {

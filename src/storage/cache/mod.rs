@@ -3,7 +3,7 @@
 //! W-TinyLFU (Einziger, Friedman and Manes 2017): a window in which entries stay by recency, and a main part in which
 //! they stay by frequency. Miniature caches (Waldspurger, Saemundsson, Ahmad and Park 2017) try other balances of the two
 //! on a part of the keys, and the cache follows the best. Every operation is O(1), growth and release of memory spread
-//! over what caused them; a hit allocates nothing.
+//! over what caused them. A hit allocates nothing, except in a miniature that still grows.
 //!
 //! Owns: the entries, what they are worth, and the count of bytes. Does not own: loading, threads or time.
 
@@ -139,6 +139,11 @@ impl Cache {
             self.remove(key);
         } else {
             self.segments.resize(key, bytes, &self.sketch);
+            let hash = key.hash64();
+            if let Some(balance) = self.balance.as_mut().filter(|balance| balance.sees(hash)) {
+                balance.resized(hash, bytes, &self.sketch);
+                self.fit();
+            }
         }
         true
     }
