@@ -276,7 +276,7 @@ impl Default for Cache {
             max_size: ByteSize::gib(1),
             frequency_weight: 0.5,
             recency_weight: 0.5,
-            adaptive_window: Duration::ZERO,
+            adaptive_window: Duration::from_secs(300),
         }
     }
 }
@@ -565,13 +565,6 @@ impl Config {
             "true".into(),
             "false",
             "metrics endpoint",
-        );
-        only(
-            self.cache.adaptive_window.is_zero(),
-            "cache.adaptive_window",
-            humantime::format_duration(self.cache.adaptive_window).to_string(),
-            "\"0s\" (the weights stay as set)",
-            "adaptation of the cache's weights",
         );
         only(
             self.storage.max_disk_usage == default.storage.max_disk_usage,

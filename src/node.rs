@@ -466,6 +466,7 @@ impl Parts {
                 max_bytes: shard_bytes,
                 frequency_weight: config.cache.frequency_weight,
                 recency_weight: config.cache.recency_weight,
+                adaptive_window: config.cache.adaptive_window,
             };
             let (loads, stats) = (Arc::clone(&self.requests.loads), Arc::clone(&self.health.cache));
             let (held, handles) = (Arc::clone(held), handles.clone());

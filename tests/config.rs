@@ -143,7 +143,6 @@ fn what_this_version_cannot_honour_is_refused() {
     for toml in [
         "[gossip]\nenabled = true",
         "[metrics]\nenabled = true",
-        "[cache]\nadaptive_window = \"5m\"",
         "[storage]\nmax_disk_usage = 0.5",
     ] {
         let error = load(toml).expect_err(toml);

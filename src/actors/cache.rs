@@ -19,7 +19,12 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 use tokio::sync::Semaphore;
+
+/// Messages between two times that the cache is told of: few enough to keep up with any window, so many that reading the
+/// clock costs nothing.
+const TOLD_EVERY: u32 = 64;
 
 /// What CacheActor is told.
 #[derive(Debug)]
@@ -85,6 +90,10 @@ pub struct CacheActor {
 /// What it knows.
 pub struct CacheState {
     cache: Cache,
+    /// When this generation began: the cache's time counts from here.
+    begun: Instant,
+    /// Messages until the cache is told the time again.
+    untold: u32,
     loading: HashMap<Key, Load>,
 }
 
@@ -96,6 +105,16 @@ struct Load {
     written: Versions,
 }
 
+impl CacheState {
+    fn tell_time(&mut self) {
+        self.untold -= 1;
+        if self.untold == 0 {
+            self.untold = TOLD_EVERY;
+            self.cache.adapt(self.begun.elapsed());
+        }
+    }
+}
+
 impl Actor for CacheActor {
     type Msg = Envelope<CacheMessage>;
     type State = CacheState;
@@ -104,6 +123,8 @@ impl Actor for CacheActor {
     async fn pre_start(&self, _myself: ActorRef<Self::Msg>, (): ()) -> Result<CacheState, ActorProcessingErr> {
         Ok(CacheState {
             cache: Cache::new(self.options),
+            begun: Instant::now(),
+            untold: TOLD_EVERY,
             loading: HashMap::new(),
         })
     }
@@ -114,6 +135,7 @@ impl Actor for CacheActor {
         envelope: Self::Msg,
         state: &mut CacheState,
     ) -> Result<(), ActorProcessingErr> {
+        state.tell_time();
         match envelope.message {
             CacheMessage::Get { key, permit, reply } => {
                 if let Some(versions) = state.cache.get(&key) {

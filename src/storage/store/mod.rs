@@ -35,6 +35,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// Time over which the cache compares its ways of working.
+const CACHE_WINDOW: Duration = Duration::from_secs(300);
+
 /// How a store works.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -105,11 +108,13 @@ impl Store {
             options.compaction_bytes_per_second,
         );
         let cache = (options.cache_bytes > 0).then(|| {
-            CachedReads::new(CacheOptions {
+            let policy = CacheOptions {
                 max_bytes: options.cache_bytes,
                 frequency_weight: 0.5,
                 recency_weight: 0.5,
-            })
+                adaptive_window: CACHE_WINDOW,
+            };
+            CachedReads::new(policy, Arc::clone(&options.time))
         });
         Ok(Self {
             node_id: node_id.to_owned(),

@@ -6,6 +6,7 @@
 use crate::storage::cache::{Cache, CacheOptions};
 use crate::storage::error::Result;
 use crate::storage::key::Key;
+use crate::storage::time::Time;
 use crate::storage::version::{MAX_SIBLINGS, Version, Versions};
 use crate::storage::view::Published;
 use parking_lot::Mutex;
@@ -16,16 +17,18 @@ const SHARDS: usize = 16;
 
 pub(super) struct CachedReads {
     shards: Vec<Mutex<Cache>>,
+    time: Arc<dyn Time>,
 }
 
 impl CachedReads {
-    pub(super) fn new(options: CacheOptions) -> Self {
+    pub(super) fn new(options: CacheOptions, time: Arc<dyn Time>) -> Self {
         let shard = CacheOptions {
             max_bytes: options.max_bytes / SHARDS,
             ..options
         };
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(Cache::new(shard))).collect(),
+            time,
         }
     }
 
@@ -51,6 +54,7 @@ impl CachedReads {
             let merged = read.clone().merge(now.get_in_memory(key)).bounded(MAX_SIBLINGS).0;
             shard.insert(key.clone(), merged);
         }
+        shard.adapt(self.time.elapsed());
         Ok(read)
     }
 
