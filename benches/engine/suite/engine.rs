@@ -1,6 +1,7 @@
 //! What a storage engine must do to be compared.
 //!
-//! Owns: the trait and the settings that all engines get alike. Does not own: how an engine obeys them (each driver's file).
+//! Owns: the trait and the settings that all engines get alike. Does not own: how an engine obeys them (each driver's
+//! file).
 
 use std::path::Path;
 

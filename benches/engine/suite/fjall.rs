@@ -1,11 +1,12 @@
 //! Drives fjall.
 //!
-//! Owns: its settings. All levels are compressed (its default leaves the upper two alone), because all engines' are; the
-//! rest is its default. A put is durable by the call that its documentation names for that, `persist`, which does not share
-//! one fdatasync between callers that wait.
+//! Owns: its settings. All levels are compressed (its default leaves the upper two alone), and all indexes and filters are
+//! pinned (by default those of the lower levels compete for the cache), because both are so in the other engines; the rest
+//! is its default. A put is durable by the call that its documentation names for that, `persist`, which does not share one
+//! fdatasync between callers that wait.
 
 use super::engine::{BACKGROUND_THREADS, Driver, Engine, Result, Settings};
-use fjall::config::CompressionPolicy;
+use fjall::config::{CompressionPolicy, PinningPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::hint::black_box;
 use std::thread::sleep;
@@ -37,6 +38,8 @@ impl Fjall {
             KeyspaceCreateOptions::default()
                 .max_memtable_size(settings.write_buffer as u64)
                 .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+                .index_block_pinning_policy(PinningPolicy::all(true))
+                .filter_block_pinning_policy(PinningPolicy::all(true))
         })?;
         Ok(Self {
             keyspace,

@@ -1,7 +1,7 @@
 //! What a process can learn of itself.
 //!
-//! Owns: the system's counters of this process's memory and I/O, bytes on disk, and latencies. Figures that the system does
-//! not offer are [`None`].
+//! Owns: the system's counters of this process's memory and I/O, bytes on disk, and latencies. Figures that the system
+//! does not offer are [`None`].
 
 use hdrhistogram::Histogram;
 use std::os::unix::fs::MetadataExt;
@@ -29,8 +29,8 @@ fn own(file: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Bytes that this process caused to be written to a disk: what it dirtied, whether or not it is written already. 0 on a
-/// file system in memory.
+/// Bytes that this process caused to be written to a disk: what it dirtied, whether or not it is written already. 0 on
+/// a file system in memory.
 pub fn written_bytes() -> Option<u64> {
     own("io", "write_bytes:")
 }

@@ -1,8 +1,9 @@
 //! The same workloads for several storage engines, side by side.
 //!
 //! Owns: the flags, and the order of runs: each workload goes through all engines in turn, round by round, so that what
-//! else the machine does hits all of them. Each run is a child process of the same binary, so that memory and I/O are the
-//! engine's own. Does not own: what a run does (see [`workloads`]), or how an engine is driven (see [`engine::Driver`]).
+//! else the machine does hits all of them. Each run is a child process of the same binary, so that memory and I/O are
+//! the engine's own. Does not own: what a run does (see [`workloads`]), or how an engine is driven (see
+//! [`engine::Driver`]).
 
 pub mod engine;
 pub mod fjall;

@@ -1,7 +1,8 @@
 //! Drives the engine of this crate, as a library: without the node's actors and its protocol.
 //!
-//! Owns: its settings, and clocks as a coordinator sends them: each put has one that supersedes all earlier ones of the run,
-//! so that the engine need not read the key. The tables are compressed with LZ4. The cache holds values by key, not blocks.
+//! Owns: its settings, and clocks as a coordinator sends them: each put has one that supersedes all earlier ones of the
+//! run, so that the engine need not read the key. The tables are compressed with LZ4. The cache holds values by key,
+//! not blocks.
 
 use super::engine::{BACKGROUND_THREADS, Driver, Engine, Result, Settings};
 use bytes::Bytes;

@@ -1,9 +1,10 @@
 //! What the runs measured, as tables and as JSON.
 //!
-//! Owns: which of several rounds is told (the one with the median throughput, but the longest stall of all), and the form.
+//! Owns: which of several rounds is told (the one with the median throughput, but the longest stall of all), and the
+//! form.
 
 use super::engine::Driver;
-use super::workloads::{Figures, Sizes, WORKLOADS, Workload};
+use super::workloads::{Figures, Latency, Sizes, WORKLOADS, Workload};
 use serde::Serialize;
 
 /// One run of one workload on one engine.
@@ -45,10 +46,11 @@ impl Suite {
     pub fn print(&self, drivers: &[&Driver]) {
         let sizes = &self.sizes;
         println!(
-            "\n{} keys of 16 bytes, values of 100 bytes, write buffers of {} MiB; operations a second, median of the rounds",
+            "\n{} keys of 16 bytes, values of 100 bytes, write buffers of {} MiB",
             sizes.keys,
             sizes.write_buffer >> 20
         );
+        println!("compression: LZ4; operations a second, median of the rounds");
         print!("{:<14} {:<8}", "workload", "counts");
         for driver in drivers {
             print!(" {:>11}", driver.name);
@@ -101,7 +103,7 @@ impl Suite {
                 let Some(figures) = self.median(workload, driver) else {
                     continue;
                 };
-                let latency = |of: fn(&super::workloads::Latency) -> f64| number(figures.latency.as_ref().map(of), 1);
+                let latency = |of: fn(&Latency) -> f64| number(figures.latency.as_ref().map(of), 1);
                 let cost = figures.cost;
                 let mib = |bytes: Option<u64>| number(bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)), 0);
                 println!(

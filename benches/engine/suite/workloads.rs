@@ -1,7 +1,7 @@
 //! The workloads: what a child process does with one engine.
 //!
-//! Owns: keys, values, and what each workload does and measures. Keys have 16 bytes, values 100 bytes of which LZ4 saves
-//! about half. The keys of the set have even numbers, so that a missing key lies between two that exist.
+//! Owns: keys, values, and what each workload does and measures. Keys have 16 bytes, values 100 bytes of which LZ4
+//! saves about half. The keys of the set have even numbers, so that a missing key lies between two that exist.
 
 use super::engine::{Driver, Engine, Result, Settings};
 use super::measure::{self, Watch};
@@ -241,8 +241,8 @@ impl Values {
     }
 }
 
-/// The numbers below `len` in an order without a pattern, each once, without memory for them: a Feistel network over the
-/// next even power of two, walked until it comes back below `len`.
+/// The numbers below `len` in an order without a pattern, each once, without memory for them: a Feistel network over
+/// the next even power of two, walked until it comes back below `len`.
 struct Shuffled {
     len: u64,
     half_bits: u32,
@@ -299,8 +299,8 @@ struct Driven {
     latencies: Histogram<u64>,
 }
 
-/// Calls `op` from all threads. It gets the thread's own random numbers and a number that no other call of the run gets, and
-/// returns how many operations it was.
+/// Calls `op` from all threads. It gets the thread's own random numbers and a number that no other call of the run
+/// gets, and returns how many operations it was.
 fn drive(plan: &Plan, op: impl Fn(&mut SmallRng, u64) -> Result<u64> + Sync) -> Result<Driven> {
     let start = Barrier::new(usize::try_from(plan.threads)?);
     let one = |thread: u64| -> Result<(u64, Histogram<u64>, Instant, Instant)> {
@@ -503,7 +503,8 @@ fn get(engine: &dyn Engine, key: &RawKey, expected: Option<usize>) -> Result<u64
     }
 }
 
-/// Overwrites keys of a set that has settled, until many times the engine's memory is written, and lets it settle again.
+/// Overwrites keys of a set that has settled, until many times the engine's memory is written, and lets it settle
+/// again.
 fn overwrite(engine: &dyn Engine, values: &Values, dir: &Path, sizes: &Sizes, threads: u64) -> Result<(Driven, Cost)> {
     fill(engine, values, sizes.keys, threads)?;
     engine.settle()?;

@@ -1,7 +1,7 @@
 //! The storage engine beside fjall and RocksDB, in the same run: see `benches/peers/README.md`.
 //!
-//! Owns: which engines are compared. Shares workloads and drivers with the node's own bench (`benches/engine`), and adds
-//! the one whose driver cannot be part of the node's build.
+//! Owns: which engines are compared. Shares workloads and drivers with the node's own bench (`benches/engine`), and
+//! adds the one whose driver cannot be part of the node's build.
 
 #[cfg(feature = "rocksdb")]
 mod rocks;

@@ -1,8 +1,8 @@
 //! Drives RocksDB.
 //!
-//! Owns: its settings. LZ4 on all levels and a bloom filter of 10 bits a key, as the others have; indexes and filters stay
-//! outside its block cache, which is its default and keeps them all in memory, as the node's engine does. The rest is its
-//! default.
+//! Owns: its settings. LZ4 on all levels and a bloom filter of 10 bits a key, as the others have; indexes and filters
+//! stay outside its block cache, which is its default and keeps them all in memory, as the node's engine does. The rest
+//! is its default.
 
 use crate::suite::engine::{BACKGROUND_THREADS, Driver, Engine, Result, Settings};
 use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Options, WriteOptions};
