@@ -11,19 +11,17 @@ use crate::actors::refusal::Refusal;
 use crate::actors::reply::Reply;
 use crate::actors::wal::WalMessage;
 use crate::storage::error::Result as StorageResult;
-use crate::storage::memtable::Memtable;
+use crate::storage::memtable;
 use crate::storage::tables::{Flushed, Tables};
+use crate::storage::time::RealTime;
 use arc_swap::ArcSwapOption;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// After a failed flush, the time until the next attempt: space that returns is used within a second.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
-
-/// Longest wait for readers to let go of a flushed memtable.
-const FREE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What FlushActor is told.
 #[derive(Debug)]
@@ -118,15 +116,6 @@ impl Actor for FlushActor {
     }
 }
 
-/// Frees a flushed memtable on this thread, which may block. Whoever lets go last frees hundreds of thousands of nodes,
-/// and that must not be an actor that is just looking at the view: it would hold up every write for a tenth of a second.
-fn free(memtable: Arc<Memtable>) {
-    let begun = Instant::now();
-    while Arc::strong_count(&memtable) > 1 && begun.elapsed() < FREE_WITHIN {
-        std::thread::sleep(Duration::from_micros(200));
-    }
-}
-
 impl FlushActor {
     fn start_next(&self, myself: &ActorRef<Envelope<FlushMessage>>, state: &mut FlushState) {
         if state.busy {
@@ -152,7 +141,7 @@ impl FlushActor {
                     // To this generation only: a successor starts over by itself.
                     let _ = myself.send_message(mailbox.envelope(FlushMessage::Done(result)));
                     if flushed {
-                        tokio::task::spawn_blocking(move || free(memtable));
+                        tokio::task::spawn_blocking(move || memtable::free(memtable, &RealTime::default()));
                     }
                 }
                 Err(panicked) => myself.stop(Some(format!("the flush failed: {panicked}"))),

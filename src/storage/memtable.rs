@@ -8,23 +8,32 @@
 
 use crate::storage::clock::VectorClock;
 use crate::storage::key::Key;
+use crate::storage::time::Time;
 use crate::storage::version::{Value, Version, Versions};
 use crossbeam_skiplist::SkipMap;
 use crossbeam_skiplist::map::Entry;
 use std::cmp::Reverse;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 type Slot = (Key, Reverse<u64>);
 
 /// Bytes that an entry costs beside key and value: the node with an average tower, and the allocator's rounding.
 const ENTRY_OVERHEAD_BYTES: usize = 64 + size_of::<Slot>() + size_of::<Versions>();
 
+/// Bits of the filter over a memtable's keys. With the keys of 64 MiB in it one lookup in twenty is in vain.
+const FILTER_BITS: u64 = 1 << 21;
+
 /// A sorted table in memory.
 #[derive(Debug)]
 pub struct Memtable {
     id: u64,
     list: SkipMap<Slot, Versions>,
+    /// Two bits for each key (Bloom 1970): most keys that are asked for, and most that are written, are not there yet, and
+    /// a search of the list is a chain of cache misses.
+    filter: Box<[AtomicU64]>,
     bytes: AtomicUsize,
     max_seq: AtomicU64,
 }
@@ -40,6 +49,20 @@ pub struct Applied {
     pub siblings_merged: usize,
 }
 
+/// Longest wait for readers to let go of a flushed memtable.
+const FREE_WITHIN: Duration = Duration::from_secs(1);
+/// Time between two looks whether they have.
+const FREE_EVERY: Duration = Duration::from_micros(200);
+
+/// Frees a flushed memtable on this thread. Whoever lets go last frees hundreds of thousands of nodes, and that must not
+/// be somebody who is just looking at the view: it would hold up every write for a tenth of a second.
+pub fn free(memtable: Arc<Memtable>, time: &dyn Time) {
+    let begun = time.elapsed();
+    while Arc::strong_count(&memtable) > 1 && time.elapsed().saturating_sub(begun) < FREE_WITHIN {
+        time.sleep(FREE_EVERY);
+    }
+}
+
 /// Bytes that a write adds to a memtable that has nothing else of its key: what admission reserves.
 #[must_use]
 pub fn charge(key: &Key, value: &Value, clock: &VectorClock) -> usize {
@@ -53,6 +76,7 @@ impl Memtable {
         Self {
             id,
             list: SkipMap::new(),
+            filter: (0..FILTER_BITS / 64).map(|_| AtomicU64::new(0)).collect(),
             bytes: AtomicUsize::new(0),
             max_seq: AtomicU64::new(0),
         }
@@ -94,6 +118,12 @@ impl Memtable {
         let seq = version.seq;
         self.max_seq.fetch_max(seq, Ordering::Release);
         let known = self.get(key).unwrap_or_default();
+        // Before the list: whoever is told of the write finds the bits.
+        for (word, bit) in filter_bits(key) {
+            if let Some(word) = self.filter.get(word) {
+                word.fetch_or(bit, Ordering::Release);
+            }
+        }
         if let Some(kept) = known.settles(&version) {
             // Nothing new: an entry for it would only cost memory.
             return Applied {
@@ -121,7 +151,16 @@ impl Memtable {
     /// All that it knows of a key.
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<Versions> {
-        self.get_at(key, u64::MAX)
+        let set = |(word, bit): (usize, u64)| {
+            self.filter
+                .get(word)
+                .is_some_and(|word| word.load(Ordering::Acquire) & bit != 0)
+        };
+        if filter_bits(key).into_iter().all(set) {
+            self.get_at(key, u64::MAX)
+        } else {
+            None
+        }
     }
 
     /// All that it knew of a key when `seq` was the last number applied.
@@ -138,6 +177,15 @@ impl Memtable {
             seq,
         }
     }
+}
+
+/// Places of a key in the filter: numbers of words, and the bits in them.
+fn filter_bits(key: &Key) -> [(usize, u64); 2] {
+    let hash = key.hash64();
+    [hash, hash >> 32].map(|part| {
+        let at = part % FILTER_BITS;
+        ((at / 64) as usize, 1 << (at % 64))
+    })
 }
 
 /// Walks a memtable in key order.

@@ -110,21 +110,24 @@ impl Store {
         match outcome.get() {
             Some(Ok(clocks)) => {
                 let known = clocks.get(place).cloned().unwrap_or_default();
-                let sealed = &self.published.load().sealed;
-                let older = sealed.iter().filter_map(|memtable| memtable.get(key));
-                Ok(older.fold(known, |joined, versions| joined.join(&versions.clock())))
+                Ok(self.with_sealed(key, known))
             }
             Some(Err(error)) => Err(error.shared()),
             None => Err(Error::Fenced),
         }
     }
 
+    /// What the active memtable knows of a key, and the sealed ones.
+    fn with_sealed(&self, key: &Key, known: VectorClock) -> VectorClock {
+        let sealed = &self.published.load().sealed;
+        let older = sealed.iter().filter_map(|memtable| memtable.get(key));
+        older.fold(known, |joined, versions| joined.join(&versions.clock()))
+    }
+
     /// Commits what has gathered, on behalf of all whose writes these are.
     fn lead<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
         queue.committing = true;
-        if self.options.sync_writes {
-            queue = self.gather(queue);
-        }
+        queue = self.gather(queue);
         let batch = std::mem::take(&mut queue.gathering);
         drop(queue);
         let result = self.log_and_apply(&batch);

@@ -20,6 +20,7 @@ use crate::storage::error::Result;
 use crate::storage::fs::{DirLock, FileSystem};
 use crate::storage::key::Key;
 use crate::storage::log::writer::Log;
+use crate::storage::memtable;
 use crate::storage::recovery::{self, Options, Report};
 use crate::storage::scan::Scan;
 use crate::storage::tables::Tables;
@@ -232,6 +233,9 @@ impl Store {
         };
         let flushed = self.tables.flush(&oldest, &self.published)?;
         self.log.lock().delete_flushed(flushed.seq)?;
+        if self.wake.is_running() {
+            memtable::free(oldest, self.options.time.as_ref());
+        }
         Ok(true)
     }
 

@@ -46,6 +46,10 @@ impl CachedReads {
         }
         let view = published.load();
         let read = view.get(key)?;
+        if read.is_empty() {
+            // The filters answer as quickly as the cache would, and need no room for it.
+            return Ok(read);
+        }
         let mut shard = shard.lock();
         let now = published.load();
         // A write that was applied meanwhile is in memory, unless a memtable has become a table meanwhile. One that is

@@ -166,15 +166,21 @@ impl Block {
         let (mut low, mut high) = (0, self.restarts.len() / 4);
         while high - low > 1 {
             let middle = usize::midpoint(low, high);
-            let mut probe = self.walk(self.restart(middle).unwrap_or(self.entries.len()));
-            match probe.step() {
-                Ok(true) if probe.key() <= key => low = middle,
+            match self.restart(middle).and_then(|at| self.restart_key(at)) {
+                Some(first) if first <= key => low = middle,
                 _ => high = middle,
             }
         }
         let mut iter = self.walk(self.restart(low).unwrap_or(self.entries.len()));
         iter.skip_to(key);
         iter
+    }
+
+    /// The key of the entry at a restart point, which shares nothing with the one before.
+    fn restart_key(&self, at: usize) -> Option<&[u8]> {
+        let mut reader = Reader(self.entries.get(at..)?);
+        let (_shared, unshared, _value) = (reader.length()?, reader.length()?, reader.length()?);
+        reader.bytes(unshared)
     }
 
     fn walk(&self, at: usize) -> BlockIter {
