@@ -1,0 +1,367 @@
+//! Power is lost at every operation of a workload, and what was not synced survives in many ways: the store always opens,
+//! every acknowledged write is there, and of the others at most the one that was under way. The same for a crash during
+//! the recovery, and for every operation that fails without a crash.
+//!
+//! `PAIRDB_TEST_CRASH_STATES=20000` makes it that many states.
+
+use bytes::Bytes;
+use pairdb_node::storage::clock::VectorClock;
+use pairdb_node::storage::error::{Error, ErrorKind};
+use pairdb_node::storage::fs::{Failure, Fault, FileSystem, Operation, OperationKind, SimFs, Survival};
+use pairdb_node::storage::key::Key;
+use pairdb_node::storage::recovery::Options;
+use pairdb_node::storage::store::Store;
+use pairdb_node::storage::version::{Value, Version, Versions};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Crash states of the bounded form.
+const BOUNDED_STATES: usize = 1500;
+/// Of so many crash states one has its recovery crash too, at each of its operations.
+const NESTED_EVERY: usize = 40;
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// A write without a clock, of so many bytes.
+    Set(u8, usize),
+    Delete(u8),
+    /// A write with a clock of its own: coordinator, counter, bytes.
+    Concurrent(u8, u8, u64, usize),
+    Flush,
+    /// A flush during which the disk refuses to sync the manifest, so that the next one writes it anew.
+    UnrecordedFlush,
+    /// A clean end and a start.
+    Reopen,
+    /// An end as by a kill, and a start.
+    Restart,
+}
+
+/// Small records and such that span sectors, segments that are closed after a few of them, and everything that makes,
+/// replaces or deletes a file.
+const WORKLOAD: &[Step] = &[
+    Step::Set(0, 40),
+    Step::Set(1, 700),
+    Step::Concurrent(2, 0, 1, 90),
+    Step::Concurrent(2, 1, 1, 600),
+    Step::Set(3, 1300),
+    Step::Delete(1),
+    Step::Set(4, 20),
+    Step::Flush,
+    Step::Set(0, 400),
+    Step::Restart,
+    Step::Concurrent(2, 2, 3, 10),
+    Step::Set(1, 30),
+    Step::Delete(3),
+    Step::UnrecordedFlush,
+    Step::Set(5, 900),
+    Step::Set(5, 901),
+    Step::Set(0, 902),
+    Step::Flush,
+    Step::Delete(0),
+    Step::Reopen,
+    Step::Concurrent(3, 1, 7, 2500),
+    Step::Set(6, 300),
+    Step::Set(7, 300),
+    Step::Set(4, 300),
+    Step::Restart,
+    Step::Restart,
+    Step::Delete(4),
+    Step::Flush,
+    Step::Set(2, 60),
+    Step::Set(8, 5000),
+    Step::Flush,
+    Step::Reopen,
+    Step::Set(9, 50),
+];
+
+/// Nothing above the root exists before: the node makes the directories down to its own.
+fn options() -> Options {
+    let mut options = Options::at("/disk/node/data");
+    options.log.segment_size = 1500;
+    options.table.block_size = 512;
+    options
+}
+
+fn open(disk: &SimFs) -> Result<Store, Error> {
+    let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
+    Store::open(&fs, options(), "node")
+}
+
+fn key(number: u8) -> Key {
+    Key::new("tenant", &format!("key{number:02}")).unwrap()
+}
+
+/// Bytes that no other write has, and that do not compress away.
+fn value(time: u64, size: usize) -> Value {
+    let mut state = time;
+    let mut byte = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    Value::Live((0..size).map(|_| byte()).collect())
+}
+
+type Contents = BTreeMap<Key, Vec<(VectorClock, Option<Bytes>)>>;
+
+/// What a key's versions say, without what is local to a node.
+fn contents(versions: &Versions) -> Vec<(VectorClock, Option<Bytes>)> {
+    let content = |v: &Version| (v.clock.clone(), v.value.live().cloned());
+    versions.all().iter().map(content).collect()
+}
+
+/// What the writes of a workload should have led to.
+#[derive(Debug, Clone, Default)]
+struct Expected {
+    acknowledged: BTreeMap<Key, Versions>,
+    /// A write that was refused when it may have reached the disk already.
+    under_way: Option<(Key, Version)>,
+}
+
+impl Expected {
+    fn acknowledge(&mut self, key: Key, version: Version) {
+        let known = self.acknowledged.remove(&key).unwrap_or_default();
+        self.acknowledged.insert(key, known.merge(version.into()));
+    }
+
+    fn contents(&self) -> Contents {
+        let entries = self.acknowledged.iter();
+        entries
+            .map(|(key, versions)| (key.clone(), contents(versions)))
+            .collect()
+    }
+
+    /// Writes, and takes note of it.
+    fn write(
+        &mut self,
+        store: &mut Store,
+        key: Key,
+        value: Value,
+        clock: Option<VectorClock>,
+        time: u64,
+    ) -> Result<(), Error> {
+        let result = store.write(&key, value.clone(), clock.clone(), time);
+        let applied = store.published().applied();
+        let seq = if result.is_ok() { applied } else { applied + 1 };
+        let known = self.acknowledged.get(&key).map(Versions::clock).unwrap_or_default();
+        let version = Version {
+            clock: clock.unwrap_or_else(|| known.with("node", seq)),
+            value,
+            timestamp_ms: time,
+            seq,
+        };
+        match &result {
+            Ok(_) => self.acknowledge(key, version),
+            // These promise that nothing of the write is kept.
+            Err(Error::Latched { .. }) => {}
+            Err(error) if error.kind() == ErrorKind::DiskFull => {}
+            Err(_) => self.under_way = Some((key, version)),
+        }
+        result.map(drop)
+    }
+
+    fn step(&mut self, disk: &SimFs, store: &mut Option<Store>, step: Step, time: u64) -> Result<(), Error> {
+        let Some(open_store) = store.as_mut() else {
+            return Ok(());
+        };
+        match step {
+            Step::Set(number, size) => self.write(open_store, key(number), value(time, size), None, time),
+            Step::Delete(number) => self.write(open_store, key(number), Value::Tombstone, None, time),
+            Step::Concurrent(number, coordinator, counter, size) => {
+                let clock = [(format!("c{coordinator}"), counter)].into_iter().collect();
+                self.write(open_store, key(number), value(time, size), Some(clock), time)
+            }
+            Step::Flush => open_store.flush(),
+            Step::UnrecordedFlush => {
+                disk.fail(Fault::next(OperationKind::Sync, "MANIFEST", Failure::Device));
+                match open_store.flush() {
+                    Ok(()) => panic!("a flush succeeded whose manifest was not synced"),
+                    Err(error) if error.to_string().contains("MANIFEST") => Ok(()),
+                    Err(error) => Err(error),
+                }
+            }
+            Step::Reopen => {
+                let closed = store.take().map_or(Ok(()), Store::close);
+                *store = Some(open(disk)?);
+                closed
+            }
+            Step::Restart => {
+                *store = None;
+                *store = Some(open(disk)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Checks that a store has what is expected of it, and settles whether the write under way became part of that.
+    fn check(&mut self, store: &Store) -> Result<(), String> {
+        let mut scanned = Contents::new();
+        for item in store.scan(&Key::least()) {
+            let (key, versions) = item.map_err(|error| format!("a scan: {error}"))?;
+            scanned.insert(key, contents(&versions));
+        }
+        for key in (0..=u8::from(10)).map(key).chain([after()]) {
+            let got = store.get(&key).map_err(|error| format!("a get of {key:?}: {error}"))?;
+            if contents(&got) != scanned.get(&key).cloned().unwrap_or_default() {
+                return Err(format!("a get of {key:?} and the scan do not agree"));
+            }
+        }
+        if scanned == self.contents() {
+            self.under_way = None;
+            return Ok(());
+        }
+        if let Some((key, version)) = self.under_way.take() {
+            self.acknowledge(key, version);
+            if scanned == self.contents() {
+                return Ok(());
+            }
+        }
+        let keys: Vec<_> = scanned.keys().chain(self.acknowledged.keys()).collect();
+        let expected = self.contents();
+        let wrong = keys.into_iter().find(|key| scanned.get(*key) != expected.get(*key));
+        Err(format!("{wrong:?} is not as it was acknowledged"))
+    }
+
+    /// Checks a disk after a crash: it opens, has what it should, takes a write and a flush, and has them after yet more
+    /// crashes.
+    fn check_disk(&mut self, disk: &SimFs, survival: Survival) -> Result<(), String> {
+        for round in ["at first", "after a write", "after a flush"] {
+            let mut store = open(disk).map_err(|error| format!("{round} it does not open: {error}"))?;
+            self.check(&store).map_err(|wrong| format!("{round}: {wrong}"))?;
+            match round {
+                "at first" => self.write(&mut store, after(), value(1, 100), None, 1),
+                "after a write" => store.flush(),
+                _ => store.close(),
+            }
+            .map_err(|error| format!("{round}, what comes next is refused: {error}"))?;
+            disk.crash_with(survival);
+        }
+        let store = open(disk).map_err(|error| format!("after a clean end it does not open: {error}"))?;
+        self.check(&store)
+            .map_err(|wrong| format!("after a clean end: {wrong}"))
+    }
+}
+
+/// The key that is written after a crash.
+fn after() -> Key {
+    Key::new("tenant", "after").unwrap()
+}
+
+/// Runs the workload until an operation fails.
+fn run(disk: &SimFs) -> (Expected, Result<(), Error>) {
+    let mut expected = Expected::default();
+    let mut store = match open(disk) {
+        Ok(store) => Some(store),
+        Err(error) => return (expected, Err(error)),
+    };
+    for (time, step) in (1..).zip(WORKLOAD) {
+        if let Err(error) = expected.step(disk, &mut store, *step, time) {
+            return (expected, Err(error));
+        }
+    }
+    (expected, Ok(()))
+}
+
+/// The operations of a run, without a crash.
+fn operations() -> Vec<Operation> {
+    let disk = SimFs::default();
+    let (mut expected, end) = run(&disk);
+    end.unwrap();
+    let trace = disk.trace();
+    expected.check(&open(&disk).unwrap()).unwrap();
+    trace
+}
+
+/// Where a crash can leave something that a crash at the operation before could not.
+fn crash_points(trace: &[Operation]) -> Vec<usize> {
+    let matters = |kind: OperationKind| kind.is_change() || kind.is_sync();
+    (0..trace.len()).filter(|at| matters(trace[*at].kind)).collect()
+}
+
+/// What survives in the state with this number at an operation.
+fn survival(operation: usize, number: usize) -> Survival {
+    match number {
+        0 => Survival::Nothing,
+        1 => Survival::Everything,
+        _ => Survival::Random((operation * 1_000_003 + number) as u64),
+    }
+}
+
+/// Calls `check` with each of `items`, on as many threads as there are processors; panics with the first failure.
+fn on_all_processors<T: Sync>(items: &[T], check: impl Fn(&T) -> Result<(), String> + Sync) {
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(failure) = check(item) {
+                next.store(items.len(), Ordering::Relaxed);
+                return Err(failure);
+            }
+        }
+        Ok(())
+    };
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .filter_map(|worker| worker.join().unwrap().err())
+            .collect()
+    });
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Crashes the recovery of `disk` at each of its operations, and checks what is left. Returns the number of states.
+fn crash_the_recovery(disk: &SimFs, expected: &Expected, seed: usize) -> Result<usize, String> {
+    let whole = disk.copied();
+    drop(open(&whole).map_err(|error| format!("it does not open: {error}"))?);
+    let trace = whole.trace();
+    let points = crash_points(&trace);
+    for at in &points {
+        let disk = disk.copied();
+        disk.crash_after(*at);
+        assert!(open(&disk).is_err(), "a recovery without power");
+        for number in [0, 1, seed + 2] {
+            let (disk, survival) = (disk.copied(), survival(seed + at, number));
+            disk.crash_with(survival);
+            let checked = expected.clone().check_disk(&disk, survival);
+            checked.map_err(|wrong| format!("recovery cut off at {:?}, {survival:?}: {wrong}", trace[*at]))?;
+        }
+    }
+    Ok(points.len() * 3)
+}
+
+#[test]
+fn after_a_crash_at_any_operation_every_acknowledged_write_is_there() {
+    let trace = operations();
+    let points = crash_points(&trace);
+    let wanted = std::env::var("PAIRDB_TEST_CRASH_STATES").map_or(BOUNDED_STATES, |states| states.parse().unwrap());
+    let each = wanted.div_ceil(points.len()).max(2);
+    let (states, nested) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    on_all_processors(&points, |at| {
+        let crashing = SimFs::default();
+        crashing.crash_after(*at);
+        let (expected, end) = run(&crashing);
+        end.expect_err("a run without power");
+        for number in 0..each {
+            let (disk, survival) = (crashing.copied(), survival(*at, number));
+            disk.crash_with(survival);
+            let failed = |wrong| format!("operation {at}, {:?}, {survival:?}: {wrong}", trace[*at]);
+            if (at * each + number) % NESTED_EVERY == 0 {
+                let more = crash_the_recovery(&disk, &expected, *at).map_err(failed)?;
+                nested.fetch_add(more, Ordering::Relaxed);
+            }
+            expected.clone().check_disk(&disk, survival).map_err(failed)?;
+            states.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    println!(
+        "{} operations, {} of them crash points; {} crash states and {} of crashed recoveries, all recovered",
+        trace.len(),
+        points.len(),
+        states.into_inner(),
+        nested.into_inner()
+    );
+}
