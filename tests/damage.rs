@@ -182,6 +182,31 @@ fn a_missing_segment_is_an_error() {
     }
 }
 
+#[test]
+fn every_truncation_and_flip_of_a_segment_before_the_last_is_refused() {
+    let disk = SimFs::default();
+    let mut options = Options::at("/data");
+    options.log.segment_size = 300;
+    let mut store = Store::open(&filesystem(&disk), options.clone(), "node").unwrap();
+    for n in 1..=WRITES {
+        store.write(&key(n), Value::Live(value(n)), None, n).unwrap();
+    }
+    drop(store);
+    let path = log::path(Path::new("/data/commitlog"), 2);
+    let content = disk.read(&path).unwrap().to_vec();
+    for at in 0..content.len() {
+        disk.overwrite(&path, content[..at].to_vec()).unwrap();
+        let error = recovered(&disk).expect_err(&format!("truncation at {at} went unnoticed"));
+        assert_names_file_and_offset(&error, &path);
+        disk.overwrite(&path, content.clone()).unwrap();
+        disk.flip(&path, at, 0x40).unwrap();
+        let error = recovered(&disk).expect_err(&format!("flip at {at} went unnoticed"));
+        assert_names_file_and_offset(&error, &path);
+    }
+    disk.overwrite(&path, content).unwrap();
+    assert_eq!(recovered(&disk).unwrap(), WRITES);
+}
+
 /// The same files on another disk.
 fn disk_copy(disk: &SimFs) -> SimFs {
     let copy = SimFs::default();
