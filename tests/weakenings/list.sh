@@ -64,10 +64,6 @@ weaken torn_edit_of_the_manifest_is_damage crash_states src/storage/manifest.rs 
 weaken hole_in_the_last_batch_is_damage crash_states $log/reader.rs \
     'Some(next) if !has_hole(bytes, at, next) =>' \
     'Some(_) =>'
-weaken leftover_of_a_new_segment_is_not_replaced crash_states $log/writer.rs \
-    '// An earlier attempt may have left it.
-        let _ = self.fs.remove(&temporary);' \
-    ''
 weaken leftover_of_a_manifest_is_not_replaced crash_states src/storage/manifest.rs \
     'let _ = self.fs.remove(&temporary);' \
     ''
