@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Crash states of the bounded form.
-const BOUNDED_STATES: usize = 1500;
+const BOUNDED_STATES: usize = 1200;
 const SECTOR_BYTES: usize = 512;
 /// Of so many crash states one has its recovery crash too, at each of its operations.
 const NESTED_EVERY: usize = 127;
@@ -382,7 +382,7 @@ fn after_a_crash_at_any_operation_every_acknowledged_write_is_there() {
 fn a_batch_torn_between_any_two_sectors_is_no_damage() {
     let mut states = 0;
     // The mark and the record of the second write move over the end of a sector.
-    for size in (0..SECTOR_BYTES).step_by(6) {
+    for size in (0..SECTOR_BYTES).step_by(8) {
         let workload = [Step::Set(0, size), Step::Set(1, 2 * SECTOR_BYTES)];
         let whole = SimFs::default();
         run(&whole, &workload).1.unwrap();
