@@ -165,6 +165,27 @@ fn a_hole_in_the_last_batch_is_a_torn_write_and_one_behind_it_is_damage() {
 }
 
 #[test]
+fn a_lost_sector_that_a_later_mark_vouches_for_is_damage() {
+    let disk = SimFs::default();
+    let mut store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
+    for n in 1..=40 {
+        store.write(&key(n), Value::Live(value(n)), None, n).unwrap();
+    }
+    drop(store);
+    let path = log::path(Path::new("/data/commitlog"), 1);
+    let content = disk.read(&path).unwrap().to_vec();
+    let written = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let last = last_batch_start(&content[..written]);
+    for sector in 1..last / 512 {
+        let mut damaged = content.clone();
+        damaged[sector * 512..][..512].fill(0);
+        disk.overwrite(&path, damaged).unwrap();
+        let error = recovered(&disk).expect_err(&format!("the loss of sector {sector} went unnoticed"));
+        assert_names_file_and_offset(&error, &path);
+    }
+}
+
+#[test]
 fn a_missing_segment_is_an_error() {
     let disk = SimFs::default();
     let mut options = Options::at("/data");

@@ -1,7 +1,7 @@
 # The weakenings: name, test, file, text, what it becomes. See run.sh.
 
 log=src/storage/log
-table=src/storage/table
+tables=src/storage/table
 
 # Syncs of bytes.
 
@@ -14,7 +14,7 @@ weaken log_batch_not_synced crash_states $log/writer.rs \
 weaken segment_header_not_synced_before_rename crash_states $log/writer.rs \
     '.and_then(|()| file.sync().map_err(|e| Error::io("sync", &temporary, e)))' \
     ''
-weaken table_not_synced_before_rename crash_states $table/builder.rs \
+weaken table_not_synced_before_rename crash_states $tables/builder.rs \
     'self.write_pending()?;
         self.sync()?;' \
     'self.write_pending()?;'
@@ -37,7 +37,7 @@ weaken new_segment_without_sync_of_its_directory crash_states $log/writer.rs \
             .sync_dir(&self.options.dir)
             .map_err(|e| Error::io("sync", &self.options.dir, e))?;' \
     'made?;'
-weaken table_without_sync_of_its_directory crash_states $table/builder.rs \
+weaken table_without_sync_of_its_directory crash_states $tables/builder.rs \
     'self.fs.sync_dir(self.dir).map_err(|e| Error::io("sync", self.dir, e))?;' \
     ''
 weaken manifest_without_sync_of_its_directory crash_states src/storage/manifest.rs \
@@ -87,14 +87,14 @@ weaken record_checksum_not_checked damage $log/record.rs \
     'if crc32c::crc32c_append(salt, covered) != checksum && salt == 0 {'
 weaken damage_before_the_last_mark_taken_for_a_tear damage $log/reader.rs \
     'record.durable().is_some_and(|durable| durable > at as u64)' \
-    'record.durable().is_none()'
+    'record.durable().is_some_and(|durable| durable > at as u64 && at == 0)'
 weaken length_in_the_next_header_ignored damage src/storage/recovery.rs \
     'let expected = next.map(|next| next.previous_len);' \
     'let expected = None;'
 weaken missing_segment_not_noticed damage src/storage/recovery.rs \
     'next.filter(|next| next.id != segment.id + 1)' \
     'next.filter(|next| next.id == segment.id)'
-weaken block_checksum_not_checked damage $table/block.rs \
+weaken block_checksum_not_checked damage $tables/block.rs \
     'if crc32c::crc32c(covered) != u32::from_le_bytes(*checksum) {' \
     'if covered.is_empty() && u32::from_le_bytes(*checksum) == 0 {'
 weaken manifest_checksum_not_checked damage src/storage/manifest.rs \

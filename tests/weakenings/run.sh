@@ -19,11 +19,11 @@ cd "$copy"
 
 wanted=("$@")
 baseline=" "
-table=()
+results=()
 failed=0
 
 note() {
-    table+=("$(printf '%-62s %s' "$1" "$2")")
+    results+=("$(printf '%-62s %s' "$1" "$2")")
     printf '%s → %s\n' "$1" "$2"
 }
 
@@ -73,8 +73,8 @@ weaken() {
 source "$root/tests/weakenings/list.sh"
 
 printf '\n'
-printf '%s\n' "${table[@]}"
-if ((${#table[@]} == 0)); then
+printf '%s\n' "${results[@]}"
+if ((${#results[@]} == 0)); then
     echo "no weakening has such a name"
     failed=1
 fi
