@@ -16,6 +16,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// As in the node itself. Disks are copied all the time here, which keeps other allocators busy returning memory.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Crash states of the bounded form.
 const BOUNDED_STATES: usize = 1200;
 const SECTOR_BYTES: usize = 512;
