@@ -205,7 +205,7 @@ impl Expected {
             let (key, versions) = item.map_err(|error| format!("a scan: {error}"))?;
             scanned.insert(key, contents(&versions));
         }
-        for key in (0..=u8::from(10)).map(key).chain([after()]) {
+        for key in (0..=9).map(key).chain([after()]) {
             let got = store.get(&key).map_err(|error| format!("a get of {key:?}: {error}"))?;
             if contents(&got) != scanned.get(&key).cloned().unwrap_or_default() {
                 return Err(format!("a get of {key:?} and the scan do not agree"));
@@ -364,7 +364,7 @@ fn after_a_crash_at_any_operation_every_acknowledged_write_is_there() {
             let (disk, survival) = (crashing.copied(), survival(*at, number));
             disk.crash_with(survival);
             let failed = |wrong| format!("operation {at}, {:?}, {survival:?}: {wrong}", trace[*at]);
-            if (at * each + number) % NESTED_EVERY == 0 {
+            if (at * each + number).is_multiple_of(NESTED_EVERY) {
                 let more = crash_the_recovery(&disk, &expected, *at).map_err(failed)?;
                 nested.fetch_add(more, Ordering::Relaxed);
             }
