@@ -74,8 +74,8 @@ source "$root/tests/weakenings/list.sh"
 
 printf '\n'
 printf '%s\n' "${results[@]}"
-if ((${#results[@]} == 0)); then
-    echo "no weakening has such a name"
+if ((${#wanted[@]} && ${#results[@]} != ${#wanted[@]})); then
+    echo "not every name that was given is that of a weakening"
     failed=1
 fi
 exit "$failed"
