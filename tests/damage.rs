@@ -166,6 +166,27 @@ fn a_hole_in_the_last_batch_is_a_torn_write_and_one_behind_it_is_damage() {
 }
 
 #[test]
+fn a_lost_sector_that_a_later_mark_vouches_for_is_damage() {
+    let disk = SimFs::default();
+    let store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
+    for n in 1..=40 {
+        store.write(&key(n), Value::Live(value(n)), None).unwrap();
+    }
+    drop(store);
+    let path = log::path(Path::new("/data/commitlog"), 1);
+    let content = disk.read(&path).unwrap().to_vec();
+    let written = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let last = last_batch_start(&content[..written]);
+    for sector in 1..last / 512 {
+        let mut damaged = content.clone();
+        damaged[sector * 512..][..512].fill(0);
+        disk.overwrite(&path, damaged).unwrap();
+        let error = recovered(&disk).expect_err(&format!("the loss of sector {sector} went unnoticed"));
+        assert_names_file_and_offset(&error, &path);
+    }
+}
+
+#[test]
 fn a_missing_segment_is_an_error() {
     let disk = SimFs::default();
     let mut options = Options::at("/data");
@@ -182,6 +203,31 @@ fn a_missing_segment_is_an_error() {
         let error = Store::open(&filesystem(&disk), options.clone(), "node").err().unwrap();
         assert!(error.to_string().contains("missing"), "{error}");
     }
+}
+
+#[test]
+fn every_truncation_and_flip_of_a_segment_before_the_last_is_refused() {
+    let disk = SimFs::default();
+    let mut options = Options::at("/data");
+    options.log.segment_size = 300;
+    let store = Store::open(&filesystem(&disk), options.clone(), "node").unwrap();
+    for n in 1..=WRITES {
+        store.write(&key(n), Value::Live(value(n)), None).unwrap();
+    }
+    drop(store);
+    let path = log::path(Path::new("/data/commitlog"), 2);
+    let content = disk.read(&path).unwrap().to_vec();
+    for at in 0..content.len() {
+        disk.overwrite(&path, content[..at].to_vec()).unwrap();
+        let error = recovered(&disk).expect_err(&format!("truncation at {at} went unnoticed"));
+        assert_names_file_and_offset(&error, &path);
+        disk.overwrite(&path, content.clone()).unwrap();
+        disk.flip(&path, at, 0x40).unwrap();
+        let error = recovered(&disk).expect_err(&format!("flip at {at} went unnoticed"));
+        assert_names_file_and_offset(&error, &path);
+    }
+    disk.overwrite(&path, content).unwrap();
+    assert_eq!(recovered(&disk).unwrap(), WRITES);
 }
 
 /// The same files on another disk.

@@ -124,14 +124,7 @@ fn lock(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Vec<DirLock>> {
     let mut dirs = vec![&options.data_dir, &options.sstable_dir, &options.log.dir];
     for dir in &dirs {
         fs.create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
-        if let Some(parent) = dir.parent() {
-            let parent = if parent.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                parent
-            };
-            fs.sync_dir(parent).map_err(|e| Error::io("sync", parent, e))?;
-        }
+        make_durable(fs.as_ref(), dir)?;
     }
     dirs.sort();
     dirs.dedup();
@@ -143,6 +136,36 @@ fn lock(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Vec<DirLock>> {
             })
         })
         .collect()
+}
+
+/// Makes the names of a directory and of those above it durable: any of them may have been made just now.
+fn make_durable(fs: &dyn FileSystem, dir: &Path) -> Result<()> {
+    for above in dir.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            above
+        };
+        match fs.sync_dir(above) {
+            // A directory that may not be opened is not one that this program made another in.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced.map_err(|e| Error::io("sync", above, e))?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes the segments before a gap behind which the log goes on in what is in tables already: of several segments that
+/// were deleted, a crash may bring back the older ones alone.
+fn sweep_flushed(fs: &dyn FileSystem, segments: &mut Vec<Segment>, flushed: u64) -> Result<()> {
+    let gap = segments
+        .windows(2)
+        .rposition(|pair| matches!(pair, [before, behind] if before.id + 1 != behind.id && behind.base_seq <= flushed));
+    for leftover in segments.drain(..gap.map_or(0, |last| last + 1)) {
+        let path = leftover.path();
+        fs.remove(path).map_err(|e| Error::io("remove", path, e))?;
+    }
+    Ok(())
 }
 
 struct Replay<'a> {
@@ -160,7 +183,8 @@ impl Replay<'_> {
         published: &Published,
     ) -> Result<(VecDeque<ClosedSegment>, u64, u32)> {
         let flushed = tables.flushed_seq();
-        let segments = self.list(fs)?;
+        let mut segments = self.list(fs)?;
+        sweep_flushed(fs.as_ref(), &mut segments, flushed)?;
         if let Some(first) = segments.first()
             && first.base_seq > flushed
         {

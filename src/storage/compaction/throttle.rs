@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Tokens are handed out for at most so much time at once: a pause must not be paid for by a burst.
 const BURST: Duration = Duration::from_millis(100);
+/// Shortest single wait: what is missing may be less than a clock can tell.
+const SHORTEST_WAIT: Duration = Duration::from_micros(1);
 /// Longest single wait, so that a change of the rate is heeded soon.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
@@ -64,7 +66,7 @@ impl Throttle {
                 return;
             }
             self.time
-                .sleep(Duration::from_secs_f64(missing / rate).min(LONGEST_WAIT));
+                .sleep(Duration::from_secs_f64(missing / rate).clamp(SHORTEST_WAIT, LONGEST_WAIT));
         }
     }
 }

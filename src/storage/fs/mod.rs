@@ -7,7 +7,7 @@ mod real;
 mod sim;
 
 pub use real::RealFs;
-pub use sim::SimFs;
+pub use sim::{Failure, Fault, Operation, OperationKind, SimFs, Survival};
 
 use bytes::Bytes;
 use std::any::Any;

@@ -3,7 +3,7 @@
 //! Owns: the walk over one segment and the decision between a torn tail (quiet) and damage (an error with file and
 //! offset). Does not own: which segments there are, or what to do with a change.
 
-use super::record::{Change, RECORD_HEADER_BYTES, RawRecord, Unreadable};
+use super::record::{Change, RECORD_HEADER_BYTES, RECORD_TYPE_AT, RawRecord, Unreadable};
 use super::{HEADER, HEADER_BYTES, HEADER_FIELDS, path};
 use crate::storage::codec::Reader;
 use crate::storage::error::{Error, Result};
@@ -163,6 +163,12 @@ impl Segment {
         let mut place = at + 1;
         while place + RECORD_HEADER_BYTES <= bytes.len() {
             let rest = bytes.get(place..).unwrap_or_default();
+            // No record is of type 0: the zeros that the writer puts ahead of its records are passed over at once.
+            let zeros = rest.iter().skip(RECORD_TYPE_AT).take_while(|byte| **byte == 0).count();
+            if zeros > 0 {
+                place += zeros;
+                continue;
+            }
             let record = RawRecord::read_if(rest, self.salt, |seq, length| {
                 let near = seq.checked_sub(last_seq).is_some_and(|step| step < MAX_SEQ_STEP);
                 let cheap = length <= SECTOR_BYTES || checked <= SCAN_BUDGET_BYTES;

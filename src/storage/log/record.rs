@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes before the payload: checksum, length, type, sequence number.
 pub const RECORD_HEADER_BYTES: usize = 4 + 4 + 1 + 8;
+/// Where in these the type stands.
+pub(super) const RECORD_TYPE_AT: usize = 4 + 4;
 /// Largest payload that a writer makes, and so that a reader believes: every value, key and clock within the limits.
 pub const MAX_PAYLOAD_BYTES: usize =
     MAX_VALUE_BYTES + MAX_TENANT_BYTES + MAX_KEY_BYTES + 2 * MAX_CLOCK_ENTRIES * (MAX_CLOCK_ID_BYTES + 16) + 64;
