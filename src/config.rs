@@ -33,6 +33,8 @@ pub struct Config {
     pub cache: Cache,
     /// Background compaction.
     pub compaction: Compaction,
+    /// How full the disks may be.
+    pub disk: Disk,
     /// Gossip of health.
     pub gossip: Gossip,
     /// Metrics over HTTP.
@@ -141,6 +143,17 @@ pub struct Compaction {
     pub throttle: u32,
     #[serde(with = "humantime_serde")]
     pub gc_grace: Duration,
+}
+
+/// `[disk]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Disk {
+    pub warn_usage: f64,
+    pub stop_usage: f64,
+    #[serde(with = "humantime_serde")]
+    pub check_interval: Duration,
 }
 
 /// `[gossip]`
@@ -292,6 +305,16 @@ impl Default for Compaction {
     }
 }
 
+impl Default for Disk {
+    fn default() -> Self {
+        Self {
+            warn_usage: 0.8,
+            stop_usage: 0.95,
+            check_interval: Duration::from_millis(250),
+        }
+    }
+}
+
 impl Default for Gossip {
     fn default() -> Self {
         Self {
@@ -439,6 +462,7 @@ impl Config {
             ("commit_log.max_age", self.commit_log.max_age),
             ("commit_log.sync_interval", self.commit_log.sync_interval),
             ("supervisor.restart_window", self.supervisor.restart_window),
+            ("disk.check_interval", self.disk.check_interval),
         ] {
             let shown = humantime::format_duration(value);
             require(!value.is_zero(), key, &shown, "must be longer than zero, as in \"10s\"");
@@ -501,6 +525,25 @@ impl Config {
             &table.level_multiplier,
             "must be 1 to 100",
         );
+        let (disk, throttle) = (&self.disk, self.storage.max_disk_usage);
+        require(
+            disk.warn_usage > 0.0 && disk.warn_usage <= throttle,
+            "disk.warn_usage",
+            &disk.warn_usage,
+            "must be above 0 and at most storage.max_disk_usage, as in 0.8 for 80 %",
+        );
+        require(
+            throttle < disk.stop_usage,
+            "storage.max_disk_usage",
+            &throttle,
+            "must be below disk.stop_usage: writes are slowed down before they are refused",
+        );
+        require(
+            disk.stop_usage <= 1.0,
+            "disk.stop_usage",
+            &disk.stop_usage,
+            "must be at most 1, as in 0.95 for 95 %",
+        );
         let compaction = &self.compaction;
         require(
             (1..=100).contains(&compaction.l0_trigger),
@@ -549,7 +592,6 @@ impl Config {
 
     /// Values that are well-formed, but that this version cannot honour. Accepting them would promise what is not done.
     fn not_yet(&self) -> Vec<String> {
-        let default = Self::default();
         let mut problems = Vec::new();
         let mut only = |kept: bool, key: &str, value: String, accepted: &str, lacks: &str| {
             if !kept {
@@ -565,13 +607,6 @@ impl Config {
             "true".into(),
             "false",
             "metrics endpoint",
-        );
-        only(
-            self.storage.max_disk_usage == default.storage.max_disk_usage,
-            "storage.max_disk_usage",
-            self.storage.max_disk_usage.to_string(),
-            "0.9",
-            "limit by disk usage",
         );
         problems
     }

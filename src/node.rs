@@ -6,6 +6,7 @@ use crate::actors::Handles;
 use crate::actors::admission::{Admission, AdmissionLimits};
 use crate::actors::cache::{CacheActor, CacheStats, ShardStats};
 use crate::actors::compaction::{CompactionActor, CompactionMessage, CompactionStats};
+use crate::actors::disk::{DiskActor, DiskWatch};
 use crate::actors::flush::{FlushActor, FlushMessage, FlushStats};
 use crate::actors::gateway::{Connections, GatewayMessage, RpcGateway};
 use crate::actors::health::{Health, RequestCounts};
@@ -25,6 +26,7 @@ use crate::storage::error::Error as StorageError;
 use crate::storage::fs::{DirLock, FileSystem};
 use crate::storage::log::writer::LogOptions;
 use crate::storage::recovery::{self, Options, Recovered, Report};
+use crate::storage::space::SpaceThresholds;
 use crate::storage::table::TableOptions;
 use crate::storage::table::block::Compression;
 use crate::storage::tables::Tables;
@@ -102,7 +104,8 @@ impl Node {
         // client is refused and does not hang.
         let (socket, shown) = bind(config).await?;
         let options = storage_options(config);
-        let recovered = tokio::task::spawn_blocking(move || recovery::open(&fs, &options))
+        let files = Arc::clone(&fs);
+        let recovered = tokio::task::spawn_blocking(move || recovery::open(&files, &options))
             .await
             .map_err(|panicked| NodeError::Internal(format!("the recovery failed: {panicked}")))??;
         let listen = |cause| NodeError::Listen {
@@ -113,7 +116,7 @@ impl Node {
         let address = listener.local_addr().map_err(listen)?;
         let listener = Arc::new(listener.into_std().map_err(listen)?);
         let report = recovered.report;
-        let (parts, locks) = Parts::new(config, recovered);
+        let (parts, locks) = Parts::new(config, recovered, fs);
         let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health));
         let connections = Connections::new(serve, config.server.max_connections);
         let specs = Arc::new(parts.children(config, listener, connections));
@@ -141,7 +144,7 @@ impl Node {
     }
 
     async fn wait_until_serving(&self) -> Result<(), NodeError> {
-        let expected = self.requests.handles.caches.len() + 5;
+        let expected = self.requests.handles.caches.len() + 6;
         let mut changed = self.tree.changes();
         loop {
             let running = self.tree.children().iter().filter(|child| child.running).count();
@@ -382,13 +385,19 @@ struct Parts {
     log: Arc<SharedLog>,
     tables: Arc<Tables>,
     jobs: Arc<Jobs>,
+    fs: Arc<dyn FileSystem>,
 }
 
 impl Parts {
-    fn new(config: &Config, recovered: Recovered) -> (Self, Vec<DirLock>) {
+    fn new(config: &Config, recovered: Recovered, fs: Arc<dyn FileSystem>) -> (Self, Vec<DirLock>) {
         let published = recovered.published;
         let memory = config.mem_table.num_mem_tables;
         let write_bytes = memory.saturating_mul(bytes(config.mem_table.max_size));
+        let disk = DiskWatch::new(SpaceThresholds {
+            warn: config.disk.warn_usage,
+            throttle: config.storage.max_disk_usage,
+            stop: config.disk.stop_usage,
+        });
         let admission = Admission::new(
             AdmissionLimits {
                 writes: MAX_WRITES,
@@ -397,6 +406,7 @@ impl Parts {
                 reads: MAX_READS,
             },
             Arc::clone(&published),
+            Arc::clone(&disk),
         );
         let shards = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_SHARDS));
         let mailbox = |messages, bytes| Bound { messages, bytes };
@@ -405,6 +415,7 @@ impl Parts {
             memtable: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
             flush: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
             compaction: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
+            disk: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
             caches: (0..shards)
                 .map(|_| Mailbox::new(mailbox(2 * MAX_READS, CACHE_MAILBOX_BYTES)))
                 .collect(),
@@ -426,6 +437,7 @@ impl Parts {
             log: Arc::clone(&log),
             tree: Arc::clone(&tree),
             flush: Arc::new(FlushStats::default()),
+            disk,
             compaction: Arc::new(CompactionStats::default()),
             jobs: Arc::clone(&jobs),
             memtable: Arc::new(MemtableStats::default()),
@@ -452,6 +464,7 @@ impl Parts {
             log,
             tables: recovered.tables,
             jobs,
+            fs,
         };
         (parts, recovered.locks)
     }
@@ -481,6 +494,24 @@ impl Parts {
                 }
             }));
         }
+        let dirs = vec![
+            config.storage.data_dir.clone(),
+            config.sstable_dir(),
+            config.commit_log_dir(),
+        ];
+        let (fs, watch, mailbox) = (
+            Arc::clone(&self.fs),
+            Arc::clone(&self.health.disk),
+            handles.disk.clone(),
+        );
+        let every = config.disk.check_interval;
+        children.push(ChildSpec::new("disk", handles.disk.clone(), move || DiskActor {
+            fs: Arc::clone(&fs),
+            dirs: dirs.clone(),
+            every,
+            watch: Arc::clone(&watch),
+            mailbox: mailbox.clone(),
+        }));
         let (tables, jobs, stats) = (
             Arc::clone(&self.tables),
             Arc::clone(&self.jobs),

@@ -121,6 +121,13 @@ fn impossible_values_are_refused_with_what_would_be_right() {
             "compaction.workers",
             "0 (no compaction) to 64",
         ),
+        ("[disk]\nwarn_usage = 0.95", "disk.warn_usage", "storage.max_disk_usage"),
+        (
+            "[storage]\nmax_disk_usage = 0.99",
+            "storage.max_disk_usage",
+            "disk.stop_usage",
+        ),
+        ("[disk]\nstop_usage = 1.5", "disk.stop_usage", "at most 1"),
         ("[cache]\nfrequency_weight = 2.0", "cache.frequency_weight", "0 to 1"),
         (
             "[cache]\nfrequency_weight = 0.0\nrecency_weight = 0.0",
@@ -140,11 +147,7 @@ fn impossible_values_are_refused_with_what_would_be_right() {
 
 #[test]
 fn what_this_version_cannot_honour_is_refused() {
-    for toml in [
-        "[gossip]\nenabled = true",
-        "[metrics]\nenabled = true",
-        "[storage]\nmax_disk_usage = 0.5",
-    ] {
+    for toml in ["[gossip]\nenabled = true", "[metrics]\nenabled = true"] {
         let error = load(toml).expect_err(toml);
         assert!(error.contains("this version has no"), "{toml:?}: {error}");
     }

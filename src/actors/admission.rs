@@ -3,6 +3,7 @@
 //! Owns: the permits of reads and writes, and the rule by which memtables that are not flushed fast enough slow writes
 //! down and then refuse them. Does not own: the buffers themselves. A permit is held until its request was answered.
 
+use crate::actors::disk::DiskWatch;
 use crate::actors::refusal::Refusal;
 use crate::storage::view::Published;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub struct AdmissionLimits {
 pub struct Admission {
     limits: AdmissionLimits,
     published: Arc<Published>,
+    disk: Arc<DiskWatch>,
     writes: AtomicUsize,
     write_bytes: AtomicUsize,
     reads: AtomicUsize,
@@ -81,12 +83,13 @@ pub struct AdmissionStats {
 }
 
 impl Admission {
-    /// Permits within `limits`; `published` says how much the memtables hold.
+    /// Permits within `limits`; `published` says how much the memtables hold, `disk` how full the disks are.
     #[must_use]
-    pub fn new(limits: AdmissionLimits, published: Arc<Published>) -> Arc<Self> {
+    pub fn new(limits: AdmissionLimits, published: Arc<Published>, disk: Arc<DiskWatch>) -> Arc<Self> {
         Arc::new(Self {
             limits,
             published,
+            disk,
             writes: AtomicUsize::new(0),
             write_bytes: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
@@ -96,11 +99,24 @@ impl Admission {
     }
 
     /// Admits a write that may add `bytes` to a memtable. Its sender is to wait for the time returned, which grows from
-    /// zero as memory fills, or as compaction falls behind.
+    /// zero as memory fills, as compaction falls behind, or as the disk fills.
     ///
     /// # Errors
-    /// [`Refusal::Overloaded`] when there are too many writes under way, or no memory is left for this one.
-    pub fn admit_write(self: &Arc<Self>, bytes: usize) -> Result<(WritePermit, Duration), Refusal> {
+    /// [`Refusal::Overloaded`] when there are too many writes under way, or no memory is left for this one;
+    /// [`Refusal::DiskFull`] when the disk is, unless it is a delete.
+    pub fn admit_write(self: &Arc<Self>, bytes: usize, is_delete: bool) -> Result<(WritePermit, Duration), Refusal> {
+        let disk_delay = match self.disk.write_delay() {
+            Some(delay) => delay,
+            // What is left is for what gives space back.
+            None if is_delete => Duration::ZERO,
+            None => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                let stop = self.disk.thresholds.stop * 100.0;
+                return Err(Refusal::DiskFull(format!(
+                    "more than {stop:.0} % of it is taken (disk.stop_usage); only deletes are accepted until there is space"
+                )));
+            }
+        };
         let writes = self.writes.fetch_add(1, Ordering::AcqRel) + 1;
         let under_way = self.write_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
         // From here on the permit's drop takes both back.
@@ -123,7 +139,10 @@ impl Admission {
         }
         let over = held.saturating_sub(self.limits.slow_bytes);
         let room = self.limits.write_bytes.saturating_sub(self.limits.slow_bytes).max(1);
-        let delay = MAX_DELAY.mul_f64(over as f64 / room as f64).max(debt_delay);
+        let delay = MAX_DELAY
+            .mul_f64(over as f64 / room as f64)
+            .max(debt_delay)
+            .max(disk_delay);
         if !delay.is_zero() {
             self.slowed.fetch_add(1, Ordering::Relaxed);
         }

@@ -7,11 +7,13 @@ use crate::actors::Handles;
 use crate::actors::admission::Admission;
 use crate::actors::cache::{CacheStats, ShardStats};
 use crate::actors::compaction::CompactionStats;
+use crate::actors::disk::DiskWatch;
 use crate::actors::flush::FlushStats;
 use crate::actors::memtable::MemtableStats;
 use crate::actors::supervisor::Tree;
 use crate::actors::wal::SharedLog;
 use crate::storage::compaction::jobs::Jobs;
+use crate::storage::space::SpaceLevel;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,6 +64,8 @@ pub struct Health {
     pub tree: Arc<Tree>,
     /// Flushes.
     pub flush: Arc<FlushStats>,
+    /// The disks.
+    pub disk: Arc<DiskWatch>,
     /// Compaction's failures.
     pub compaction: Arc<CompactionStats>,
     /// Compaction's jobs.
@@ -90,6 +94,16 @@ impl Health {
         }
         if let Some(cause) = self.compaction.failing.load_full() {
             reasons.push(format!("compaction fails: {cause}"));
+        }
+        let disks = self.disk.disks();
+        if let Some(fullest) = disks.first().filter(|_| self.disk.level() > SpaceLevel::Ample) {
+            let effect = match self.disk.level() {
+                SpaceLevel::Stop => "; writes are refused but for deletes",
+                SpaceLevel::Throttle => "; writes are slowed down",
+                SpaceLevel::Warn | SpaceLevel::Ample => "",
+            };
+            let (used, dir) = (fullest.space.used() * 100.0, fullest.dir.display());
+            reasons.push(format!("the disk of {dir} is {used:.1} % full{effect}"));
         }
         let admission = self.admission.stats();
         if admission.slow {
@@ -131,6 +145,8 @@ impl Health {
             .sum();
         let jobs = self.jobs.totals();
         let debt = view.tables.debt();
+        let disks = self.disk.disks();
+        let disk = disks.first();
         let numbers = [
             ("write_requests", self.requests.writes.load(Ordering::Relaxed)),
             ("read_requests", self.requests.reads.load(Ordering::Relaxed)),
@@ -158,6 +174,8 @@ impl Health {
             ("compaction_bytes_written", jobs.bytes_written),
             ("compaction_pending_bytes", debt.pending_bytes),
             ("compaction_tombstones_dropped", jobs.tombstones_dropped),
+            ("disk_total_bytes", disk.map_or(0, |disk| disk.space.total)),
+            ("disk_available_bytes", disk.map_or(0, |disk| disk.space.available)),
             ("commitlog_segments", log.segments as u64),
             ("commitlog_bytes", log.bytes),
             ("commitlog_syncs", log.syncs),

@@ -5,6 +5,7 @@
 pub mod admission;
 pub mod cache;
 pub mod compaction;
+pub mod disk;
 pub mod flush;
 pub mod gateway;
 pub mod health;
@@ -34,6 +35,8 @@ pub struct Handles {
     pub flush: Mailbox<flush::FlushMessage>,
     /// The compaction of tables.
     pub compaction: Mailbox<compaction::CompactionMessage>,
+    /// The watch over the disks.
+    pub disk: Mailbox<disk::DiskMessage>,
     /// The shards of the cache.
     pub caches: Arc<[Mailbox<cache::CacheMessage>]>,
     /// The acceptor of connections.

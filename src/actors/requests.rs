@@ -189,7 +189,7 @@ impl Requests {
         let timestamp_ms = now_ms();
         let (WriteClock::Given(known) | WriteClock::Observed { clock: known, .. }) = &clock;
         let bytes = memtable::charge(&key, &value, known);
-        let (permit, delay) = self.admission.admit_write(bytes)?;
+        let (permit, delay) = self.admission.admit_write(bytes, operation == Operation::Delete)?;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }

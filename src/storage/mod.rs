@@ -19,6 +19,7 @@ pub mod merger;
 pub mod recovery;
 pub mod replay;
 pub mod scan;
+pub mod space;
 pub mod store;
 pub mod table;
 pub mod tables;

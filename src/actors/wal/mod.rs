@@ -18,8 +18,8 @@ use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::Reply;
 use crate::actors::write::{Caller, LoggedBatch, LoggedWrite, PendingWrite, WriteClock};
-use crate::storage::error::Error;
-use crate::storage::log::record::encode_change;
+use crate::storage::error::{Error, ErrorKind};
+use crate::storage::log::record::{Operation, encode_change};
 use crate::storage::log::writer::EncodedBatch;
 use crate::storage::version::Version;
 use clockless::{ClocklessWrites, NoClock};
@@ -227,7 +227,9 @@ impl WalActor {
             timestamp_ms: write.timestamp_ms,
             seq,
         };
+        let deletes = write.operation == Operation::Delete;
         let encoded = &mut state.gathering.encoded;
+        encoded.deletes_only = deletes && (state.gathering.writes.is_empty() || encoded.deletes_only);
         if let Err(error) = encode_change(&mut encoded.bytes, state.salt, write.operation, &write.key, &version) {
             write
                 .reply
@@ -262,6 +264,12 @@ impl WalActor {
                         previous_seq,
                         writes: batch.writes,
                     }),
+                    Err(error) if error.kind() == ErrorKind::DiskFull && !batch.encoded.deletes_only => {
+                        // Deletes have a reserve. They go first: what was numbered behind them must not overtake them.
+                        if let Some(deletes) = refuse_all_but_deletes(batch, &error, state.salt) {
+                            state.closed.push_front(deletes);
+                        }
+                    }
                     Err(error) => refuse(batch, &error),
                 }
                 if state.closing.is_some() {
@@ -313,6 +321,27 @@ impl WalActor {
         // MemtableActor asks for everything that it lacks.
         let _ = self.handles.memtable.send_admitted(MemtableMessage::Apply(batch));
     }
+}
+
+/// Refuses the writes of a batch that are not deletes. Returns those that are, encoded on their own.
+fn refuse_all_but_deletes(batch: Batch, error: &Error, salt: u32) -> Option<Batch> {
+    let is_delete = |write: &LoggedWrite| write.version.value.live().is_none();
+    let (deletes, others): (Vec<_>, Vec<_>) = batch.writes.into_iter().partition(is_delete);
+    let others = Batch {
+        writes: others,
+        ..Batch::default()
+    };
+    refuse(others, error);
+    let mut kept = Batch::default();
+    kept.encoded.deletes_only = true;
+    for write in deletes {
+        let bytes = &mut kept.encoded.bytes;
+        if encode_change(bytes, salt, Operation::Delete, &write.key, &write.version).is_ok() {
+            kept.encoded.last_seq = write.version.seq;
+            kept.writes.push(write);
+        }
+    }
+    (!kept.writes.is_empty()).then_some(kept)
 }
 
 fn refuse(batch: Batch, error: &Error) {

@@ -1,7 +1,7 @@
 //! Writes the log.
 //!
 //! Owns: the open segment, rotation, deletion of segments that are wholly flushed, the latch after a failed sync, the
-//! cut after a full disk, and the fence that keeps a writer of an earlier generation out. Does not own: threads or
+//! cut after a full disk and the reserve that lets deletes go on, and the fence that keeps a writer of an earlier generation out. Does not own: threads or
 //! batching. It is the same object for all generations of the actor that writes; what it says is durable is durable.
 
 use super::reader::Segment;
@@ -40,7 +40,14 @@ pub struct ClosedSegment {
 /// Zeros are written ahead of small batches in pieces of this size: syncing over bytes that the file has already needs
 /// no change of its metadata, and takes about half the time.
 const WRITE_AHEAD_BYTES: usize = 256 << 10;
+/// Bytes of the file that keeps space for deletes on a full disk: some ten thousand.
+const RESERVE_BYTES: usize = 2 << 20;
+/// Name of that file.
+const RESERVE: &str = "RESERVE";
 static ZEROS: [u8; WRITE_AHEAD_BYTES] = [0; WRITE_AHEAD_BYTES];
+
+/// A batch up to this size is small: for it the cost of a sync is that of the metadata.
+const SMALL_BATCH_BYTES: usize = WRITE_AHEAD_BYTES / 8;
 
 struct OpenSegment {
     id: u64,
@@ -55,18 +62,19 @@ struct OpenSegment {
 }
 
 impl OpenSegment {
-    /// Writes a batch, its mark before its records, at the end; `mark` is then no longer what it was. Where the batch is
-    /// small and the file too short, zeros go before it.
+    /// Writes zeros ahead of a small batch of so many bytes, where the file is too short. Only a convenience: without
+    /// space for it the batch may still fit.
+    fn make_room(&mut self, bytes: usize) {
+        let short = self.len + bytes as u64 > self.allocated;
+        if short && bytes <= SMALL_BATCH_BYTES && self.file.write_at(self.allocated, &ZEROS).is_ok() {
+            self.allocated += WRITE_AHEAD_BYTES as u64;
+        }
+    }
+
+    /// Writes a batch, its mark before its records, at the end; `mark` is then no longer what it was.
     fn write(&mut self, mark: &mut Vec<u8>, records: &[u8]) -> std::io::Result<()> {
         let end = self.len + (mark.len() + records.len()) as u64;
-        let small = records.len() <= WRITE_AHEAD_BYTES / 8;
-        if end > self.allocated && small {
-            // Only a convenience: without space for it the batch may still fit.
-            if self.file.write_at(self.allocated, &ZEROS).is_ok() {
-                self.allocated += WRITE_AHEAD_BYTES as u64;
-            }
-        }
-        if small {
+        if records.len() <= SMALL_BATCH_BYTES {
             // One system call costs more than the copy.
             mark.extend_from_slice(records);
             self.file.write_at(self.len, mark)?;
@@ -98,6 +106,8 @@ struct BatchPlace {
 /// Encoded records that are written and synced together.
 #[derive(Debug, Default)]
 pub struct EncodedBatch {
+    /// All of them are deletes, which a full disk has a reserve for.
+    pub deletes_only: bool,
     /// The records, encoded with the log's salt.
     pub bytes: Vec<u8>,
     /// Sequence number of the last.
@@ -137,6 +147,8 @@ pub struct Log {
     syncs: u64,
     batches: u64,
     frame: Vec<u8>,
+    /// The reserve for deletes is there.
+    reserved: bool,
 }
 
 impl Log {
@@ -165,6 +177,7 @@ impl Log {
             syncs: 0,
             batches: 0,
             frame: Vec::new(),
+            reserved: false,
         }
     }
 
@@ -284,6 +297,45 @@ impl Log {
     /// [`ErrorKind::DiskFull`]: nothing of the batch was kept, and the call can be repeated. Others: the log is latched,
     /// or the writer fenced.
     pub fn append(&mut self, epoch: u64, batch: &EncodedBatch, applied: u64, now_ms: u64) -> Result<()> {
+        self.check_writable(epoch)?;
+        if !batch.deletes_only {
+            // Not before deletes have their reserve again: on a full disk they could otherwise not go on.
+            self.keep_reserve()?;
+            return self.try_append(epoch, batch, applied, now_ms);
+        }
+        match self.try_append(epoch, batch, applied, now_ms) {
+            Err(error) if error.kind() == ErrorKind::DiskFull && self.give_up_reserve() => {
+                self.try_append(epoch, batch, applied, now_ms)
+            }
+            done => done,
+        }
+    }
+
+    fn keep_reserve(&mut self) -> Result<()> {
+        if self.reserved {
+            return Ok(());
+        }
+        let reserve = self.options.dir.join(RESERVE);
+        // One that an earlier process left may be of any size.
+        let _ = self.fs.remove(&reserve);
+        let mut file = self.fs.create(&reserve).map_err(|e| Error::io("create", &reserve, e))?;
+        for at in (0..RESERVE_BYTES).step_by(WRITE_AHEAD_BYTES) {
+            if let Err(source) = file.write_at(at as u64, &ZEROS) {
+                let _ = self.fs.remove(&reserve);
+                return Err(Error::io("write", &reserve, source));
+            }
+        }
+        self.reserved = true;
+        Ok(())
+    }
+
+    /// Frees the reserve; `false` when there is none.
+    fn give_up_reserve(&mut self) -> bool {
+        let held = std::mem::take(&mut self.reserved);
+        held && self.fs.remove(&self.options.dir.join(RESERVE)).is_ok()
+    }
+
+    fn try_append(&mut self, epoch: u64, batch: &EncodedBatch, applied: u64, now_ms: u64) -> Result<()> {
         self.rotate_if_due(epoch, now_ms)?;
         if self.open.is_none() {
             self.open_segment(now_ms)?;
@@ -297,6 +349,7 @@ impl Log {
         self.frame.clear();
         encode_mark(&mut self.frame, self.salt, self.last_seq, open.durable);
         let start = open.len;
+        open.make_room(self.frame.len() + batch.bytes.len());
         if let Err(source) = open.write(&mut self.frame, &batch.bytes) {
             let error = Error::io("write", &path(&self.options.dir, open.id), source);
             // The partial record is cut back, so that the next batch follows whole ones.

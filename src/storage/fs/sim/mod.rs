@@ -123,6 +123,12 @@ impl Disk {
         }
     }
 
+    fn give_back(&mut self, bytes: usize) {
+        if let Some(space) = &mut self.space {
+            *space += bytes as u64;
+        }
+    }
+
     fn write(&mut self, file: usize, start: usize, data: &[u8]) -> io::Result<()> {
         let space = self
             .space
@@ -358,8 +364,12 @@ impl FileSystem for SimFs {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.0.lock().operate(OperationKind::Remove, path, |disk| {
-            disk.index(path)?;
+            let file = disk.index(path)?;
             disk.names.remove(path);
+            if disk.names.of(file).is_none() {
+                let freed = disk.content(file)?.live().len();
+                disk.give_back(freed);
+            }
             Ok(())
         })
     }
@@ -449,7 +459,10 @@ impl WriteFile for SimFile {
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.operate(OperationKind::Truncate, |disk| {
             let len = usize::try_from(len).unwrap_or(usize::MAX);
-            disk.content(self.file)?.cut(len);
+            let content = disk.content(self.file)?;
+            let freed = content.live().len().saturating_sub(len);
+            content.cut(len);
+            disk.give_back(freed);
             Ok(())
         })
     }

@@ -1,0 +1,249 @@
+//! A disk that fills up: what is refused, what goes on, and that all of it comes back by itself.
+
+mod common;
+
+use common::*;
+use pairdb_node::actors::health::Status;
+use pairdb_node::config::Config;
+use pairdb_node::node::Node;
+use pairdb_node::storage::fs::SimFs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tonic::Code;
+
+const LARGE: usize = 256 << 10;
+
+async fn put(client: &mut Client, key: &str, size: usize) -> Result<(), tonic::Status> {
+    client.write(write(key, &vec![7; size], &[("c", 1)])).await.map(drop)
+}
+
+async fn has(client: &mut Client, key: &str, size: usize) -> bool {
+    let read = client.read(read(key)).await;
+    read.is_ok_and(|read| read.into_inner().value == vec![7; size])
+}
+
+/// Writes and reads what a full disk allows, and checks that it refuses the rest.
+async fn check_full(client: &mut Client, deletable: std::ops::Range<u32>) {
+    for key in ["refused", "refused too"] {
+        let status = put(client, key, LARGE).await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        assert!(status.message().contains("disk full"), "{status}");
+        assert_eq!(client.read(read(key)).await.unwrap_err().code(), Code::NotFound);
+    }
+    assert!(has(client, "kept", 1000).await);
+    for n in deletable {
+        let clock = &[("c", 2)];
+        client.delete(delete(&format!("gone{n}"), clock)).await.unwrap();
+        assert_eq!(
+            client.read(read(&format!("gone{n}"))).await.unwrap_err().code(),
+            Code::NotFound
+        );
+    }
+}
+
+async fn check_resumed(client: &mut Client, since: Instant) {
+    let mut attempts = client.clone();
+    eventually("writes are taken again", async || {
+        put(&mut attempts, "later", LARGE).await.is_ok()
+    })
+    .await;
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(1), "writes resumed after {took:?}");
+    assert!(has(client, "later", LARGE).await && has(client, "kept", 1000).await);
+}
+
+async fn prepared(config: &Config, disk: &SimFs) -> (Node, Client) {
+    let node = start_on(config, Arc::new(disk.clone())).await;
+    let mut client = client(node.address());
+    put(&mut client, "kept", 1000).await.unwrap();
+    for n in 0..200 {
+        put(&mut client, &format!("gone{n}"), 100).await.unwrap();
+    }
+    (node, client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletes_and_reads_go_on_when_the_log_finds_no_space() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    // Nobody measures: the log itself meets the full disk.
+    config.disk.check_interval = Duration::from_secs(3600);
+    let disk = SimFs::default();
+    let (node, mut client) = prepared(&config, &disk).await;
+    disk.set_space(Some(0));
+    check_full(&mut client, 0..100).await;
+    // Deletes that share a batch with writes go through, too.
+    let mixed: Vec<_> = (100..200)
+        .map(|n| {
+            let (mut writer, mut deleter) = (client.clone(), client.clone());
+            tokio::spawn(async move {
+                let (new, old) = (format!("mixed{n}"), format!("gone{n}"));
+                let refused = put(&mut writer, &new, 60_000);
+                let deleted = deleter.delete(delete(&old, &[("c", 2)]));
+                let (refused, deleted) = tokio::join!(refused, deleted);
+                assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
+                deleted.unwrap();
+            })
+        })
+        .collect();
+    for task in mixed {
+        task.await.unwrap();
+    }
+    disk.set_space(None);
+    check_resumed(&mut client, Instant::now()).await;
+    assert!(node.tree().ends().is_empty(), "nothing was restarted");
+    drop(client);
+    node.shutdown().await;
+    // And all of it survives: what was refused is not there, what was deleted stays so.
+    disk.crash(0);
+    let node = start_on(&config, Arc::new(disk.clone())).await;
+    let mut client = common::client(node.address());
+    assert!(has(&mut client, "kept", 1000).await);
+    for key in ["gone5", "gone150", "mixed150", "refused"] {
+        assert_eq!(
+            client.read(read(key)).await.unwrap_err().code(),
+            Code::NotFound,
+            "{key}"
+        );
+    }
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thresholds_warn_then_slow_writes_then_refuse_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.disk.check_interval = Duration::from_millis(10);
+    let disk = SimFs::default();
+    let (node, mut client) = prepared(&config, &disk).await;
+    let taken = {
+        disk.set_space(Some(0));
+        use pairdb_node::storage::fs::FileSystem;
+        disk.space(Path::new("/")).unwrap().total
+    };
+    let at = |used: f64| disk.set_space(Some((taken as f64 * (1.0 - used) / used) as u64));
+    let health = async |needle: &str| {
+        let (status, reasons) = node.health().status();
+        status == Status::Degraded && reasons.iter().any(|reason| reason.contains(needle))
+    };
+    at(0.5);
+    eventually("all is well", async || node.health().status().0 == Status::Healthy).await;
+    at(0.85);
+    eventually("health warns", async || health("85.").await || health("84.").await).await;
+    put(&mut client, "small", 10).await.unwrap();
+    let slowed = || node.health().admission.stats().slowed;
+    assert_eq!(slowed(), 0);
+    at(0.93);
+    eventually("health says that writes are slow", async || health("slowed").await).await;
+    put(&mut client, "slow", 10).await.unwrap();
+    assert!(slowed() > 0);
+    at(0.97);
+    eventually("health says that writes are refused", async || health("refused").await).await;
+    check_full(&mut client, 0..10).await;
+    disk.set_space(None);
+    check_resumed(&mut client, Instant::now()).await;
+    assert!(node.tree().ends().is_empty(), "nothing was restarted");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flushes_and_compactions_that_find_no_space_lose_nothing_and_are_done_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.disk.check_interval = Duration::from_secs(3600);
+    config.mem_table.flush_threshold = bytesize::ByteSize::kib(64);
+    config.sstable.l0_size = bytesize::ByteSize::mib(1);
+    let disk = SimFs::default();
+    let (node, mut client) = prepared(&config, &disk).await;
+    disk.refuse_new_files(".sst.tmp");
+    for n in 0..600 {
+        put(&mut client, &format!("more{n}"), 500).await.unwrap();
+    }
+    let (_, reasons) = node.health().status();
+    assert!(
+        reasons.iter().any(|reason| reason.contains("flushing fails")),
+        "{reasons:?}"
+    );
+    disk.refuse_new_files("");
+    eventually("flushes are made up for", async || {
+        node.health().status().0 == Status::Healthy
+    })
+    .await;
+    for n in 0..2000 {
+        put(&mut client, &format!("yet more{n}"), 500).await.unwrap();
+    }
+    let jobs = &node.health().jobs;
+    eventually("tables are compacted", async || jobs.totals().completed > 0).await;
+    assert_eq!(jobs.totals().failed, 0);
+    for n in 0..600 {
+        assert!(has(&mut client, &format!("more{n}"), 500).await);
+    }
+    assert!(node.tree().ends().is_empty(), "nothing was restarted");
+    node.shutdown().await;
+}
+
+/// A small file system in memory; unmounted when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// [`None`] without the right to mount.
+    fn new(dir: &Path, mib: u32) -> Option<Self> {
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(dir)
+            .status();
+        mounted
+            .is_ok_and(|status| status.success())
+            .then(|| Self(dir.to_path_buf()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_file_system_fills_up_and_empties() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mount) = Mount::new(dir.path(), 48) else {
+        println!("mounting is not allowed here; the other tests have a simulated disk");
+        return;
+    };
+    for by_threshold in [true, false] {
+        let mut config = config(&mount.0.join(format!("node{by_threshold}")));
+        if !by_threshold {
+            config.disk.check_interval = Duration::from_secs(3600);
+        }
+        let node = start(&config).await;
+        let mut client = client(node.address());
+        put(&mut client, "kept", 1000).await.unwrap();
+        for n in 0..200 {
+            put(&mut client, &format!("gone{n}"), 100).await.unwrap();
+        }
+        let ballast = mount.0.join("ballast");
+        // Somebody else fills the disk, to the last byte.
+        let filled = Command::new("dd")
+            .args(["if=/dev/zero", "bs=64k", "status=none"])
+            .arg(format!("of={}", ballast.display()))
+            .stderr(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(!filled.success(), "the disk is full");
+        if by_threshold {
+            eventually("it is noticed", async || {
+                put(&mut client.clone(), "notice", 10).await.is_err()
+            })
+            .await;
+        }
+        check_full(&mut client, 0..200).await;
+        std::fs::remove_file(&ballast).unwrap();
+        check_resumed(&mut client, Instant::now()).await;
+        assert!(node.tree().ends().is_empty(), "nothing was restarted");
+        node.shutdown().await;
+    }
+}
