@@ -3,6 +3,7 @@
 //! Knows no async runtime, actor or RPC; touches files only through [`fs::FileSystem`], and the clock through [`time::Time`]. Usable alone
 //! (see [`store::Store`]); the node puts actors between its parts.
 
+pub mod backup;
 pub mod cache;
 pub mod clock;
 pub mod codec;

@@ -139,7 +139,7 @@ fn lock(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Vec<DirLock>> {
 }
 
 /// Makes the names of a directory and of those above it durable: any of them may have been made just now.
-fn make_durable(fs: &dyn FileSystem, dir: &Path) -> Result<()> {
+pub(super) fn make_durable(fs: &dyn FileSystem, dir: &Path) -> Result<()> {
     for above in dir.ancestors().skip(1) {
         let above = if above.as_os_str().is_empty() {
             Path::new(".")

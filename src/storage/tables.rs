@@ -5,6 +5,7 @@
 //! A table that is being written is *reserved*: no sweep takes its file for a leftover. A table that was replaced is
 //! *garbage* until nobody reads it any more, and then its file goes.
 
+use crate::storage::backup::Snapshot;
 use crate::storage::compaction::debt::LevelOptions;
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::FileSystem;
@@ -370,6 +371,21 @@ impl Tables {
         };
         self.install(&change, None, published)?;
         Ok(change.removed.len())
+    }
+
+    /// The tables at this moment, and what the manifest says of them.
+    pub fn snapshot(&self, published: &Published) -> Snapshot {
+        let manifest = self.manifest.lock();
+        Snapshot {
+            state: manifest.state().clone(),
+            set: Arc::clone(&published.load().tables),
+        }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Removes the files of replaced tables that nobody reads any more. Returns how many are still read.

@@ -13,6 +13,7 @@ mod reads;
 
 pub use background::Background;
 
+use crate::storage::backup::{self, Copied};
 use crate::storage::cache::CacheOptions;
 use crate::storage::clock::VectorClock;
 use crate::storage::compaction::jobs::Jobs;
@@ -31,7 +32,7 @@ use background::Wake;
 use commit::Commits;
 use parking_lot::Mutex;
 use reads::CachedReads;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -79,6 +80,7 @@ impl From<Options> for StoreOptions {
 
 /// An open engine.
 pub struct Store {
+    fs: Arc<dyn FileSystem>,
     node_id: String,
     options: StoreOptions,
     published: Arc<Published>,
@@ -118,6 +120,7 @@ impl Store {
             CachedReads::new(policy, Arc::clone(&options.time))
         });
         Ok(Self {
+            fs: Arc::clone(fs),
             node_id: node_id.to_owned(),
             next_memtable: AtomicU64::new(recovered.published.load().active.id() + 1),
             epoch: recovered.log.take_over(),
@@ -249,6 +252,16 @@ impl Store {
             Some(job) => job.run().map(|_outcome| true),
             None => Ok(false),
         }
+    }
+
+    /// Writes what is in memory as tables, and makes the backup `base`/`name` of all of them.
+    ///
+    /// # Errors
+    /// When a table cannot be written, or as [`backup::backup`].
+    pub fn backup(&self, base: &Path, name: &str) -> Result<Copied> {
+        self.flush()?;
+        let snapshot = self.tables.snapshot(&self.published);
+        backup::backup(self.fs.as_ref(), &snapshot, self.tables.dir(), base, name)
     }
 
     /// Ends the log so that the next start can tell every later damage from a crash. Later writes are refused.
