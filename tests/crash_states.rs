@@ -5,6 +5,7 @@
 //! `PAIRDB_TEST_CRASH_STATES=20000` makes it that many states.
 
 use bytes::Bytes;
+use pairdb_node::storage::backup;
 use pairdb_node::storage::clock::VectorClock;
 use pairdb_node::storage::compaction::debt::LevelOptions;
 use pairdb_node::storage::error::{Error, ErrorKind};
@@ -15,6 +16,7 @@ use pairdb_node::storage::store::{Store, StoreOptions};
 use pairdb_node::storage::time::ManualTime;
 use pairdb_node::storage::version::{Value, Version, Versions};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,6 +26,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Crash states of the bounded form.
 const BOUNDED_STATES: usize = 1200;
+/// Where backups go.
+const BACKUPS: &str = "/disk/backups";
 const SECTOR_BYTES: usize = 512;
 /// Of so many crash states one has its recovery crash too, at each of its operations.
 const NESTED_EVERY: usize = 127;
@@ -42,6 +46,7 @@ enum Step {
     Compact,
     /// A compaction during which the disk refuses to sync the manifest.
     UnrecordedCompaction,
+    Backup,
     /// A clean end and a start.
     Reopen,
     /// An end as by a kill, and a start.
@@ -72,6 +77,7 @@ const WORKLOAD: &[Step] = &[
     Step::UnrecordedCompaction,
     Step::Set(5, 10),
     Step::Compact,
+    Step::Backup,
     Step::Delete(0),
     Step::Reopen,
     Step::Concurrent(3, 1, 7, 2500),
@@ -85,6 +91,7 @@ const WORKLOAD: &[Step] = &[
     Step::Set(2, 60),
     Step::Set(8, 5000),
     Step::Flush,
+    Step::Backup,
     Step::Compact,
     Step::Reopen,
     Step::Set(9, 50),
@@ -145,6 +152,8 @@ struct Expected {
     acknowledged: BTreeMap<Key, Versions>,
     /// A write that was refused when it may have reached the disk already.
     under_way: Option<(Key, Version)>,
+    /// Backups that were said to be whole: name, and what they hold.
+    backups: Vec<(String, Contents)>,
 }
 
 impl Expected {
@@ -202,6 +211,12 @@ impl Expected {
             }
             Step::Compact => {
                 while open_store.compact()? {}
+                Ok(())
+            }
+            Step::Backup => {
+                let name = time.to_string();
+                open_store.backup(Path::new(BACKUPS), &name)?;
+                self.backups.push((name, self.contents()));
                 Ok(())
             }
             Step::UnrecordedCompaction => {
@@ -268,9 +283,30 @@ impl Expected {
             drop(store);
             disk.crash_with(survival);
         }
+        for (name, held) in &self.backups {
+            check_backup(disk, name, held).map_err(|wrong| format!("backup {name}: {wrong}"))?;
+        }
         let store = open(disk).map_err(|error| format!("after a clean end it does not open: {error}"))?;
         self.check(&store)
             .map_err(|wrong| format!("after a clean end: {wrong}"))
+    }
+}
+
+/// Restores a backup and checks that it holds what it should.
+fn check_backup(disk: &SimFs, name: &str, held: &Contents) -> Result<(), String> {
+    let restored = Options::at(Path::new("/disk/restored").join(name));
+    let from = Path::new(BACKUPS).join(name);
+    backup::restore(disk, &from, &restored.sstable_dir, &restored.log.dir).map_err(|error| error.to_string())?;
+    let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
+    let store = Store::open(&fs, restored, "node").map_err(|error| error.to_string())?;
+    let entries = store
+        .scan(&Key::least())
+        .map(|item| item.map(|(key, versions)| (key, contents(&versions))));
+    let found: Contents = entries.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    if found == *held {
+        Ok(())
+    } else {
+        Err("it does not hold what it held".to_owned())
     }
 }
 
@@ -314,7 +350,8 @@ fn operations() -> Vec<Operation> {
         .iter()
         .filter(|s| matches!(s, Step::Reopen | Step::Restart))
         .count();
-    assert_eq!(made("MANIFEST.tmp"), openings + 2);
+    let backups = WORKLOAD.iter().filter(|s| matches!(s, Step::Backup)).count();
+    assert_eq!(made("MANIFEST.tmp"), openings + 2 + backups);
     let removed = |suffix: &str| {
         let removed = |o: &&Operation| o.kind == OperationKind::Remove && o.path.to_string_lossy().ends_with(suffix);
         trace.iter().filter(removed).count()
