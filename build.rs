@@ -1,8 +1,8 @@
 //! Generates the gRPC code from `proto/` with a compiler written in Rust, so that no `protoc` is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=proto/storage.proto");
-    let descriptors = protox::compile(["proto/storage.proto"], ["proto"])?;
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(["proto/storage.proto", "proto/admin.proto"], ["proto"])?;
     // What a service does not define answers UNIMPLEMENTED.
     tonic_prost_build::configure()
         .generate_default_stubs(true)

@@ -154,6 +154,9 @@ pub struct Disk {
     pub stop_usage: f64,
     #[serde(with = "humantime_serde")]
     pub check_interval: Duration,
+    #[serde(with = "humantime_serde")]
+    pub scrub_interval: Duration,
+    pub scrub_throttle: u32,
 }
 
 /// `[gossip]`
@@ -311,6 +314,8 @@ impl Default for Disk {
             warn_usage: 0.8,
             stop_usage: 0.95,
             check_interval: Duration::from_millis(250),
+            scrub_interval: Duration::from_secs(7 * 24 * 3600),
+            scrub_throttle: 10,
         }
     }
 }

@@ -11,10 +11,12 @@ use crate::actors::flush::{FlushActor, FlushMessage, FlushStats};
 use crate::actors::gateway::{Connections, GatewayMessage, RpcGateway};
 use crate::actors::health::{Health, RequestCounts};
 use crate::actors::mailbox::{Bound, Mailbox};
+use crate::actors::maintenance::Maintenance;
 use crate::actors::memtable::{MemtableActor, MemtableMessage, MemtableStats};
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::{Reply, reply_port};
 use crate::actors::requests::{Requests, Timeouts};
+use crate::actors::scrub::ScrubActor;
 use crate::actors::supervisor::{ChildSpec, Intensity, Supervisor, SupervisorMessage, Tree};
 use crate::actors::wal::{SharedLog, SyncPolicy, WalActor, WalMessage, WalOptions};
 use crate::config::{self, Config};
@@ -22,10 +24,12 @@ use crate::rpc;
 use crate::storage::cache::CacheOptions;
 use crate::storage::compaction::debt::LevelOptions;
 use crate::storage::compaction::jobs::Jobs;
+use crate::storage::compaction::throttle::Throttle;
 use crate::storage::error::Error as StorageError;
 use crate::storage::fs::{DirLock, FileSystem};
 use crate::storage::log::writer::LogOptions;
 use crate::storage::recovery::{self, Options, Recovered, Report};
+use crate::storage::scrub::ScrubProgress;
 use crate::storage::space::SpaceThresholds;
 use crate::storage::table::TableOptions;
 use crate::storage::table::block::Compression;
@@ -91,6 +95,7 @@ pub struct Node {
     guardian: JoinHandle<()>,
     gave_up: watch::Receiver<Option<String>>,
     shutdown_timeout: Duration,
+    admin: Option<JoinHandle<()>>,
     _locks: Vec<DirLock>,
 }
 
@@ -118,6 +123,7 @@ impl Node {
         let report = recovered.report;
         let (parts, locks) = Parts::new(config, recovered, fs);
         let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health));
+        let admin = admin_service(config, &parts);
         let connections = Connections::new(serve, config.server.max_connections);
         let specs = Arc::new(parts.children(config, listener, connections));
         let (gave_up, given_up) = watch::channel(None);
@@ -137,6 +143,7 @@ impl Node {
             guardian,
             gave_up: given_up,
             shutdown_timeout: config.server.shutdown_timeout,
+            admin,
             _locks: locks,
         };
         node.wait_until_serving().await?;
@@ -144,7 +151,7 @@ impl Node {
     }
 
     async fn wait_until_serving(&self) -> Result<(), NodeError> {
-        let expected = self.requests.handles.caches.len() + 6;
+        let expected = self.requests.handles.caches.len() + 7;
         let mut changed = self.tree.changes();
         loop {
             let running = self.tree.children().iter().filter(|child| child.running).count();
@@ -204,6 +211,9 @@ impl Node {
         let begun = Instant::now();
         let total = self.shutdown_timeout;
         let handles = self.requests.handles.clone();
+        if let Some(admin) = &self.admin {
+            admin.abort();
+        }
         self.requests.accepting.store(false, Ordering::Release);
         let drain = |reply| handles.gateway.send_admitted(GatewayMessage::Drain(reply)).is_ok();
         step("closing the connections", total.mul_f64(0.35), drain).await;
@@ -252,6 +262,25 @@ async fn step(what: &str, budget: Duration, ask: impl FnOnce(Reply<()>) -> bool)
         Ok(()) => tracing::debug!(what, took = ?begun.elapsed(), "shutdown step done"),
         Err(why) => {
             tracing::warn!(what, %why, ?budget, "a shutdown step was not completed; the next start makes up for it")
+        }
+    }
+}
+
+/// Serves the admin service, where its socket can be made. A node serves its clients without it, too.
+fn admin_service(config: &Config, parts: &Parts) -> Option<JoinHandle<()>> {
+    let maintenance = Maintenance {
+        handles: parts.requests.handles.clone(),
+        tables: Arc::clone(&parts.tables),
+        log: Arc::clone(&parts.log),
+        log_dir: config.commit_log_dir(),
+        fs: Arc::clone(&parts.fs),
+    };
+    match rpc::admin::bind(&config.storage.data_dir) {
+        Ok(listener) => Some(tokio::spawn(rpc::admin::serve(listener, maintenance))),
+        Err(error) => {
+            let dir = config.storage.data_dir.display();
+            tracing::warn!(%error, %dir, "no admin socket: backup and verify will not reach this node while it runs");
+            None
         }
     }
 }
@@ -347,7 +376,8 @@ fn bytes(size: bytesize::ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
 
-fn storage_options(config: &Config) -> Options {
+/// How the engine is laid out and bounded by a configuration.
+pub(crate) fn storage_options(config: &Config) -> Options {
     Options {
         data_dir: config.storage.data_dir.clone(),
         sstable_dir: config.sstable_dir(),
@@ -415,6 +445,7 @@ impl Parts {
             memtable: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
             flush: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
             compaction: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
+            scrub: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
             disk: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
             caches: (0..shards)
                 .map(|_| Mailbox::new(mailbox(2 * MAX_READS, CACHE_MAILBOX_BYTES)))
@@ -437,6 +468,7 @@ impl Parts {
             log: Arc::clone(&log),
             tree: Arc::clone(&tree),
             flush: Arc::new(FlushStats::default()),
+            scrub: Arc::new(ScrubProgress::default()),
             disk,
             compaction: Arc::new(CompactionStats::default()),
             jobs: Arc::clone(&jobs),
@@ -494,6 +526,18 @@ impl Parts {
                 }
             }));
         }
+        let rate = u64::from(config.disk.scrub_throttle).saturating_mul(1_000_000);
+        let throttle = Arc::new(Throttle::new(Arc::new(RealTime::default()), rate));
+        let (tables, progress) = (Arc::clone(&self.tables), Arc::clone(&self.health.scrub));
+        let (interval, neighbours) = (config.disk.scrub_interval, handles.clone());
+        children.push(ChildSpec::new("scrub", handles.scrub.clone(), move || ScrubActor {
+            tables: Arc::clone(&tables),
+            interval,
+            throttle: Arc::clone(&throttle),
+            progress: Arc::clone(&progress),
+            mailbox: neighbours.scrub.clone(),
+            handles: neighbours.clone(),
+        }));
         let dirs = vec![
             config.storage.data_dir.clone(),
             config.sstable_dir(),

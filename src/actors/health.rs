@@ -13,6 +13,7 @@ use crate::actors::memtable::MemtableStats;
 use crate::actors::supervisor::Tree;
 use crate::actors::wal::SharedLog;
 use crate::storage::compaction::jobs::Jobs;
+use crate::storage::scrub::ScrubProgress;
 use crate::storage::space::SpaceLevel;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,6 +65,8 @@ pub struct Health {
     pub tree: Arc<Tree>,
     /// Flushes.
     pub flush: Arc<FlushStats>,
+    /// The walk over all tables.
+    pub scrub: Arc<ScrubProgress>,
     /// The disks.
     pub disk: Arc<DiskWatch>,
     /// Compaction's failures.
@@ -174,6 +177,9 @@ impl Health {
             ("compaction_bytes_written", jobs.bytes_written),
             ("compaction_pending_bytes", debt.pending_bytes),
             ("compaction_tombstones_dropped", jobs.tombstones_dropped),
+            ("scrub_tables", self.scrub.tables.load(Ordering::Relaxed)),
+            ("scrub_tables_done", self.scrub.tables_done.load(Ordering::Relaxed)),
+            ("scrubs_completed", self.scrub.completed.load(Ordering::Relaxed)),
             ("disk_total_bytes", disk.map_or(0, |disk| disk.space.total)),
             ("disk_available_bytes", disk.map_or(0, |disk| disk.space.available)),
             ("commitlog_segments", log.segments as u64),

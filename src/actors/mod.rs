@@ -10,10 +10,12 @@ pub mod flush;
 pub mod gateway;
 pub mod health;
 pub mod mailbox;
+pub mod maintenance;
 pub mod memtable;
 pub mod refusal;
 pub mod reply;
 pub mod requests;
+pub mod scrub;
 pub mod supervisor;
 pub mod wal;
 pub mod write;
@@ -35,6 +37,8 @@ pub struct Handles {
     pub flush: Mailbox<flush::FlushMessage>,
     /// The compaction of tables.
     pub compaction: Mailbox<compaction::CompactionMessage>,
+    /// The reader of all tables.
+    pub scrub: Mailbox<scrub::ScrubMessage>,
     /// The watch over the disks.
     pub disk: Mailbox<disk::DiskMessage>,
     /// The shards of the cache.

@@ -2,8 +2,13 @@
 
 use super::Failure;
 use crate::rpc::MAX_MESSAGE_BYTES;
+use crate::rpc::admin::SOCKET;
+use crate::rpc::admin_pb::admin_service_client::AdminServiceClient;
 use crate::rpc::pb::storage_node_service_client::StorageNodeServiceClient;
+use hyper_util::rt::TokioIo;
+use std::path::Path;
 use std::time::Duration;
+use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -45,6 +50,19 @@ fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
 /// A client that connects when it is first used, and again whenever the node comes back.
 pub(super) fn connect_lazily(addr: &str) -> Result<Client, Failure> {
     Ok(client(endpoint(addr)?.connect_lazy()))
+}
+
+/// Reaches the node that runs on a data directory; [`None`] when none does.
+pub(super) async fn admin(data_dir: &Path) -> Option<AdminServiceClient<Channel>> {
+    let socket = data_dir.join(SOCKET);
+    // The address is not used: there is but one way.
+    let endpoint = Endpoint::from_static("http://admin.socket");
+    let connect = move |_uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    };
+    let channel = endpoint.connect_with_connector(tower::service_fn(connect)).await;
+    channel.ok().map(AdminServiceClient::new)
 }
 
 /// A status in words.

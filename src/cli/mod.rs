@@ -2,13 +2,16 @@
 //!
 //! Owns: arguments, and what a person reads. Does not own: the node (see [`crate::node`]).
 
+mod backup;
 mod bench;
 mod client;
 mod kv;
 mod serve;
 mod transfer;
 
+use crate::config::Config;
 use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// PairDB's storage node: serve it, talk to it, measure it.
@@ -37,6 +40,12 @@ enum Command {
     Import(transfer::TransferArgs),
     /// Write every key of a tenant as a file below a directory: the opposite of import
     Export(transfer::TransferArgs),
+    /// Copy all data, consistently, while the node runs or not
+    ///
+    /// Each backup is whole by itself, and shares with the one before what did not change.
+    Backup(backup::BackupArgs),
+    /// Make a data directory of a backup
+    Restore(backup::RestoreArgs),
     /// Measure a node's throughput and latency
     Bench(bench::BenchArgs),
     /// Serve the empty handlers that bench --baseline compares with
@@ -53,6 +62,31 @@ struct Target {
     /// Tenant whose keys are meant
     #[arg(long, value_name = "NAME", default_value = "default")]
     tenant: String,
+}
+
+/// Which data directory is meant.
+#[derive(Debug, Clone, Args)]
+struct DataDir {
+    /// Configuration file of the node; without one every key has its default
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of all data, instead of storage.data_dir
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl DataDir {
+    /// The node's configuration.
+    fn config(&self) -> Result<Config, Failure> {
+        let mut flags = Vec::new();
+        if let Some(dir) = &self.data_dir {
+            let dir = dir
+                .to_str()
+                .ok_or("--data-dir must be valid UTF-8, as the configuration is")?;
+            flags.push(("storage.data_dir", dir.to_owned()));
+        }
+        Ok(Config::load(self.config.as_deref(), std::env::vars(), &flags)?)
+    }
 }
 
 /// What a command failed with, in words for a person.
@@ -99,6 +133,8 @@ impl Command {
             Self::Health(args) => kv::health(args).await,
             Self::Import(args) => transfer::import(args).await,
             Self::Export(args) => transfer::export(args).await,
+            Self::Backup(args) => backup::backup(args).await,
+            Self::Restore(args) => backup::restore(&args),
             Self::Bench(args) => bench::run(args).await,
             Self::BaselineServer(args) => bench::serve_baseline(args).await,
         }

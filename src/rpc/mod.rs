@@ -2,6 +2,7 @@
 //!
 //! Owns: the wire and its translation to and from the actors' requests. Does not own: any state, or what a request does.
 
+pub mod admin;
 mod connection;
 pub mod convert;
 mod receiving;
@@ -19,6 +20,18 @@ pub mod status;
 )]
 pub mod pb {
     tonic::include_proto!("storage");
+}
+
+/// The messages and the service of `proto/admin.proto`.
+#[allow(
+    missing_docs,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::default_trait_access
+)]
+pub mod admin_pb {
+    tonic::include_proto!("pairdb.admin");
 }
 
 /// Largest message that is read at all, in bytes: well above the largest that is accepted, so that one which is a little too

@@ -20,6 +20,7 @@ pub mod merger;
 pub mod recovery;
 pub mod replay;
 pub mod scan;
+pub mod scrub;
 pub mod space;
 pub mod store;
 pub mod table;

@@ -8,7 +8,7 @@ use super::{Batch, WalMessage};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::storage::error::{Error, Result};
 use crate::storage::log::record::Change;
-use crate::storage::log::writer::{Log, LogStats};
+use crate::storage::log::writer::{ClosedSegment, Log, LogStats};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use ractor::ActorRef;
@@ -38,6 +38,12 @@ impl SharedLog {
     #[must_use]
     pub fn stats(&self) -> LogStats {
         *self.status.lock()
+    }
+
+    /// The segments that take no more records, the oldest first. Waits for a batch that is being written.
+    #[must_use]
+    pub fn closed_segments(&self) -> Vec<ClosedSegment> {
+        self.log.lock().closed().collect()
     }
 
     /// Why the log takes no writes, if it does not; never waits for the disk.

@@ -199,6 +199,11 @@ impl Log {
         self.latched.as_deref()
     }
 
+    /// The segments that take no more records, the oldest first.
+    pub fn closed(&self) -> impl Iterator<Item = ClosedSegment> {
+        self.closed.iter().copied()
+    }
+
     /// Numbers for health and metrics.
     #[must_use]
     pub fn stats(&self) -> LogStats {

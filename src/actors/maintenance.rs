@@ -1,0 +1,131 @@
+//! What a person who runs the node asks of it, beside its requests: a backup, and a check of everything.
+//!
+//! Owns: the order of steps that several actors take part in. Does not own: the work, or the wire.
+
+use crate::actors::Handles;
+use crate::actors::flush::FlushMessage;
+use crate::actors::memtable::MemtableMessage;
+use crate::actors::refusal::Refusal;
+use crate::actors::reply::reply_port;
+use crate::actors::wal::SharedLog;
+use crate::storage::backup::{self, Copied};
+use crate::storage::error::Error;
+use crate::storage::fs::FileSystem;
+use crate::storage::log::reader::Segment;
+use crate::storage::scrub::{ScrubProgress, scrub};
+use crate::storage::tables::Tables;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Longest time that sealing or flushing what is in memory may take.
+const STEP_WITHIN: Duration = Duration::from_secs(120);
+
+/// Carries out maintenance.
+#[derive(Clone)]
+pub struct Maintenance {
+    /// The actors.
+    pub handles: Handles,
+    /// The tables.
+    pub tables: Arc<Tables>,
+    /// The log.
+    pub log: Arc<SharedLog>,
+    /// Where the log is.
+    pub log_dir: PathBuf,
+    /// Where files are.
+    pub fs: Arc<dyn FileSystem>,
+}
+
+/// What a check of everything found.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// Tables read.
+    pub tables: u64,
+    /// Closed segments of the log read.
+    pub segments: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Keys of tables that are well.
+    pub keys: u64,
+    /// What is damaged.
+    pub damage: Vec<Error>,
+}
+
+impl Maintenance {
+    /// Makes the backup `base`/`name` of everything that was acknowledged before this was called.
+    ///
+    /// # Errors
+    /// When what is in memory cannot be flushed, or a file not written.
+    pub async fn backup(&self, base: PathBuf, name: String) -> Result<Copied, Refusal> {
+        // Twice: a full set of memtables leaves no room to seal the active one before the first is flushed.
+        for _ in 0..2 {
+            self.flush().await?;
+        }
+        let this = self.clone();
+        blocking(move || {
+            let snapshot = this.tables.snapshot(&this.handles.published);
+            backup::backup(this.fs.as_ref(), &snapshot, this.tables.dir(), &base, &name)
+        })
+        .await
+    }
+
+    async fn flush(&self) -> Result<(), Refusal> {
+        let (reply, sealed) = reply_port();
+        let memtable = &self.handles.memtable;
+        let asked = memtable.send_admitted(MemtableMessage::Seal).is_ok()
+            && memtable.send_admitted(MemtableMessage::Settle(reply)).is_ok();
+        if !asked {
+            return Err(Refusal::Restarting("the memtable"));
+        }
+        sealed.within(STEP_WITHIN, "the memtable").await?;
+        let (reply, flushed) = reply_port();
+        self.handles
+            .flush
+            .send_admitted(FlushMessage::Settle(reply))
+            .map_err(|_down| Refusal::Restarting("the flush"))?;
+        flushed.within(STEP_WITHIN, "the flush").await
+    }
+
+    /// Reads every table and every closed segment of the log. Damaged tables are set aside.
+    ///
+    /// # Errors
+    /// When something cannot be read at all. Damage is no error here.
+    pub async fn verify(&self) -> Result<Verified, Refusal> {
+        let this = self.clone();
+        blocking(move || this.verify_now()).await
+    }
+
+    fn verify_now(&self) -> Result<Verified, Error> {
+        let progress = ScrubProgress::default();
+        let snapshot = self.tables.snapshot(&self.handles.published);
+        let mut verified = Verified {
+            damage: scrub(&snapshot, &progress, |_bytes| Ok(()))?,
+            tables: progress.tables_done.load(Ordering::Relaxed),
+            bytes: progress.bytes.load(Ordering::Relaxed),
+            keys: progress.keys.load(Ordering::Relaxed),
+            segments: 0,
+        };
+        for closed in self.log.closed_segments() {
+            let read = Segment::open(self.fs.as_ref(), &self.log_dir, closed.id)
+                .and_then(|segment| segment.replay(0, u64::MAX, Some(closed.len), |_change| Ok(())));
+            match read {
+                Ok(_) => {}
+                // Flushed and deleted since it was listed.
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => verified.damage.push(error),
+            }
+            verified.segments += 1;
+            verified.bytes += closed.len;
+        }
+        self.tables.quarantine_damaged(&self.handles.published)?;
+        Ok(verified)
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|panicked| Refusal::Internal(format!("it failed: {panicked}")))?
+        .map_err(|error| Refusal::from(&error))
+}

@@ -1,0 +1,88 @@
+//! The admin service, on a socket of its own.
+//!
+//! Owns: its wire and its socket. Does not own: the work. The socket lies in the data directory and is its owner's alone:
+//! what is asked here is done with the node's rights.
+
+use crate::actors::maintenance::Maintenance;
+use crate::rpc::admin_pb as pb;
+use crate::rpc::admin_pb::admin_service_server::{AdminService, AdminServiceServer};
+use crate::rpc::status;
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status};
+
+/// Name of the socket in the data directory.
+pub const SOCKET: &str = "admin.sock";
+
+/// Makes the socket. One that an earlier process left is replaced: the caller has the directory to himself.
+///
+/// # Errors
+/// As the operating system's: for example when the path is longer than about 100 bytes.
+pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
+    let path = data_dir.join(SOCKET);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until the task that runs it is ended.
+pub async fn serve(listener: UnixListener, maintenance: Maintenance) {
+    let served = tonic::transport::Server::builder()
+        .add_service(AdminServiceServer::new(Admin(maintenance)))
+        .serve_with_incoming(UnixListenerStream::new(listener))
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the admin service ended");
+    }
+}
+
+struct Admin(Maintenance);
+
+#[tonic::async_trait]
+impl AdminService for Admin {
+    async fn backup(&self, request: Request<pb::BackupRequest>) -> Result<Response<pb::BackupResponse>, Status> {
+        let request = request.into_inner();
+        let base = PathBuf::from(&request.directory);
+        if !base.is_absolute() {
+            return Err(Status::invalid_argument("directory: must be an absolute path"));
+        }
+        if request.name.is_empty() || request.name.contains('/') || request.name.starts_with('.') {
+            return Err(Status::invalid_argument(
+                "name: must be a file name that does not begin with a dot",
+            ));
+        }
+        let copied = self
+            .0
+            .backup(base, request.name)
+            .await
+            .map_err(|refusal| status::of_refusal(&refusal))?;
+        Ok(Response::new(pb::BackupResponse {
+            directory: copied.dir.display().to_string(),
+            tables: copied.tables as u64,
+            linked: copied.linked as u64,
+            reused: copied.reused as u64,
+            copied: copied.copied as u64,
+            bytes: copied.bytes,
+            damaged: copied.damaged,
+        }))
+    }
+
+    async fn verify(&self, _request: Request<pb::VerifyRequest>) -> Result<Response<pb::VerifyResponse>, Status> {
+        let verified = self.0.verify().await.map_err(|refusal| status::of_refusal(&refusal))?;
+        Ok(Response::new(pb::VerifyResponse {
+            tables: verified.tables,
+            segments: verified.segments,
+            bytes: verified.bytes,
+            keys: verified.keys,
+            damage: verified.damage.iter().map(ToString::to_string).collect(),
+        }))
+    }
+}
