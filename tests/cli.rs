@@ -283,3 +283,66 @@ fn a_stop_flushes_and_the_next_start_replays_nothing() {
     let log = fs::read_to_string(dir.path().join("node.log")).unwrap();
     assert_eq!(log.matches("replayed=0").count(), 2, "{log}");
 }
+
+#[test]
+fn a_running_node_is_backed_up_and_a_node_of_the_backup_has_all_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let port = free_port();
+    let mut node = Process::start(dir.path(), port, &[]);
+    let url = format!("http://{}", node.addr);
+    let put = |key: &str, value: &str| {
+        assert_cmd::Command::from(binary(&["put", "--addr", &url, key, value]))
+            .assert()
+            .success();
+    };
+    put("a", "first");
+    let backup = || {
+        let args = ["backup", "--to", &at("backups"), "--data-dir", &at("data")];
+        assert_cmd::Command::from(binary(&args)).assert().success();
+    };
+    backup();
+    put("b", "second");
+    backup();
+    put("c", "too late");
+    node.kill();
+    // A node that does not run is backed up as well.
+    backup();
+    assert_eq!(std::fs::read_dir(at("backups")).unwrap().count(), 3);
+    let mut names: Vec<_> = std::fs::read_dir(at("backups"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    for (backup, found) in names
+        .iter()
+        .zip([[true, false, false], [true, true, false], [true, true, true]])
+    {
+        let home = dir.path().join(format!("of-{backup}"));
+        std::fs::create_dir(&home).unwrap();
+        let data = home.join("data").to_str().unwrap().to_owned();
+        let args = [
+            "restore",
+            "--from",
+            &at("backups"),
+            "--name",
+            backup,
+            "--data-dir",
+            &data,
+        ];
+        assert_cmd::Command::from(binary(&args)).assert().success();
+        // Over what is there nothing is restored.
+        assert_cmd::Command::from(binary(&args))
+            .assert()
+            .failure()
+            .stderr(predicates::str::contains("there is data already"));
+        let node = Process::start(&home, free_port(), &[]);
+        let url = format!("http://{}", node.addr);
+        for (key, found) in ["a", "b", "c"].into_iter().zip(found) {
+            let get = assert_cmd::Command::from(binary(&["get", "--addr", &url, key]))
+                .output()
+                .unwrap();
+            assert_eq!(get.status.success(), found, "{key} in {backup}");
+        }
+    }
+}

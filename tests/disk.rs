@@ -80,7 +80,7 @@ async fn deletes_and_reads_go_on_when_the_log_finds_no_space() {
             let (mut writer, mut deleter) = (client.clone(), client.clone());
             tokio::spawn(async move {
                 let (new, old) = (format!("mixed{n}"), format!("gone{n}"));
-                let refused = put(&mut writer, &new, 60_000);
+                let refused = put(&mut writer, &new, LARGE);
                 let deleted = deleter.delete(delete(&old, &[("c", 2)]));
                 let (refused, deleted) = tokio::join!(refused, deleted);
                 assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
