@@ -12,7 +12,7 @@ use pairdb_node::storage::levels::LEVELS;
 use pairdb_node::storage::store::{Store, StoreOptions};
 use pairdb_node::storage::table::Table;
 use pairdb_node::storage::time::{ManualTime, Time};
-use pairdb_node::storage::version::{Value, Version};
+use pairdb_node::storage::version::{Value, Version, Versions};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -264,6 +264,7 @@ fn an_open_scan_sees_its_snapshot_and_keeps_its_files() {
     let held = files(&bed.disk);
     write_all(10_000);
     bed.compact_all();
+    bed.store.tables().sweep().unwrap();
     let now = files(&bed.disk);
     assert!(held.iter().all(|file| now.contains(file)), "what is read stays");
     assert!(bed.store.tables().collect_garbage() > 0);
@@ -275,6 +276,77 @@ fn an_open_scan_sees_its_snapshot_and_keeps_its_files() {
     assert_eq!(bed.store.tables().collect_garbage(), 0);
     let now = files(&bed.disk);
     assert!(held.iter().all(|file| !now.contains(file)), "what nobody reads goes");
+}
+
+#[test]
+fn a_sweep_leaves_what_is_being_written() {
+    let bed = bed();
+    let tables = bed.store.tables();
+    let version = Version {
+        clock: VectorClock::default(),
+        value: Value::Live(value(1)),
+        timestamp_ms: 0,
+        seq: 1,
+    };
+    let mut open = tables.create(0).unwrap();
+    open.builder().add(key(1).as_str(), &Versions::from(version)).unwrap();
+    tables.sweep().unwrap();
+    let written = open.finish().unwrap();
+    tables.sweep().unwrap();
+    assert_eq!(files(&bed.disk).len(), 1, "it is yet to be installed");
+    drop(written);
+    tables.sweep().unwrap();
+    assert!(files(&bed.disk).is_empty(), "what was given up goes");
+}
+
+#[test]
+fn the_number_of_a_table_is_never_used_again() {
+    let mut bed = bed();
+    for value in [Value::Live(value(1)), Value::Tombstone] {
+        for _ in 0..2 {
+            bed.store.write(&key(1), value.clone(), None).unwrap();
+            bed.store.flush().unwrap();
+        }
+    }
+    let used = tables(&bed.store)[0].iter().map(|table| table.id()).max().unwrap();
+    bed.time.advance(2 * GRACE);
+    bed.compact_all();
+    // Nothing is left that a number could be counted on from. Each start writes the manifest anew.
+    assert!(tables(&bed.store).iter().all(Vec::is_empty));
+    bed.reopen();
+    bed.reopen();
+    put(&bed.store, 1);
+    bed.store.flush().unwrap();
+    let id = tables(&bed.store)[0][0].id();
+    assert!(id > used, "table {id} comes after table {used}");
+}
+
+#[test]
+fn jobs_at_a_time_share_no_table() {
+    let bed = bed();
+    for n in shuffled(0..5000) {
+        put(&bed.store, n);
+    }
+    // With all of L0 in it, L1 is so large that several jobs are due.
+    while tables(&bed.store)[0].len() >= 4 {
+        assert!(bed.store.compact().unwrap());
+    }
+    let jobs: Vec<_> = std::iter::from_fn(|| bed.store.jobs().next()).take(100).collect();
+    assert!(jobs.len() > 1, "{} jobs", jobs.len());
+    let records = bed.store.jobs().records();
+    let waiting = records.iter().filter(|record| record.state == JobState::Pending);
+    let mut inputs: Vec<u64> = waiting.flat_map(|record| record.inputs.clone()).collect();
+    let taken = inputs.len();
+    inputs.sort_unstable();
+    inputs.dedup();
+    assert_eq!(inputs.len(), taken, "a table is taken by two jobs");
+    // Whichever ends first, the others fit.
+    for job in jobs.into_iter().rev() {
+        job.run().unwrap();
+    }
+    for n in 0..5000 {
+        assert_eq!(read(&bed.store, n).unwrap(), Some(value(n)));
+    }
 }
 
 #[test]
@@ -421,6 +493,34 @@ fn a_table_that_cannot_be_read_at_all_loses_its_range_alone() {
     assert!(bed.store.scan(&behind).all(|item| item.is_ok()));
     let whole_behind = (0..3000).filter(|n| key(*n).as_str() > range.1.as_str()).count();
     assert_eq!(bed.store.scan(&behind).count(), whole_behind);
+}
+
+#[test]
+fn a_tombstone_stays_while_a_table_that_stands_aside_may_hold_what_it_hides() {
+    let (mut bed, path, range) = bed_with_tables();
+    let whole = bed.disk.read(&path).unwrap().to_vec();
+    bed.disk.overwrite(&path, whole[..whole.len() / 2].to_vec()).unwrap();
+    bed.reopen();
+    // A clock of its own: what the damaged table has cannot be asked.
+    let later: VectorClock = [("node", 1_000_000)].into_iter().collect();
+    for n in 0..3000 {
+        bed.store.write(&key(n), Value::Tombstone, Some(later.clone())).unwrap();
+    }
+    bed.store.flush().unwrap();
+    // Each round brings the tombstones down by a level at least.
+    for _ in 0..LEVELS {
+        bed.time.advance(2 * GRACE);
+        push_down(&bed, 5000..5500);
+    }
+    let hidden = (0..3000).filter(|n| in_range(*n, &range)).count() as u64;
+    let kept = tombstones(&bed.store);
+    assert!(kept >= hidden, "{kept} tombstones are left for {hidden} keys");
+    assert!(bed.store.jobs().totals().tombstones_dropped > 0, "the others go");
+    bed.disk.overwrite(&path, whole).unwrap();
+    bed.reopen();
+    for n in 0..3000 {
+        assert_eq!(read(&bed.store, n).unwrap(), None, "key {n} came back");
+    }
 }
 
 #[test]

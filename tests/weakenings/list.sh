@@ -1,12 +1,14 @@
-# The weakenings: name, test, file, text, what it becomes. See run.sh.
+# The weakenings: name, test, and then file, text and what it becomes, once or more. See run.sh.
 
 log=src/storage/log
 tables=src/storage/table
+store=src/storage/store
+compaction=src/storage/compaction
 
 # Syncs of bytes.
 
-weaken answer_before_the_log_is_synced crash_states src/storage/store.rs \
-    'self.log.sync(self.epoch)?;' \
+weaken answer_before_the_log_is_synced crash_states $store/commit.rs \
+    'log.sync(self.epoch)?;' \
     ''
 weaken log_batch_not_synced crash_states $log/writer.rs \
     'if let Err(source) = open.file.sync() {' \
@@ -41,9 +43,7 @@ weaken table_without_sync_of_its_directory crash_states $tables/builder.rs \
     'self.fs.sync_dir(self.dir).map_err(|e| Error::io("sync", self.dir, e))?;' \
     ''
 weaken manifest_without_sync_of_its_directory crash_states src/storage/manifest.rs \
-    'self.fs
-            .sync_dir(&self.dir)
-            .map_err(|e| Error::io("sync", &self.dir, e))?;' \
+    'fs.sync_dir(dir).map_err(|e| Error::io("sync", dir, e))?;' \
     ''
 weaken directories_above_not_synced crash_states src/storage/recovery.rs \
     'dir.ancestors().skip(1)' \
@@ -51,10 +51,10 @@ weaken directories_above_not_synced crash_states src/storage/recovery.rs \
 
 # Order, and what a recovery must forgive.
 
-weaken segments_deleted_before_the_table_is_recorded crash_states src/storage/store.rs \
-    'let flushed = self.tables.flush(oldest, &self.published)?;' \
-    'self.log.delete_flushed(oldest.max_seq())?;
-            let flushed = self.tables.flush(oldest, &self.published)?;'
+weaken segments_deleted_before_the_table_is_recorded crash_states $store/mod.rs \
+    'let flushed = self.tables.flush(&oldest, &self.published)?;' \
+    'self.log.lock().delete_flushed(oldest.max_seq())?;
+        let flushed = self.tables.flush(&oldest, &self.published)?;'
 weaken gap_of_flushed_segments_is_damage crash_states src/storage/recovery.rs \
     'sweep_flushed(fs.as_ref(), &mut segments, flushed)?;' \
     'let _ = sweep_flushed;'
@@ -65,7 +65,7 @@ weaken hole_in_the_last_batch_is_damage crash_states $log/reader.rs \
     'Some(next) if !has_hole(bytes, at, next) =>' \
     'Some(_) =>'
 weaken leftover_of_a_manifest_is_not_replaced crash_states src/storage/manifest.rs \
-    'let _ = self.fs.remove(&temporary);' \
+    'let _ = fs.remove(&temporary);' \
     ''
 
 # After a failure.
@@ -103,3 +103,113 @@ weaken manifest_checksum_not_checked damage src/storage/manifest.rs \
 weaken header_checksum_not_checked damage src/storage/codec.rs \
     'if checksum != Some(crc32c::crc32c(covered)) {' \
     'if checksum.is_none() && covered.is_empty() {'
+
+# Group commit.
+
+weaken failed_sync_of_a_batch_is_answered_as_done damage $store/commit.rs \
+    'log.sync(self.epoch)?;' \
+    'let _ = log.sync(self.epoch);'
+
+# Compaction: order, and what a failure may leave.
+
+weaken inputs_deleted_before_the_manifest_is_recorded crash_states src/storage/tables.rs \
+    'manifest.record(&Edit {' \
+    'for table in before.tables.all() {
+            let moved = change.added.iter().any(|(_, added)| added.id() == table.id());
+            if change.removed.contains(&table.id()) && !moved {
+                let _ = self.fs.remove(table.path());
+            }
+        }
+        manifest.record(&Edit {'
+weaken outputs_deleted_although_the_manifest_may_name_them crash_states $compaction/job.rs \
+    'context.tables.install(&change, None, context.published)?;
+    Ok(Outcome {
+        bytes_read' \
+    'if let Err(error) = context.tables.install(&change, None, context.published) {
+        for output in outputs {
+            context.tables.discard(output);
+        }
+        return Err(error);
+    }
+    Ok(Outcome {
+        bytes_read'
+weaken table_of_a_flush_deleted_although_the_manifest_may_name_it crash_states src/storage/tables.rs \
+    '*self.unrecorded.lock() = table.map(|table| (memtable.id(), table));' \
+    'if let Some(table) = table {
+                self.discard(table);
+            }'
+weaken sweep_before_the_manifest_is_settled crash_states src/storage/tables.rs \
+    'manifest.settle()?;' \
+    ''
+weaken sweep_ignores_reservations compaction src/storage/tables.rs \
+    'if !named && !reserved.contains(&id) && !read.contains(&id) {' \
+    'if !named && !read.contains(&id) {'
+weaken sweep_ignores_what_is_read compaction src/storage/tables.rs \
+    'if !named && !reserved.contains(&id) && !read.contains(&id) {' \
+    'if !named && !reserved.contains(&id) {'
+weaken garbage_collected_while_it_is_read compaction src/storage/tables.rs \
+    'let read = Arc::strong_count(table) > 1;' \
+    'let read = false;'
+weaken numbers_of_tables_used_again_after_a_start compaction src/storage/manifest.rs \
+    'next_id: self.next_id,' \
+    'next_id: 0,'
+weaken two_jobs_take_the_same_table compaction $compaction/jobs.rs \
+    'busy: &|id| registry.claimed.contains_key(&id),' \
+    'busy: &|id| registry.claimed.contains_key(&id) && id == 0,'
+
+# Compaction: what a key has.
+
+weaken versions_of_the_first_run_alone store_model $compaction/job.rs \
+    'let versions = merger.versions()?.bounded(MAX_SIBLINGS).0;' \
+    'let versions = cursor.versions()?.bounded(MAX_SIBLINGS).0;'
+weaken entry_copied_although_two_runs_have_its_key store_model $compaction/job.rs \
+    'Some((_, seq)) if alone => self' \
+    'Some((_, seq)) => self'
+weaken levels_overlap store_model src/storage/levels.rs \
+    'Some((a, b)) => Err(format!("tables {} and {} of L{level} overlap", a.id(), b.id())),
+        None => Ok(()),' \
+    'Some(_) if level > LEVELS => Err(String::new()),
+        _ => Ok(()),' \
+    $compaction/pick.rs \
+    'let lower: Vec<_> = overlapping(set, level + 1, first, last).cloned().collect();' \
+    'let lower: Vec<_> = overlapping(set, level + 1, first, last).skip(1).cloned().collect();'
+weaken overlap_of_l0_with_l1_not_seen store_model $compaction/pick.rs \
+    'let lower: Vec<_> = overlapping(set, 1, first, last).cloned().collect();' \
+    'let lower: Vec<_> = overlapping(set, 1, first, last).skip(1).cloned().collect();'
+
+# Compaction: the end of tombstones.
+
+weaken tombstone_dropped_before_its_grace compaction $compaction/job.rs \
+    'v.value.live().is_none() && v.timestamp_ms.saturating_add(grace_ms) <= context.now_ms' \
+    'v.value.live().is_none() && v.timestamp_ms <= context.now_ms.max(grace_ms)'
+weaken tombstone_dropped_although_a_table_may_hold_what_it_hides compaction $compaction/job.rs \
+    '!elsewhere && view.get_in_memory(&stored).is_empty()' \
+    'view.get_in_memory(&stored).is_empty()'
+weaken tombstone_dropped_although_a_memtable_may_hold_what_it_hides compaction $compaction/job.rs \
+    '!elsewhere && view.get_in_memory(&stored).is_empty()' \
+    '!elsewhere'
+weaken tombstone_dropped_although_a_damaged_table_may_hold_what_it_hides compaction src/storage/levels.rs \
+    'in_quarantine
+            || self' \
+    'in_quarantine && self.quarantine.is_empty()
+            || self'
+
+# Compaction: damage.
+
+weaken block_checksum_not_verified_in_a_merge compaction $tables/cursor.rs \
+    'match table.block(self.next_block)? {' \
+    'let stored = table.stored(self.next_block)?;
+            let opened = stored.map(|stored| super::block::Block::open(&stored)).transpose();
+            match opened.map_err(|detail| table.damage(self.next_block, detail))? {'
+weaken damage_of_a_run_taken_for_its_end compaction src/storage/merger.rs \
+    'self.damage.get_or_insert(error);' \
+    'drop(error);'
+weaken damaged_table_not_set_aside compaction src/storage/tables.rs \
+    '.filter(|table| table.is_damaged())' \
+    '.filter(|table| table.is_damaged() && table.size() == 0)'
+weaken unreadable_table_not_set_aside_at_a_start compaction src/storage/tables.rs \
+    'if !record.last_key.is_empty() => aside(error.to_string(), None),' \
+    'if record.last_key.is_empty() => aside(error.to_string(), None),'
+weaken damaged_table_put_back_unchecked compaction src/storage/tables.rs \
+    'table.check(|_| Ok(()))?.damage.into_iter().next()' \
+    'table.check(|_| Ok(()))?.damage.into_iter().next().filter(|_| table.size() == 0)'

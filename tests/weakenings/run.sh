@@ -3,20 +3,31 @@
 #
 #   tests/weakenings/run.sh             all weakenings
 #   tests/weakenings/run.sh NAME...     these alone
+#   tests/weakenings/run.sh --texts     only whether each text is found exactly once; runs no test
 #
 # Works on a copy of the sources, in a temporary directory. Exits with 1 when a weakening goes unnoticed, when its text is
 # no longer found exactly once in the source, or when the tests fail without any. CARGO names another cargo.
+# WEAKENING_SECONDS is how long a test may run before it counts as hanging, which is noticed too.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cargo=${CARGO:-cargo}
+seconds=${WEAKENING_SECONDS:-300}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/weakenings
-copy=$(mktemp -d)
-trap 'rm -rf "$copy"' EXIT
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+output=$work/output
+mkdir "$work/original"
 for part in Cargo.toml Cargo.lock build.rs proto src tests benches config.toml; do
-    cp -R "$root/$part" "$copy/"
+    cp -R "$root/$part" "$work/original/"
 done
-cd "$copy"
+cp -R "$work/original" "$work/copy"
+cd "$work/copy"
 
+texts_only=
+if [[ ${1:-} == --texts ]]; then
+    texts_only=yes
+    shift
+fi
 wanted=("$@")
 baseline=" "
 results=()
@@ -27,50 +38,94 @@ note() {
     printf '%s → %s\n' "$1" "$2"
 }
 
-# outcome_of TEST: runs it, and says "ok", "FAILED" or nothing, when it did not come to a result.
+# outcome_of TEST: runs it, and says "ok", "FAILED", "hangs", "unbuilt", or nothing, when it did not come to a result.
 outcome_of() {
-    "$cargo" test --locked --test "$1" >"$copy/output" 2>&1 || true
-    sed -n 's/^test result: \([A-Za-z]*\)\..*/\1/p' "$copy/output" | tail -n 1
+    # Built apart, so that the limit is one for the test alone.
+    if ! "$cargo" test --locked --no-run --test "$1" >"$output" 2>&1; then
+        echo unbuilt
+        return
+    fi
+    local status=0
+    timeout --kill-after=10 "$seconds" "$cargo" test --locked --test "$1" >"$output" 2>&1 || status=$?
+    # 137: it did not heed the first signal.
+    if ((status == 124 || status == 137)); then
+        echo hangs
+    else
+        sed -n 's/^test result: \([A-Za-z]*\)\..*/\1/p' "$output" | tail -n 1
+    fi
 }
 
-# weaken NAME TEST FILE OLD NEW: with OLD replaced by NEW in FILE, TEST must fail.
+# is_there_once FILE TEXT
+is_there_once() {
+    local source without
+    source=$(<"$1")
+    without=${source/"$2"/}
+    [[ $source != "$without" && ${without/"$2"/} == "$without" ]]
+}
+
+# restore FILE...: puts them back as they were.
+restore() {
+    local file
+    for file in "$@"; do
+        # Not with its old time: it would seem to be built already.
+        cat "$work/original/$file" >"$file"
+    done
+}
+
+# weaken NAME TEST (FILE OLD NEW)...: with each OLD replaced by NEW in its FILE, TEST must fail.
 weaken() {
-    local name=$1 test=$2 file=$3 old=$4 new=$5 source without
+    local name=$1 test=$2 source changed=()
+    shift 2
     if ((${#wanted[@]})) && [[ " ${wanted[*]} " != *" $name "* ]]; then
         return
     fi
-    if [[ $baseline != *" $test "* ]]; then
+    if [[ -z $texts_only && $baseline != *" $test "* ]]; then
         if [[ $(outcome_of "$test") != ok ]]; then
-            cat "$copy/output"
+            cat "$output"
             echo "the test $test fails without any weakening"
             exit 1
         fi
         baseline+="$test "
     fi
-    source=$(<"$file")
-    without=${source/"$old"/}
-    if [[ $source == "$without" || ${without/"$old"/} != "$without" ]]; then
-        note "$name" "TEXT NOT FOUND EXACTLY ONCE in $file"
-        failed=1
+    while (($#)); do
+        if [[ ! -f $1 ]] || ! is_there_once "$1" "$2"; then
+            note "$name" "TEXT NOT FOUND EXACTLY ONCE in $1"
+            failed=1
+            restore "${changed[@]}"
+            return
+        fi
+        source=$(<"$1")
+        changed+=("$1")
+        printf '%s\n' "${source/"$2"/"$3"}" >"$1"
+        shift 3
+    done
+    if [[ -n $texts_only ]]; then
+        note "$name" "found"
+        restore "${changed[@]}"
         return
     fi
-    printf '%s\n' "${source/"$old"/"$new"}" >"$file"
     case $(outcome_of "$test") in
         FAILED) note "$name" "caught by $test" ;;
+        hangs) note "$name" "caught by $test, which hangs" ;;
         ok)
             note "$name" "NOT CAUGHT by $test"
             failed=1
             ;;
+        unbuilt)
+            cat "$output"
+            note "$name" "DOES NOT BUILD"
+            failed=1
+            ;;
         *)
-            cat "$copy/output"
-            note "$name" "DOES NOT BUILD, or the test does not end"
+            cat "$output"
+            note "$name" "THE TEST $test COMES TO NO RESULT"
             failed=1
             ;;
     esac
-    printf '%s\n' "$source" >"$file"
+    restore "${changed[@]}"
 }
 
-source "$root/tests/weakenings/list.sh"
+source "$work/original/tests/weakenings/list.sh"
 
 printf '\n'
 printf '%s\n' "${results[@]}"
