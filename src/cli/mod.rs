@@ -4,11 +4,14 @@
 
 mod bench;
 mod client;
+mod inspect;
 mod kv;
 mod serve;
 mod transfer;
+mod verify;
 
 use clap::{Args, Parser, Subcommand};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// PairDB's storage node: serve it, talk to it, measure it.
@@ -37,6 +40,12 @@ enum Command {
     Import(transfer::TransferArgs),
     /// Write every key of a tenant as a file below a directory: the opposite of import
     Export(transfer::TransferArgs),
+    /// Show what a commit log segment, a table, a manifest or a data directory holds
+    ///
+    /// Reads alone: takes no lock and changes nothing, so that it can be used beside a running node.
+    Inspect(inspect::InspectArgs),
+    /// Read everything that a stopped node has on disk, and name all damage
+    Verify(verify::VerifyArgs),
     /// Measure a node's throughput and latency
     Bench(bench::BenchArgs),
     /// Serve the empty handlers that bench --baseline compares with
@@ -63,6 +72,14 @@ impl<E: std::fmt::Display> From<E> for Failure {
     fn from(error: E) -> Self {
         Self(error.to_string())
     }
+}
+
+/// The configuration's key for `--data-dir`, and its value.
+fn data_dir_flag(dir: &Path) -> Result<(&'static str, String), Failure> {
+    let dir = dir
+        .to_str()
+        .ok_or("--data-dir must be valid UTF-8, as the configuration is")?;
+    Ok(("storage.data_dir", dir.to_owned()))
 }
 
 impl Cli {
@@ -99,6 +116,8 @@ impl Command {
             Self::Health(args) => kv::health(args).await,
             Self::Import(args) => transfer::import(args).await,
             Self::Export(args) => transfer::export(args).await,
+            Self::Inspect(args) => inspect::run(&args),
+            Self::Verify(args) => verify::run(&args),
             Self::Bench(args) => bench::run(args).await,
             Self::BaselineServer(args) => bench::serve_baseline(args).await,
         }
