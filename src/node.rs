@@ -376,8 +376,9 @@ fn bytes(size: bytesize::ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
 
-/// How the engine is laid out and bounded by a configuration.
-pub(crate) fn storage_options(config: &Config) -> Options {
+/// How the engine of a node with this configuration is laid out.
+#[must_use]
+pub fn storage_options(config: &Config) -> Options {
     Options {
         data_dir: config.storage.data_dir.clone(),
         sstable_dir: config.sstable_dir(),

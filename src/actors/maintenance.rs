@@ -44,6 +44,8 @@ pub struct Verified {
     pub tables: u64,
     /// Closed segments of the log read.
     pub segments: u64,
+    /// Changes in them.
+    pub changes: u64,
     /// Bytes read.
     pub bytes: u64,
     /// Keys of tables that are well.
@@ -105,10 +107,16 @@ impl Maintenance {
             bytes: progress.bytes.load(Ordering::Relaxed),
             keys: progress.keys.load(Ordering::Relaxed),
             segments: 0,
+            changes: 0,
         };
         for closed in self.log.closed_segments() {
-            let read = Segment::open(self.fs.as_ref(), &self.log_dir, closed.id)
-                .and_then(|segment| segment.replay(0, u64::MAX, Some(closed.len), |_change| Ok(())));
+            let changes = &mut verified.changes;
+            let read = Segment::open(self.fs.as_ref(), &self.log_dir, closed.id).and_then(|segment| {
+                segment.replay(0, 0, Some(closed.len), |_change| {
+                    *changes += 1;
+                    Ok(())
+                })
+            });
             match read {
                 Ok(_) => {}
                 // Flushed and deleted since it was listed.

@@ -5,13 +5,15 @@
 mod backup;
 mod bench;
 mod client;
+mod inspect;
 mod kv;
 mod serve;
 mod transfer;
+mod verify;
 
 use crate::config::Config;
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// PairDB's storage node: serve it, talk to it, measure it.
@@ -46,6 +48,12 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Make a data directory of a backup
     Restore(backup::RestoreArgs),
+    /// Show what a commit log segment, a table, a manifest or a data directory holds
+    ///
+    /// Reads alone: takes no lock and changes nothing, so that it can be used beside a running node.
+    Inspect(inspect::InspectArgs),
+    /// Read everything that a node has on disk, running or not, and name all damage
+    Verify(verify::VerifyArgs),
     /// Measure a node's throughput and latency
     Bench(bench::BenchArgs),
     /// Serve the empty handlers that bench --baseline compares with
@@ -80,10 +88,7 @@ impl DataDir {
     fn config(&self) -> Result<Config, Failure> {
         let mut flags = Vec::new();
         if let Some(dir) = &self.data_dir {
-            let dir = dir
-                .to_str()
-                .ok_or("--data-dir must be valid UTF-8, as the configuration is")?;
-            flags.push(("storage.data_dir", dir.to_owned()));
+            flags.push(data_dir_flag(dir)?);
         }
         Ok(Config::load(self.config.as_deref(), std::env::vars(), &flags)?)
     }
@@ -97,6 +102,14 @@ impl<E: std::fmt::Display> From<E> for Failure {
     fn from(error: E) -> Self {
         Self(error.to_string())
     }
+}
+
+/// The configuration's key for `--data-dir`, and its value.
+fn data_dir_flag(dir: &Path) -> Result<(&'static str, String), Failure> {
+    let dir = dir
+        .to_str()
+        .ok_or("--data-dir must be valid UTF-8, as the configuration is")?;
+    Ok(("storage.data_dir", dir.to_owned()))
 }
 
 impl Cli {
@@ -135,6 +148,8 @@ impl Command {
             Self::Export(args) => transfer::export(args).await,
             Self::Backup(args) => backup::backup(args).await,
             Self::Restore(args) => backup::restore(&args),
+            Self::Inspect(args) => inspect::run(&args),
+            Self::Verify(args) => verify::run(&args).await,
             Self::Bench(args) => bench::run(args).await,
             Self::BaselineServer(args) => bench::serve_baseline(args).await,
         }

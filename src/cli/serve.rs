@@ -1,6 +1,6 @@
 //! `serve`
 
-use super::Failure;
+use super::{Failure, data_dir_flag};
 use crate::config::Config;
 use crate::storage::fs::RealFs;
 use crate::{node, telemetry};
@@ -46,10 +46,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
 fn load(args: &ServeArgs) -> Result<Config, Failure> {
     let mut flags = Vec::new();
     if let Some(dir) = &args.data_dir {
-        let dir = dir
-            .to_str()
-            .ok_or("--data-dir must be valid UTF-8, as the configuration is")?;
-        flags.push(("storage.data_dir", dir.to_owned()));
+        flags.push(data_dir_flag(dir)?);
     }
     if let Some(listen) = &args.listen {
         let wrong = || format!("--listen {listen}: must be host:port, as in 127.0.0.1:50052 or [::1]:50052");

@@ -7,6 +7,7 @@ use crate::actors::maintenance::Maintenance;
 use crate::rpc::admin_pb as pb;
 use crate::rpc::admin_pb::admin_service_server::{AdminService, AdminServiceServer};
 use crate::rpc::status;
+use crate::storage::error::Error;
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -42,6 +43,14 @@ pub async fn serve(listener: UnixListener, maintenance: Maintenance) {
     if let Err(error) = served {
         tracing::error!(%error, "the admin service ended");
     }
+}
+
+fn damage(error: &Error) -> pb::Damage {
+    let (file, offset, detail) = match error {
+        Error::Corruption { file, offset, detail } => (file.display().to_string(), *offset, detail.clone()),
+        other => (String::new(), 0, other.to_string()),
+    };
+    pb::Damage { file, offset, detail }
 }
 
 struct Admin(Maintenance);
@@ -82,7 +91,8 @@ impl AdminService for Admin {
             segments: verified.segments,
             bytes: verified.bytes,
             keys: verified.keys,
-            damage: verified.damage.iter().map(ToString::to_string).collect(),
+            damage: verified.damage.iter().map(damage).collect(),
+            changes: verified.changes,
         }))
     }
 }

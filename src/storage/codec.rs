@@ -1,7 +1,8 @@
 //! Bytes in and out, without a panic on any input.
 //!
 //! Owns: a bounds-checked reader, variable-length integers (LEB128), the encoding of a set of versions inside a table,
-//! and the frame (magic, format version, checksum) that starts every file. Does not own: the layout of any file.
+//! the frame (magic, format version, checksum) that starts every file, and the mark that a torn write leaves. Does not own:
+//! the layout of any file.
 
 use crate::storage::clock::{ClockEntry, VectorClock};
 use crate::storage::error::{Error, Result};
@@ -170,6 +171,12 @@ pub struct FileKind {
 pub const FRAME_BYTES: usize = 8 + 4 + 4;
 
 impl FileKind {
+    /// Whether `content` starts as a file of this kind does.
+    #[must_use]
+    pub fn begins(&self, content: &[u8]) -> bool {
+        content.starts_with(&self.magic)
+    }
+
     /// Encodes the start of a file: magic, format version, `fields`, CRC32C of all that.
     #[must_use]
     pub fn frame(&self, fields: &[u8]) -> Vec<u8> {
@@ -218,4 +225,21 @@ impl FileKind {
         }
         Ok((version, fields))
     }
+}
+
+/// Smallest unit that a disk writes whole. A tear leaves the rest of such a unit as it was: zeros, behind a file's end.
+pub(crate) const SECTOR_BYTES: usize = 512;
+
+/// Whether between `from` and `to` the rest of some sector was never written.
+pub(crate) fn has_hole(bytes: &[u8], from: usize, to: usize) -> bool {
+    let mut start = from;
+    while start < to {
+        let end = ((start / SECTOR_BYTES + 1) * SECTOR_BYTES).min(bytes.len());
+        let part = bytes.get(start..end).unwrap_or_default();
+        if !part.is_empty() && part.iter().all(|byte| *byte == 0) {
+            return true;
+        }
+        start = end.max(start + 1);
+    }
+    false
 }

@@ -6,7 +6,7 @@
 //!
 //! Owns: that file and the state that it records. Does not own: the tables themselves.
 
-use crate::storage::codec::{FRAME_BYTES, FileKind, Reader};
+use crate::storage::codec::{FRAME_BYTES, FileKind, Reader, has_hole};
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::{FileSystem, WriteFile};
 use crate::storage::levels::LEVELS;
@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const HEADER: FileKind = FileKind {
+/// The frame at the start of a manifest.
+pub(crate) const HEADER: FileKind = FileKind {
     magic: *b"PDBMANIF",
     version: 2,
     oldest: 1,
@@ -76,7 +77,11 @@ pub struct State {
 }
 
 impl State {
-    fn apply(&mut self, edit: &Edit) -> Result<(), String> {
+    /// Makes an edit's change.
+    ///
+    /// # Errors
+    /// When the edit does not fit the state, in words for a person; part of it may then have been made.
+    pub fn apply(&mut self, edit: &Edit) -> Result<(), String> {
         for id in &edit.removed {
             if self.tables.remove(id).is_none() {
                 return Err(format!("it removes table {id}, which does not exist"));
@@ -90,7 +95,7 @@ impl State {
             if self.tables.insert(id, table.clone()).is_some() {
                 return Err(format!("it adds table {id} twice"));
             }
-            self.next_id = self.next_id.max(id + 1);
+            self.next_id = self.next_id.max(id.saturating_add(1));
         }
         self.flushed_seq = self.flushed_seq.max(edit.flushed_seq);
         self.next_id = self.next_id.max(edit.next_id);
@@ -215,24 +220,32 @@ impl Manifest {
 /// # Errors
 /// When it is damaged, or missing although there are tables.
 pub fn load(fs: &dyn FileSystem, dir: &Path) -> Result<State> {
+    load_to_end(fs, dir).map(|(state, _end)| state)
+}
+
+/// As [`load`], and says how the file ended.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_to_end(fs: &dyn FileSystem, dir: &Path) -> Result<(State, End)> {
     let names = fs.list(dir).map_err(|e| Error::io("list", dir, e))?;
     let path = dir.join(NAME);
     if names.iter().any(|name| name == NAME) {
         let content = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
         let mut state = State::default();
-        edits(&path, &content, |at, edit| {
+        let end = edits(&path, &content, |at, edit| {
             state
                 .apply(edit)
                 .map_err(|detail| Error::corruption(&path, at as u64, detail))
         })?;
-        return Ok(state);
+        return Ok((state, end));
     }
     match names.iter().find(|name| super::table::id_of(name).is_some()) {
         Some(table) => {
             let detail = format!("the manifest is missing, but there is a table {table}; restore the manifest");
             Err(Error::corruption(&path, 0, detail))
         }
-        None => Ok(State::default()),
+        None => Ok((State::default(), End::default())),
     }
 }
 
@@ -263,12 +276,36 @@ fn encode(path: &Path, edit: &Edit) -> Result<Vec<u8>> {
     Ok(out)
 }
 
+/// How a manifest ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct End {
+    /// Bytes of the file.
+    pub len: u64,
+    /// Bytes of it that hold whole edits.
+    pub valid_len: u64,
+    /// Whether what follows them is all there, and yet not what its checksum says. A torn write is cut off, or lacks a
+    /// sector: this was whole once.
+    pub was_whole: bool,
+}
+
+impl End {
+    /// Bytes behind the last whole edit.
+    #[must_use]
+    pub fn torn_bytes(&self) -> u64 {
+        self.len.saturating_sub(self.valid_len)
+    }
+}
+
 /// Hands over all edits in order, each with its place in the file. A torn last one was never acted upon, and is passed
 /// over; an unreadable one with a readable one behind it is damage.
 ///
 /// # Errors
 /// On damage, or when `each` fails.
-pub fn edits(path: &Path, content: &[u8], mut each: impl FnMut(usize, &Edit) -> Result<()>) -> Result<()> {
+pub fn edits<E: From<Error>>(
+    path: &Path,
+    content: &[u8],
+    mut each: impl FnMut(usize, &Edit) -> Result<(), E>,
+) -> Result<End, E> {
     HEADER.open(path, content, 0, 0)?;
     let mut at = FRAME_BYTES;
     while at < content.len() {
@@ -276,7 +313,7 @@ pub fn edits(path: &Path, content: &[u8], mut each: impl FnMut(usize, &Edit) -> 
             let readable_behind = (at + 1..content.len()).any(|place| read_edit(content, place).is_some());
             // The first edit was synced before the file got its name: it cannot be torn.
             if readable_behind || at == FRAME_BYTES {
-                return Err(Error::corruption(path, at as u64, "an edit's checksum does not match"));
+                return Err(Error::corruption(path, at as u64, "an edit's checksum does not match").into());
             }
             break;
         };
@@ -286,9 +323,27 @@ pub fn edits(path: &Path, content: &[u8], mut each: impl FnMut(usize, &Edit) -> 
         at += length;
     }
     if at == FRAME_BYTES {
-        return Err(Error::corruption(path, at as u64, "the manifest has no edits"));
+        return Err(Error::corruption(path, at as u64, "the manifest has no edits").into());
     }
-    Ok(())
+    Ok(End {
+        len: content.len() as u64,
+        valid_len: at as u64,
+        was_whole: was_whole(content, at),
+    })
+}
+
+/// Whether all of an edit is there from `at` to the end of the file: as many bytes as its length says, or, should that be
+/// what is wrong, a payload that decodes.
+fn was_whole(content: &[u8], at: usize) -> bool {
+    let rest = content.get(at..).unwrap_or_default();
+    let Some(payload) = rest.get(EDIT_HEADER_BYTES..) else {
+        return false;
+    };
+    let mut header = Reader(rest);
+    let length = header.u32().and_then(|_checksum| header.u32());
+    let as_long_as_it_says = length.is_some_and(|length| length as usize == payload.len());
+    let whole = as_long_as_it_says || rmp_serde::from_slice::<Edit>(payload).is_ok();
+    whole && !has_hole(content, at, content.len())
 }
 
 fn read_edit(content: &[u8], at: usize) -> Option<(&[u8], usize)> {

@@ -26,5 +26,6 @@ pub mod store;
 pub mod table;
 pub mod tables;
 pub mod time;
+pub mod verify;
 pub mod version;
 pub mod view;

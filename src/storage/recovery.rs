@@ -121,11 +121,19 @@ pub fn open(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Recovered> {
 }
 
 fn lock(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Vec<DirLock>> {
-    let mut dirs = vec![&options.data_dir, &options.sstable_dir, &options.log.dir];
-    for dir in &dirs {
+    for dir in [&options.data_dir, &options.sstable_dir, &options.log.dir] {
         fs.create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
         make_durable(fs.as_ref(), dir)?;
     }
+    lock_existing(fs.as_ref(), options)
+}
+
+/// Takes the directories of an engine for this process alone, which must exist.
+///
+/// # Errors
+/// [`Error::Locked`] when another process has one of them.
+pub fn lock_existing(fs: &dyn FileSystem, options: &Options) -> Result<Vec<DirLock>> {
+    let mut dirs = vec![&options.data_dir, &options.sstable_dir, &options.log.dir];
     dirs.sort();
     dirs.dedup();
     dirs.into_iter()
@@ -155,13 +163,18 @@ pub(super) fn make_durable(fs: &dyn FileSystem, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the segments before a gap behind which the log goes on in what is in tables already: of several segments that
-/// were deleted, a crash may bring back the older ones alone.
-fn sweep_flushed(fs: &dyn FileSystem, segments: &mut Vec<Segment>, flushed: u64) -> Result<()> {
-    let gap = segments
+/// How many of the first segments stand before a gap behind which the log goes on in what is in tables already: of several
+/// segments that were deleted, a crash may bring back the older ones alone.
+pub(crate) fn flushed_leftovers(segments: &[Segment], flushed: u64) -> usize {
+    segments
         .windows(2)
-        .rposition(|pair| matches!(pair, [before, behind] if before.id + 1 != behind.id && behind.base_seq <= flushed));
-    for leftover in segments.drain(..gap.map_or(0, |last| last + 1)) {
+        .rposition(|pair| matches!(pair, [before, behind] if before.id + 1 != behind.id && behind.base_seq <= flushed))
+        .map_or(0, |last| last + 1)
+}
+
+/// Removes these segments.
+fn sweep_flushed(fs: &dyn FileSystem, segments: &mut Vec<Segment>, flushed: u64) -> Result<()> {
+    for leftover in segments.drain(..flushed_leftovers(segments, flushed)) {
         let path = leftover.path();
         fs.remove(path).map_err(|e| Error::io("remove", path, e))?;
     }

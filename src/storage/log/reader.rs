@@ -5,14 +5,12 @@
 
 use super::record::{Change, RECORD_HEADER_BYTES, RECORD_TYPE_AT, RawRecord, Unreadable};
 use super::{HEADER, HEADER_BYTES, HEADER_FIELDS, path};
-use crate::storage::codec::Reader;
+use crate::storage::codec::{Reader, SECTOR_BYTES, has_hole};
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::FileSystem;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 
-/// Smallest unit that a disk writes whole. A tear leaves the rest of such a unit as it was: zeros, behind a file's end.
-const SECTOR_BYTES: usize = 512;
 /// Bytes that a scan behind an unreadable record checks at most: content can be made to look like headers of long records
 /// at every byte. Past this only marks are looked for, which are short and prove damage by themselves.
 const SCAN_BUDGET_BYTES: usize = 1 << 30;
@@ -54,17 +52,23 @@ impl Segment {
     pub fn open(fs: &dyn FileSystem, dir: &Path, id: u64) -> Result<Self> {
         let path = path(dir, id);
         let content = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let segment = Self::read(path, content)?;
+        if segment.id != id {
+            let detail = format!("its name says segment {id}, its header says {}", segment.id);
+            return Err(Error::corruption(&segment.path, 0, detail));
+        }
+        Ok(segment)
+    }
+
+    /// Takes the content of a file for a segment, whatever the file is called, and checks its header.
+    ///
+    /// # Errors
+    /// When the header is damaged or cut off, or that of another kind of file.
+    pub fn read(path: PathBuf, content: Bytes) -> Result<Self> {
         let mut fields = Reader(HEADER.open(&path, &content, 0, HEADER_FIELDS)?.1);
-        let (number, previous_len) = fields.u64().zip(fields.u64()).unwrap_or_default();
+        let (id, previous_len) = fields.u64().zip(fields.u64()).unwrap_or_default();
         let (base_seq, opened_ms) = fields.u64().zip(fields.u64()).unwrap_or_default();
         let salt = fields.u32().unwrap_or_default();
-        if number != id {
-            return Err(Error::corruption(
-                &path,
-                0,
-                format!("its name says segment {id}, its header says {number}"),
-            ));
-        }
         Ok(Self {
             id,
             previous_len,
@@ -82,6 +86,12 @@ impl Segment {
         &self.path
     }
 
+    /// Bytes of the file.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.content.len() as u64
+    }
+
     /// Bytes of the file up to the last that is not zero: the writer puts zeros ahead of its records.
     #[must_use]
     pub fn written_bytes(&self) -> u64 {
@@ -93,8 +103,7 @@ impl Segment {
 
     /// Walks the changes with a sequence number above `after`, their values slices of the mapped file, from byte `from` (0: the first record), in order.
     ///
-    /// `expected_len` is the valid length that the next segment's header states; the walk then ends exactly there.
-    /// Without it, this is the last segment, whose tail may be torn.
+    /// `expected_len` is as for [`Segment::walk`].
     ///
     /// # Errors
     /// On damage, or when `each` fails.
@@ -105,6 +114,28 @@ impl Segment {
         expected_len: Option<u64>,
         mut each: impl FnMut(Change) -> Result<()>,
     ) -> Result<End> {
+        self.walk(from, expected_len, |at, record| {
+            if record.is_mark() || record.seq <= after {
+                return Ok(());
+            }
+            each(self.change(at, record)?)
+        })
+    }
+
+    /// Walks all records, marks included, from byte `from` (0: the first) in order, each with its place in the file. What
+    /// comes before damage is handed over before the damage is reported.
+    ///
+    /// `expected_len` is the valid length that the next segment's header states; the walk then ends exactly there.
+    /// Without it, this is the last segment, whose tail may be torn.
+    ///
+    /// # Errors
+    /// On damage, or when `each` fails.
+    pub fn walk<E: From<Error>>(
+        &self,
+        from: u64,
+        expected_len: Option<u64>,
+        mut each: impl FnMut(u64, &RawRecord<'_>) -> Result<(), E>,
+    ) -> Result<End, E> {
         let end = expected_len.unwrap_or(self.content.len() as u64);
         let bytes = usize::try_from(end)
             .ok()
@@ -118,7 +149,7 @@ impl Segment {
         while at < bytes.len() {
             let record = match RawRecord::read(bytes.get(at..).unwrap_or_default(), self.salt) {
                 Ok(record) => record,
-                Err(why) if expected_len.is_some() => return Err(self.damage(at, why)),
+                Err(why) if expected_len.is_some() => return Err(self.damage(at, why).into()),
                 Err(why) => {
                     self.judge_tail(bytes, at, last_seq, why)?;
                     break;
@@ -127,22 +158,27 @@ impl Segment {
             if !record.is_mark() {
                 if record.seq <= last_seq && from == 0 {
                     let detail = format!("sequence number {} after {last_seq}", record.seq);
-                    return Err(Error::corruption(&self.path, at as u64, detail));
+                    return Err(Error::corruption(&self.path, at as u64, detail).into());
                 }
                 last_seq = last_seq.max(record.seq);
-                if record.seq > after {
-                    let change = record
-                        .change(&self.content)
-                        .map_err(|detail| Error::corruption(&self.path, at as u64, detail))?;
-                    each(change)?;
-                }
             }
+            each(at as u64, &record)?;
             at += record.bytes();
         }
         Ok(End {
             valid_len: at as u64,
             last_seq,
         })
+    }
+
+    /// The change that the record at byte `at`, which a walk handed over, records. Its value is a slice of the file.
+    ///
+    /// # Errors
+    /// When it does not decode, or is a mark.
+    pub fn change(&self, at: u64, record: &RawRecord<'_>) -> Result<Change> {
+        record
+            .change(&self.content)
+            .map_err(|detail| Error::corruption(&self.path, at, detail))
     }
 
     fn damage(&self, at: usize, why: Unreadable) -> Error {
@@ -192,18 +228,4 @@ impl Segment {
             _ => Ok(()),
         }
     }
-}
-
-/// Whether between `from` and `to` the rest of some sector was never written.
-fn has_hole(bytes: &[u8], from: usize, to: usize) -> bool {
-    let mut start = from;
-    while start < to {
-        let end = ((start / SECTOR_BYTES + 1) * SECTOR_BYTES).min(bytes.len());
-        let part = bytes.get(start..end).unwrap_or_default();
-        if !part.is_empty() && part.iter().all(|byte| *byte == 0) {
-            return true;
-        }
-        start = end.max(start + 1);
-    }
-    false
 }

@@ -40,7 +40,8 @@ impl Table {
             paced(self.index.get(number).map_or(0, |entry| entry.length))?;
         }
         let told = self.properties();
-        if findings.damage.is_empty() && (findings.keys != told.keys || last_key != told.last_key.as_bytes()) {
+        let comparable = self.has_properties && findings.damage.is_empty();
+        if comparable && (findings.keys != told.keys || last_key != told.last_key.as_bytes()) {
             let detail = format!(
                 "the table holds {} keys; its properties say {} with the last {:?}",
                 findings.keys, told.keys, told.last_key

@@ -16,7 +16,7 @@ mod reader;
 pub use builder::{TableBuilder, TableOptions};
 pub use check::Findings;
 pub use cursor::Cursor;
-pub use reader::{ReadCounts, Table};
+pub use reader::{Layout, Place, ReadCounts, Table};
 
 use crate::storage::codec::{FRAME_BYTES, FileKind};
 use serde::{Deserialize, Serialize};

@@ -20,6 +20,50 @@ pub(super) struct IndexEntry {
     pub(super) length: u64,
 }
 
+/// A part of a file, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Where it begins.
+    pub offset: u64,
+    /// How long it is.
+    pub length: u64,
+}
+
+/// Where the parts of a table lie, as its footer says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Format version.
+    pub version: u32,
+    /// The index block.
+    pub index: Place,
+    /// The filter and its checksum.
+    pub filter: Place,
+    /// The properties and their checksum.
+    pub properties: Place,
+}
+
+impl Layout {
+    /// Reads the header and the footer of a table's file.
+    ///
+    /// # Errors
+    /// When one of them is damaged or cut off, or the file is of another format.
+    pub fn read(path: &Path, content: &[u8]) -> Result<Self> {
+        let (version, _) = HEADER.open(path, content, 0, 0)?;
+        let footer_at = content.len().saturating_sub(FOOTER_BYTES);
+        let mut fields = Reader(FOOTER.open(path, content, footer_at, FOOTER_FIELDS)?.1);
+        let mut place = || {
+            let (offset, length) = fields.u64().zip(fields.u64()).unwrap_or_default();
+            Place { offset, length }
+        };
+        Ok(Self {
+            version,
+            index: place(),
+            filter: place(),
+            properties: place(),
+        })
+    }
+}
+
 /// What reads of tables cost, over all tables that share it.
 #[derive(Debug, Default)]
 pub struct ReadCounts {
@@ -32,11 +76,14 @@ pub struct ReadCounts {
 /// An open table. Index and filter are in memory; a data block's checksum is verified when it is first read.
 pub struct Table {
     id: u64,
+    layout: Layout,
     pub(super) path: PathBuf,
     pub(super) content: Bytes,
     pub(super) index: Vec<IndexEntry>,
     pub(super) filter: Bytes,
     properties: Properties,
+    /// Whether the properties could be read.
+    pub(super) has_properties: bool,
     /// One bit a data block: its checksum has been verified.
     verified: Vec<AtomicU64>,
     /// The first damage that was found in it.
@@ -62,37 +109,100 @@ impl Table {
     pub fn open(fs: &dyn FileSystem, dir: &Path, id: u64, counts: &Arc<ReadCounts>) -> Result<Self> {
         let path = path(dir, id);
         let content = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
-        HEADER.open(&path, &content, 0, 0)?;
-        let footer_at = content.len().saturating_sub(FOOTER_BYTES);
-        let mut fields = Reader(FOOTER.open(&path, &content, footer_at, FOOTER_FIELDS)?.1);
-        let mut part = |name: &str| {
-            let (offset, length) = fields.u64().zip(fields.u64()).unwrap_or_default();
-            slice(&content, offset, length)
-                .map(|bytes| (offset, bytes))
-                .ok_or_else(|| Error::corruption(&path, offset, format!("the {name} lies outside the file")))
+        let (table, damage) = Self::read(path, id, content, counts)?;
+        damage.into_iter().next().map_or(Ok(table), Err)
+    }
+
+    /// Takes the content of a file for table `id`, whatever the file is called, and opens it as far as its index can be
+    /// read. Returns what is wrong with filter and properties beside it; what is damaged of these is then empty.
+    ///
+    /// # Errors
+    /// When header, footer or index is damaged, or the file is of another format.
+    pub fn read(path: PathBuf, id: u64, content: Bytes, counts: &Arc<ReadCounts>) -> Result<(Self, Vec<Error>)> {
+        let layout = Layout::read(&path, &content)?;
+        let part = |name: &str, place: Place| {
+            slice(&content, place.offset, place.length)
+                .ok_or_else(|| Error::corruption(&path, place.offset, format!("the {name} lies outside the file")))
         };
-        let (index_at, index) = part("index")?;
-        let (filter_at, filter) = part("filter")?;
-        let (properties_at, properties) = part("properties")?;
-        let index = read_index(&index).map_err(|detail| Error::corruption(&path, index_at, detail))?;
-        let filter =
-            unchecksum(&filter).ok_or_else(|| Error::corruption(&path, filter_at, "filter checksum mismatch"))?;
-        let properties = unchecksum(&properties)
-            .and_then(|bytes| rmp_serde::from_slice(&bytes).ok())
-            .ok_or_else(|| Error::corruption(&path, properties_at, "properties do not decode"))?;
+        let index = read_index(&part("index", layout.index)?)
+            .map_err(|detail| Error::corruption(&path, layout.index.offset, detail))?;
+        let filter = part("filter", layout.filter).and_then(|stored| {
+            unchecksum(&stored)
+                .ok_or_else(|| Error::corruption(&path, layout.filter.offset, "filter checksum mismatch"))
+        });
+        let properties = part("properties", layout.properties).and_then(|stored| {
+            unchecksum(&stored)
+                .and_then(|bytes| rmp_serde::from_slice::<Properties>(&bytes).ok())
+                .ok_or_else(|| Error::corruption(&path, layout.properties.offset, "properties do not decode"))
+        });
+        let mut damage = Vec::new();
+        let filter = filter.unwrap_or_else(|error| {
+            damage.push(error);
+            Bytes::new()
+        });
+        let properties = properties.map_err(|error| damage.push(error)).ok();
         let verified = (0..index.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Ok(Self {
+        let table = Self {
             id,
+            layout,
             index,
             // A copy, so that the filter stays in memory whatever becomes of the pages of the map.
             filter: Bytes::copy_from_slice(&filter),
-            properties,
+            has_properties: properties.is_some(),
+            properties: properties.unwrap_or_default(),
             verified,
             damaged: OnceLock::new(),
             counts: Arc::clone(counts),
             content,
             path,
+        };
+        Ok((table, damage))
+    }
+
+    /// Where its parts lie.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Number of data blocks.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Where data block `number` lies; [`None`] behind the last.
+    #[must_use]
+    pub fn block_place(&self, number: usize) -> Option<Place> {
+        self.index.get(number).map(|entry| Place {
+            offset: entry.offset,
+            length: entry.length,
         })
+    }
+
+    /// Number of probes and bits of the filter; zeros when it could not be read.
+    #[must_use]
+    pub fn filter_shape(&self) -> (u8, u64) {
+        let shape = |(probes, bits): (&u8, &[u8])| (*probes, bits.len() as u64 * 8);
+        self.filter.split_first().map(shape).unwrap_or_default()
+    }
+
+    /// All entries of data block `number`, in key order; none behind the last. For looking at what a damaged table still
+    /// has: what is wrong with one block does not concern the others.
+    ///
+    /// # Errors
+    /// When the block is damaged.
+    pub fn entries(&self, number: usize) -> Result<Vec<(Vec<u8>, Versions)>> {
+        let mut entries = Vec::new();
+        let Some(block) = self.block(number)? else {
+            return Ok(entries);
+        };
+        let mut iter = block.seek(&[]);
+        while iter.advance().map_err(|detail| self.damage(number, detail))? {
+            let versions = self.decode(number, iter.value(), Bytes::copy_from_slice)?;
+            entries.push((iter.key().to_vec(), versions));
+        }
+        Ok(entries)
     }
 
     /// Number of the table.
