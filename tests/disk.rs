@@ -13,6 +13,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::Code;
 
+/// A configuration with the thresholds that a node has when nothing else is said.
+fn config_with_thresholds(dir: &Path) -> Config {
+    let mut config = config(dir);
+    config.disk = Config::default().disk;
+    config.storage.max_disk_usage = Config::default().storage.max_disk_usage;
+    config
+}
+
 const LARGE: usize = 256 << 10;
 
 async fn put(client: &mut Client, key: &str, size: usize) -> Result<(), tonic::Status> {
@@ -67,7 +75,7 @@ async fn prepared(config: &Config, disk: &SimFs) -> (Node, Client) {
 #[tokio::test(flavor = "multi_thread")]
 async fn deletes_and_reads_go_on_when_the_log_finds_no_space() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = config(dir.path());
+    let mut config = config_with_thresholds(dir.path());
     // Nobody measures: the log itself meets the full disk.
     config.disk.check_interval = Duration::from_secs(3600);
     let disk = SimFs::default();
@@ -114,7 +122,7 @@ async fn deletes_and_reads_go_on_when_the_log_finds_no_space() {
 #[tokio::test(flavor = "multi_thread")]
 async fn thresholds_warn_then_slow_writes_then_refuse_them() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = config(dir.path());
+    let mut config = config_with_thresholds(dir.path());
     config.disk.check_interval = Duration::from_millis(10);
     let disk = SimFs::default();
     let (node, mut client) = prepared(&config, &disk).await;
@@ -151,7 +159,7 @@ async fn thresholds_warn_then_slow_writes_then_refuse_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn flushes_and_compactions_that_find_no_space_lose_nothing_and_are_done_later() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = config(dir.path());
+    let mut config = config_with_thresholds(dir.path());
     config.disk.check_interval = Duration::from_secs(3600);
     config.mem_table.flush_threshold = bytesize::ByteSize::kib(64);
     config.sstable.l0_size = bytesize::ByteSize::mib(1);
@@ -215,7 +223,7 @@ async fn a_real_file_system_fills_up_and_empties() {
         return;
     };
     for by_threshold in [true, false] {
-        let mut config = config(&mount.0.join(format!("node{by_threshold}")));
+        let mut config = config_with_thresholds(&mount.0.join(format!("node{by_threshold}")));
         if !by_threshold {
             config.disk.check_interval = Duration::from_secs(3600);
         }

@@ -1,6 +1,6 @@
 //! Files of every format version that was ever written can still be opened.
 //!
-//! `tests/fixtures/v1` is a data directory of format version 1, killed with a table, a manifest and a log that holds more:
+//! `tests/fixtures/vN` is a data directory of format version N, killed with a table, a manifest and a log that holds more:
 //! made once by `PAIRDB_MAKE_FIXTURE=tests/fixtures/vN cargo test --test fixtures`, and never again for the same version.
 
 use bytes::Bytes;
@@ -51,14 +51,20 @@ fn make(dir: &Path) {
 }
 
 #[test]
-fn a_directory_of_format_version_1_opens() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1");
+fn directories_of_every_format_version_open() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     if let Ok(dir) = std::env::var("PAIRDB_MAKE_FIXTURE") {
-        make(Path::new(&dir));
+        make(&root.join(dir));
     }
+    for version in ["v1", "v2"] {
+        check(&root.join("tests/fixtures").join(version));
+    }
+}
+
+fn check(fixture: &Path) {
     let dir = tempfile::tempdir().unwrap();
-    for entry in walkdir::WalkDir::new(&fixture).into_iter().map(Result::unwrap) {
-        let target = dir.path().join(entry.path().strip_prefix(&fixture).unwrap());
+    for entry in walkdir::WalkDir::new(fixture).into_iter().map(Result::unwrap) {
+        let target = dir.path().join(entry.path().strip_prefix(fixture).unwrap());
         if entry.file_type().is_dir() {
             std::fs::create_dir_all(target).unwrap();
         } else {
@@ -83,4 +89,10 @@ fn a_directory_of_format_version_1_opens() {
             .collect();
         assert_eq!(found, expected(n), "key {n}");
     }
+    // And what it holds goes on in the present format.
+    store.flush().unwrap();
+    while store.compact().unwrap() {}
+    drop(store);
+    let store = Store::open(&fs, Options::at(dir.path()), "fixture-node").unwrap();
+    assert_eq!(store.scan(&Key::least()).filter(Result::is_ok).count() as u64, KEYS);
 }

@@ -117,6 +117,8 @@ async fn kill_under_load(names: &[&str], kills: u64) {
     // Small, so that flushes and rotations happen while actors die.
     config.mem_table.flush_threshold = bytesize::ByteSize::kib(64);
     config.commit_log.segment_size = bytesize::ByteSize::kib(64);
+    // Every flush brings a compaction about.
+    config.compaction.l0_trigger = 1;
     // Most reads go past the cache: what it remembers must not hide what another actor forgot.
     config.cache.max_size = bytesize::ByteSize::kib(8);
     let node = start(&config).await;
@@ -137,6 +139,12 @@ async fn kill_under_load(names: &[&str], kills: u64) {
         expected.push(writer.await.unwrap());
     }
     assert_eq!(node.tree().ends().len() as u64, kills.min(100));
+    if names.contains(&"compaction") {
+        assert!(
+            node.health().jobs.totals().completed > 0,
+            "tables were compacted meanwhile"
+        );
+    }
     check_all(&node, &expected).await;
     node.shutdown().await;
     // What was acknowledged is on disk.
@@ -161,6 +169,16 @@ async fn the_flush_may_die() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_compaction_may_die() {
+    kill_under_load(&["compaction"], 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watch_over_the_disk_may_die() {
+    kill_under_load(&["disk", "scrub"], 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_cache_may_die() {
     kill_under_load(&["cache-0"], 30).await;
 }
@@ -172,7 +190,7 @@ async fn the_gateway_may_die() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_may_die_in_turn() {
-    kill_under_load(&["wal", "cache-0", "memtable", "gateway", "flush"], 60).await;
+    kill_under_load(&["wal", "cache-0", "memtable", "gateway", "flush", "compaction"], 60).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

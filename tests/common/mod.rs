@@ -21,6 +21,10 @@ pub fn config(dir: &Path) -> Config {
     let mut config = Config::default();
     config.server.port = 0;
     config.storage.data_dir = dir.join("data");
+    // However full the disk is on which the tests run.
+    config.disk.warn_usage = 0.98;
+    config.storage.max_disk_usage = 0.99;
+    config.disk.stop_usage = 1.0;
     config
 }
 
@@ -122,6 +126,8 @@ impl Process {
             .open(dir.join("node.log"))
             .unwrap();
         let child = binary(&["serve", "--data-dir", data.to_str().unwrap(), "--listen", &addr])
+            .env("PAIRDB__STORAGE__MAX_DISK_USAGE", "0.99")
+            .env("PAIRDB__DISK__STOP_USAGE", "1.0")
             .envs(environment.iter().copied())
             .stderr(Stdio::from(log))
             .spawn()

@@ -21,7 +21,7 @@ pub type DirLock = Box<dyn Any + Send + Sync>;
 /// How much a file system holds and has left, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// Its size.
+    /// Its size, without what is set apart for root.
     pub total: u64,
     /// What a process without privileges may still write.
     pub available: u64,

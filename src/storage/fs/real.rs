@@ -70,8 +70,10 @@ impl FileSystem for RealFs {
 
     fn space(&self, dir: &Path) -> io::Result<Space> {
         let stats = rustix::fs::statvfs(dir)?;
+        // As df has it: what only root may use counts neither as taken nor as free.
+        let taken = stats.f_blocks.saturating_sub(stats.f_bfree);
         Ok(Space {
-            total: stats.f_blocks.saturating_mul(stats.f_frsize),
+            total: taken.saturating_add(stats.f_bavail).saturating_mul(stats.f_frsize),
             available: stats.f_bavail.saturating_mul(stats.f_frsize),
             filesystem: fs::metadata(dir)?.dev(),
         })
