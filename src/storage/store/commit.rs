@@ -1,7 +1,7 @@
 //! Group commit: writes that wait share one write to the log and one sync.
 //!
 //! The first who finds nobody at work takes everything that has gathered, logs it, applies it and wakes those whose
-//! writes these were; what arrives meanwhile gathers for the next.
+//! writes these were; what arrives meanwhile gathers for the next. Where writes are not synced, each goes on its own.
 //!
 //! Owns: numbering, gathering, and the order log → memtable → cache. Does not own: the log's format or the memtable.
 
@@ -96,9 +96,20 @@ impl Store {
         )
         .map_err(|e| Error::io("encode for", &self.options.engine.log.dir, std::io::Error::other(e)))?;
         gathering.encoded.last_seq = seq;
+        let is_delete = operation == Operation::Delete;
+        gathering.encoded.deletes_only = is_delete && (gathering.writes.is_empty() || gathering.encoded.deletes_only);
         let (place, outcome) = (gathering.writes.len(), Arc::clone(&gathering.outcome));
         gathering.writes.push((key.clone(), version));
         queue.next_seq += 1;
+        if !self.options.sync_writes {
+            // There is no sync to share: waking another up would cost more than to do it here.
+            let clocks = self.log_and_apply(&queue.gathering);
+            let done = &mut queue.gathering;
+            done.encoded.bytes.clear();
+            done.writes.clear();
+            drop(queue);
+            return Ok(self.with_sealed(key, clocks?.pop().unwrap_or_default()));
+        }
         while outcome.get().is_none() {
             if queue.committing {
                 self.commits.done.wait(&mut queue);
