@@ -207,8 +207,8 @@ fn a_manifest_and_a_directory_are_shown_by_level() {
         contains("adds to L0 table")
             .and(contains("removes tables"))
             .and(contains("flushed up to seq 93"))
-            .and(contains("  L0: 1 tables"))
-            .and(contains("  L1: 1 tables"))
+            .and(contains("  L0: 1 table,"))
+            .and(contains("  L1: 1 table,"))
             .and(contains(": clean")),
     );
     inspect(&bed.data(), &[]).success().stdout(
