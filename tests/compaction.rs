@@ -685,3 +685,29 @@ fn threads_that_write_read_flush_and_compact_at_once_lose_nothing() {
     drop(store);
     check(&Store::open(&fs, options, "node").unwrap());
 }
+
+#[test]
+fn compressible_values_are_paced_as_what_is_written() {
+    let time = ManualTime::default();
+    let mut options = options(&time);
+    options.engine.levels = LevelOptions::default();
+    options.engine.flush_threshold = 4 << 20;
+    options.compaction_bytes_per_second = 1_000_000;
+    let disk: Arc<dyn FileSystem> = Arc::new(SimFs::default());
+    let store = Store::open(&disk, options, "node").unwrap();
+    for n in shuffled(0..40_000) {
+        let mut half = value(n).to_vec();
+        half.extend_from_slice(&[0; 300]);
+        store.write(&key(n), Value::Live(Bytes::from(half)), None).unwrap();
+    }
+    store.flush().unwrap();
+    let begun = time.elapsed();
+    while store.compact().unwrap() {}
+    let (written, took) = (
+        store.jobs().totals().bytes_written,
+        (time.elapsed() - begun).as_secs_f64(),
+    );
+    assert!(written > 3_000_000, "{written} bytes");
+    let seconds = written as f64 / 1_000_000.0;
+    assert!(took < 1.5 * seconds + 1.0, "{written} bytes at 1 MB/s took {took} s");
+}

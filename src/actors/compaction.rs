@@ -9,10 +9,11 @@ use crate::actors::mailbox::Envelope;
 use crate::actors::reply::Reply;
 use crate::storage::compaction::job::Outcome;
 use crate::storage::compaction::jobs::{Job, Jobs};
-use crate::storage::error::Result as StorageResult;
+use crate::storage::error::{Error, Result as StorageResult};
 use crate::storage::tables::Tables;
 use arc_swap::ArcSwapOption;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,18 +135,23 @@ impl CompactionActor {
     }
 
     fn start(&self, job: Job) {
-        let mailbox = self.handles.compaction.clone();
+        let (mailbox, tables) = (self.handles.compaction.clone(), Arc::clone(&self.tables));
         tokio::spawn(async move {
-            // A panic in a job ends it without a result; the claim on its tables ends with it.
-            let message = match tokio::task::spawn_blocking(move || job.run()).await {
-                Ok(result) => CompactionMessage::Done(result),
+            let result = match tokio::task::spawn_blocking(move || job.run()).await {
+                Ok(result) => result,
+                // The claim on its tables ended with it; what it wrote is a leftover.
                 Err(panicked) => {
-                    tracing::error!(%panicked, "a compaction panicked");
-                    CompactionMessage::Look
+                    let swept = tokio::task::spawn_blocking(move || tables.sweep());
+                    let _ = swept.await;
+                    Err(Error::io(
+                        "compact",
+                        Path::new("tables"),
+                        std::io::Error::other(panicked.to_string()),
+                    ))
                 }
             };
             // To whatever generation runs then; one that starts later looks by itself.
-            let _ = mailbox.send_admitted(message);
+            let _ = mailbox.send_admitted(CompactionMessage::Done(result));
         });
     }
 

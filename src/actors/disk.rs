@@ -137,10 +137,14 @@ impl DiskActor {
         }
         let (fs, dirs) = (Arc::clone(&self.fs), self.dirs.clone());
         let (myself, mailbox) = (myself.clone(), self.mailbox.clone());
-        tokio::task::spawn_blocking(move || {
-            let seen = space::measure(fs.as_ref(), &dirs)
-                .inspect_err(|error| tracing::warn!(%error, "the space on disk is not known"));
-            let _ = myself.send_message(mailbox.envelope(DiskMessage::Seen(seen.ok())));
+        tokio::spawn(async move {
+            let seen = match tokio::task::spawn_blocking(move || space::measure(fs.as_ref(), &dirs)).await {
+                Ok(seen) => seen
+                    .inspect_err(|error| tracing::warn!(%error, "the space on disk is not known"))
+                    .ok(),
+                Err(_panicked) => None,
+            };
+            let _ = myself.send_message(mailbox.envelope(DiskMessage::Seen(seen)));
         });
     }
 

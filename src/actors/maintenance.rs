@@ -100,9 +100,8 @@ impl Maintenance {
 
     fn verify_now(&self) -> Result<Verified, Error> {
         let progress = ScrubProgress::default();
-        let snapshot = self.tables.snapshot(&self.handles.published);
         let mut verified = Verified {
-            damage: scrub(&snapshot, &progress, |_bytes| Ok(()))?,
+            damage: scrub(&self.handles.published, &progress, |_bytes| Ok(()))?,
             tables: progress.tables_done.load(Ordering::Relaxed),
             bytes: progress.bytes.load(Ordering::Relaxed),
             keys: progress.keys.load(Ordering::Relaxed),

@@ -9,6 +9,7 @@ use crate::storage::compaction::throttle::Throttle;
 use crate::storage::error::Error;
 use crate::storage::scrub::{ScrubProgress, scrub};
 use crate::storage::tables::Tables;
+use crate::storage::view::Published;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -89,28 +90,34 @@ impl ScrubActor {
         let (tables, published) = (Arc::clone(&self.tables), Arc::clone(&self.handles.published));
         let (throttle, progress) = (Arc::clone(&self.throttle), Arc::clone(&self.progress));
         let (myself, mailbox) = (myself.clone(), self.mailbox.clone());
-        tokio::task::spawn_blocking(move || {
-            let snapshot = tables.snapshot(&published);
-            let walked = scrub(&snapshot, &progress, |bytes| {
-                throttle.draw(bytes, || Some(1.0));
-                if ended.load(Ordering::Relaxed) {
-                    Err(Error::Fenced)
-                } else {
-                    Ok(())
-                }
-            });
-            match walked {
-                Ok(damage) if damage.is_empty() => tracing::info!(?progress, "read all tables: they are well"),
-                Ok(damage) => {
-                    for error in damage {
-                        tracing::error!(%error, "a table is damaged");
-                    }
-                    // Were it to fail, upkeep would repeat it.
-                    let _ = tables.quarantine_damaged(&published);
-                }
-                Err(_ended) => {}
+        tokio::spawn(async move {
+            let walk = tokio::task::spawn_blocking(move || walk(&tables, &published, &throttle, &progress, &ended));
+            if let Err(panicked) = walk.await {
+                tracing::error!(%panicked, "the walk over all tables failed");
             }
             let _ = myself.send_message(mailbox.envelope(ScrubMessage::Done));
         });
+    }
+}
+
+fn walk(tables: &Tables, published: &Published, throttle: &Throttle, progress: &ScrubProgress, ended: &AtomicBool) {
+    let walked = scrub(published, progress, |bytes| {
+        throttle.draw(bytes, || Some(1.0));
+        if ended.load(Ordering::Relaxed) {
+            Err(Error::Fenced)
+        } else {
+            Ok(())
+        }
+    });
+    match walked {
+        Ok(damage) if damage.is_empty() => tracing::info!(?progress, "read all tables: they are well"),
+        Ok(damage) => {
+            for error in damage {
+                tracing::error!(%error, "a table is damaged");
+            }
+            // Were it to fail, upkeep would repeat it.
+            let _ = tables.quarantine_damaged(published);
+        }
+        Err(_ended) => {}
     }
 }

@@ -42,6 +42,9 @@ pub(super) struct RestoreArgs {
 pub(super) async fn backup(args: BackupArgs) -> Result<ExitCode, Failure> {
     let config = args.data.config()?;
     let base = std::path::absolute(&args.to)?;
+    if let Some(name) = args.name.as_deref().filter(|name| !backup::is_name(name)) {
+        return Err(format!("--name {name}: must be a file name that does not begin with a dot").into());
+    }
     let name = args.name.unwrap_or_else(|| {
         let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         now.replace([':', '-'], "")
@@ -65,6 +68,11 @@ pub(super) async fn backup(args: BackupArgs) -> Result<ExitCode, Failure> {
             }
         }
         None => {
+            let manifest = storage_options(&config).sstable_dir.join(manifest::NAME);
+            if !manifest.exists() {
+                let dir = config.storage.data_dir.display();
+                return Err(format!("there is no data at {dir}; name the node's by --data-dir or --config").into());
+            }
             let fs: Arc<dyn FileSystem> = Arc::new(RealFs);
             let store = Store::open(&fs, storage_options(&config), &config.server.node_id).map_err(not_reached)?;
             let copied = store.backup(&base, &name)?;
@@ -107,13 +115,18 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The whole backup with the last name.
+/// The whole backup that was made last.
 fn latest(base: &Path) -> Result<PathBuf, Failure> {
     let names = std::fs::read_dir(base).map_err(|error| format!("--from {}: {error}", base.display()))?;
     let whole = names
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|dir| dir.join("sstables").join(manifest::NAME).exists());
-    let last = whole.max();
+    let made = |dir: &PathBuf| {
+        std::fs::metadata(dir.join("sstables").join(manifest::NAME))
+            .and_then(|m| m.modified())
+            .ok()
+    };
+    let last = whole.max_by_key(made);
     last.ok_or_else(|| Failure(format!("--from {}: there is no whole backup in it", base.display())))
 }
 

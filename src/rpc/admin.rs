@@ -7,6 +7,7 @@ use crate::actors::maintenance::Maintenance;
 use crate::rpc::admin_pb as pb;
 use crate::rpc::admin_pb::admin_service_server::{AdminService, AdminServiceServer};
 use crate::rpc::status;
+use crate::storage::backup;
 use crate::storage::error::Error;
 use std::fs::Permissions;
 use std::io;
@@ -63,7 +64,7 @@ impl AdminService for Admin {
         if !base.is_absolute() {
             return Err(Status::invalid_argument("directory: must be an absolute path"));
         }
-        if request.name.is_empty() || request.name.contains('/') || request.name.starts_with('.') {
+        if !backup::is_name(&request.name) {
             return Err(Status::invalid_argument(
                 "name: must be a file name that does not begin with a dot",
             ));

@@ -53,6 +53,12 @@ const COPY_CHUNK_BYTES: usize = 1 << 20;
 /// one; what the lost store gave out after the backup must not be given out again for something else.
 const SEQ_STEP: u64 = 1 << 40;
 
+/// Whether a backup may have this name: a file name that does not begin with a dot.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains('/') && !name.starts_with('.')
+}
+
 enum How {
     Linked,
     Reused,

@@ -73,7 +73,7 @@ pub struct TableSet {
 pub struct TableChange {
     /// Tables that are new at a level.
     pub added: Vec<(usize, Arc<Table>)>,
-    /// Numbers of tables that leave their level or the quarantine.
+    /// Numbers of tables that leave their level.
     pub removed: Vec<u64>,
     /// Tables that are found to be damaged.
     pub quarantined: Vec<Arc<Quarantined>>,
@@ -86,6 +86,11 @@ impl TableSet {
     /// When tables of one level below L0 would overlap, or there is no such level, in words for a person.
     pub fn changed(&self, change: &TableChange, options: &LevelOptions) -> Result<Self, String> {
         let mut next = self.clone();
+        let at_a_level = |id: &u64| self.all().any(|table| table.id() == *id);
+        if let Some(id) = change.removed.iter().find(|id| !at_a_level(id)) {
+            // It was set aside meanwhile: what was made of it may hold its damage.
+            return Err(format!("table {id} is at no level"));
+        }
         for (number, level) in next.levels.iter_mut().enumerate() {
             let concerned = level.iter().any(|table| change.removed.contains(&table.id()))
                 || change.added.iter().any(|(to, _)| *to == number);
@@ -115,7 +120,6 @@ impl TableSet {
                 table.id()
             ));
         }
-        next.quarantine.retain(|table| !change.removed.contains(&table.id));
         next.quarantine.extend(change.quarantined.iter().cloned());
         next.debt = Debt::of(&next, options);
         Ok(next)

@@ -1,9 +1,11 @@
-//! Reads all tables of a snapshot, to find damage before a client does.
+//! Reads all tables, to find damage before a client does.
 //!
 //! Owns: the walk and its progress. Does not own: its pace, or what becomes of damage.
 
-use crate::storage::backup::Snapshot;
 use crate::storage::error::{Error, Result};
+use crate::storage::table::Table;
+use crate::storage::view::Published;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How far a walk has come. All counts are of the walk that runs, or ran last.
@@ -21,41 +23,54 @@ pub struct ScrubProgress {
     pub keys: AtomicU64,
 }
 
-/// Reads every table, those in quarantine too, and returns all damage. `pace` is called with the bytes read since it was
-/// called last; it may wait, and ends the walk by an error.
+/// Reads every table, those in quarantine too, and returns all damage. Each is held only while it is read: a walk takes
+/// hours, and what compaction replaces meanwhile must go. `pace` is called with the bytes read since it was called last; it
+/// may wait, and ends the walk by an error.
 ///
 /// # Errors
 /// That of `pace`. Damage is no error: it is what was looked for.
 pub fn scrub(
-    snapshot: &Snapshot,
+    published: &Published,
     progress: &ScrubProgress,
     mut pace: impl FnMut(u64) -> Result<()>,
 ) -> Result<Vec<Error>> {
-    let aside = snapshot.set.quarantine();
-    let tables: Vec<_> = snapshot
-        .set
-        .all()
-        .chain(aside.iter().filter_map(|table| table.table.as_ref()))
-        .collect();
+    let (mut damage, mut ids) = (Vec::new(), Vec::new());
+    {
+        let set = &published.load().tables;
+        ids.extend(set.all().map(|table| table.id()));
+        for aside in set.quarantine() {
+            match aside.table {
+                Some(_) => ids.push(aside.id),
+                None => damage.push(aside.error()),
+            }
+        }
+    }
     for (counter, start) in [
-        (&progress.tables, tables.len() as u64),
+        (&progress.tables, ids.len() as u64),
         (&progress.tables_done, 0),
         (&progress.bytes, 0),
         (&progress.keys, 0),
     ] {
         counter.store(start, Ordering::Relaxed);
     }
-    let unreadable = aside.iter().filter(|table| table.table.is_none());
-    let mut damage: Vec<Error> = unreadable.map(|table| table.error()).collect();
-    for table in tables {
-        let findings = table.check(|bytes| {
-            progress.bytes.fetch_add(bytes, Ordering::Relaxed);
-            pace(bytes)
-        })?;
-        progress.keys.fetch_add(findings.keys, Ordering::Relaxed);
+    for id in ids {
+        // One that was replaced meanwhile was read by the compaction that did it.
+        if let Some(table) = find(published, id) {
+            let findings = table.check(|bytes| {
+                progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+                pace(bytes)
+            })?;
+            progress.keys.fetch_add(findings.keys, Ordering::Relaxed);
+            damage.extend(findings.damage);
+        }
         progress.tables_done.fetch_add(1, Ordering::Relaxed);
-        damage.extend(findings.damage);
     }
     progress.completed.fetch_add(1, Ordering::Relaxed);
     Ok(damage)
+}
+
+fn find(published: &Published, id: u64) -> Option<Arc<Table>> {
+    let set = &published.load().tables;
+    let aside = set.quarantine().iter().filter_map(|table| table.table.as_ref());
+    set.all().chain(aside).find(|table| table.id() == id).cloned()
 }

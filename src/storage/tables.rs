@@ -7,7 +7,7 @@
 
 use crate::storage::backup::Snapshot;
 use crate::storage::compaction::debt::LevelOptions;
-use crate::storage::error::{Error, Result};
+use crate::storage::error::{Error, ErrorKind, Result};
 use crate::storage::fs::FileSystem;
 use crate::storage::key::Key;
 use crate::storage::levels::{LEVELS, Quarantined, TableChange, TableSet};
@@ -152,7 +152,16 @@ impl Tables {
             garbage: Mutex::default(),
             counts,
         };
-        tables.sweep()?;
+        {
+            let mut manifest = tables.manifest.lock();
+            // The file was just read, so what it does not name is a leftover.
+            tables.remove_leftovers(&manifest, true)?;
+            match manifest.settle() {
+                // A full disk must not keep the data from being read. What is recorded next writes the manifest anew.
+                Err(error) if error.kind() == ErrorKind::DiskFull => {}
+                settled => settled?,
+            }
+        }
         Ok((tables, set))
     }
 
@@ -181,19 +190,25 @@ impl Tables {
     /// When the directory cannot be read or a file not removed.
     pub fn sweep(&self) -> Result<()> {
         let mut manifest = self.manifest.lock();
-        // A file may name a table although recording it failed; it must not do so when the table is gone.
+        // First what no manifest ever names: on a full disk the manifest needs the space.
+        self.remove_leftovers(&manifest, false)?;
+        // Its file may name a table although recording it failed; it must not do so when the table is gone.
         manifest.settle()?;
         *self.unrecorded.lock() = None;
+        self.remove_leftovers(&manifest, true)
+    }
+
+    fn remove_leftovers(&self, manifest: &Manifest, tables: bool) -> Result<()> {
         let names = self.fs.list(&self.dir).map_err(|e| Error::io("list", &self.dir, e))?;
         // After the list: a table that is begun from here on is not in it.
         let reserved = self.reserved.lock().clone();
         let read: BTreeSet<u64> = self.garbage.lock().iter().map(|table| table.id()).collect();
         for name in names {
-            let id = table::id_of(&name).or_else(|| table::id_of(name.strip_suffix(".tmp")?));
-            let Some(id) = id else {
+            let temporary = name.strip_suffix(".tmp");
+            let Some(id) = table::id_of(temporary.unwrap_or(&name)) else {
                 continue;
             };
-            let named = !name.ends_with(".tmp") && manifest.state().tables.contains_key(&id);
+            let named = temporary.is_none() && (!tables || manifest.state().tables.contains_key(&id));
             if !named && !reserved.contains(&id) && !read.contains(&id) {
                 let path = self.dir.join(&name);
                 self.fs.remove(&path).map_err(|e| Error::io("remove", &path, e))?;

@@ -112,9 +112,14 @@ struct Merge<'a, 'tables> {
 
 impl<'tables> Merge<'_, 'tables> {
     fn run(&mut self, context: &mut JobContext<'tables>) -> Result<()> {
-        let mut cursors: Vec<Cursor> = self.choice.upper.iter().map(|table| Cursor::over(table, &[])).collect();
+        let mut cursors: Vec<Cursor> = self
+            .choice
+            .upper
+            .iter()
+            .map(|table| Cursor::over(table, &[]).verifying())
+            .collect();
         if !self.choice.lower.is_empty() {
-            cursors.push(Cursor::new(Arc::new(self.choice.lower.clone()), &[]));
+            cursors.push(Cursor::new(Arc::new(self.choice.lower.clone()), &[]).verifying());
         }
         let mut merger = Merger::new(cursors);
         while merger.key()?.is_some() {
@@ -148,8 +153,10 @@ impl<'tables> Merge<'_, 'tables> {
             }
         }
         let bytes = self.open.as_mut().map_or(0, |open| open.builder().bytes());
-        if bytes - self.paced >= PACE_BYTES {
-            (context.pace)(bytes - self.paced)?;
+        // A block counts as large as it is until it is closed, and may then turn out smaller.
+        let ahead = bytes.saturating_sub(self.paced);
+        if ahead >= PACE_BYTES {
+            (context.pace)(ahead)?;
             self.paced = bytes;
         }
         if bytes >= table_bytes {

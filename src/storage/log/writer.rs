@@ -225,6 +225,8 @@ impl Log {
         self.close_segment();
         self.last_seq = self.durable_seq;
         self.recent.retain(|batch| batch.last_seq <= self.durable_seq);
+        // Without space for it, deletes go without until there is.
+        let _ = self.keep_reserve();
         self.epoch
     }
 
@@ -321,7 +323,11 @@ impl Log {
             return Ok(());
         }
         let reserve = self.options.dir.join(RESERVE);
-        // One that an earlier process left may be of any size.
+        if self.fs.read(&reserve).is_ok_and(|left| left.len() >= RESERVE_BYTES) {
+            self.reserved = true;
+            return Ok(());
+        }
+        // One that a crash interrupted may be of any size.
         let _ = self.fs.remove(&reserve);
         let mut file = self.fs.create(&reserve).map_err(|e| Error::io("create", &reserve, e))?;
         for at in (0..RESERVE_BYTES).step_by(WRITE_AHEAD_BYTES) {

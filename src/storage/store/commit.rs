@@ -164,6 +164,7 @@ impl Store {
     }
 
     fn log_and_apply(&self, batch: &Gathering) -> Result<Vec<VectorClock>> {
+        self.wait_for_room()?;
         {
             let mut log = self.log.lock();
             log.append(
@@ -176,7 +177,6 @@ impl Store {
                 log.sync(self.epoch)?;
             }
         }
-        self.wait_for_room();
         let writer = self.published.writer();
         let view = self.published.load();
         let clocks = batch
@@ -206,16 +206,20 @@ impl Store {
     }
 
     /// Waits while all memtables are full and the oldest is still being flushed. Writes are slowed down well before, so
-    /// that this is met only when flushing has stopped.
-    fn wait_for_room(&self) {
+    /// that this is met only when flushing is far behind; when it fails, its failure is the write's.
+    fn wait_for_room(&self) -> Result<()> {
         let full = || {
             let view = self.published.load();
             view.sealed.len() + 1 >= self.options.num_mem_tables
                 && view.active.bytes() >= self.options.engine.flush_threshold
         };
-        self.wake.wait_while(full);
+        self.wake.wait_while(|| full() && self.flush_failure.lock().is_none());
+        if let Some(failure) = self.flush_failure.lock().as_ref().filter(|_| full()) {
+            return Err(failure.shared());
+        }
         if self.wake.is_running() && self.published.load().active.bytes() >= self.options.engine.flush_threshold {
             self.seal_if_room();
         }
+        Ok(())
     }
 }

@@ -17,7 +17,7 @@ use crate::storage::backup::{self, Copied};
 use crate::storage::cache::CacheOptions;
 use crate::storage::clock::VectorClock;
 use crate::storage::compaction::jobs::Jobs;
-use crate::storage::error::Result;
+use crate::storage::error::{Error, Result};
 use crate::storage::fs::{DirLock, FileSystem};
 use crate::storage::key::Key;
 use crate::storage::log::writer::Log;
@@ -91,6 +91,8 @@ pub struct Store {
     commits: Commits,
     cache: Option<CachedReads>,
     wake: Wake,
+    /// Why the last flush failed, if it did.
+    flush_failure: Mutex<Option<Error>>,
     next_memtable: AtomicU64,
     report: Report,
     _locks: Vec<DirLock>,
@@ -132,6 +134,7 @@ impl Store {
             jobs,
             cache,
             wake: Wake::default(),
+            flush_failure: Mutex::new(None),
             options,
             _locks: recovered.locks,
         })
@@ -234,9 +237,13 @@ impl Store {
         let Some(oldest) = self.published.load().sealed.first().cloned() else {
             return Ok(false);
         };
-        let flushed = self.tables.flush(&oldest, &self.published)?;
+        let flushed = self.tables.flush(&oldest, &self.published);
+        *self.flush_failure.lock() = flushed.as_ref().err().map(Error::shared);
+        let flushed = flushed?;
         self.log.lock().delete_flushed(flushed.seq)?;
         if self.wake.is_running() {
+            // Whoever waits for room need not wait for the memory.
+            self.wake.all();
             memtable::free(oldest, self.options.time.as_ref());
         }
         Ok(true)

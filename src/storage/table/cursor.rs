@@ -22,6 +22,8 @@ pub struct Cursor {
     block: Option<BlockIter>,
     /// Where the walk begins; empty once it has.
     from: Vec<u8>,
+    /// Every block is verified, not only when it is read for the first time.
+    verifying: bool,
 }
 
 impl Cursor {
@@ -36,6 +38,7 @@ impl Cursor {
             next_block,
             block: None,
             from: from.to_vec(),
+            verifying: false,
         }
     }
 
@@ -43,6 +46,13 @@ impl Cursor {
     #[must_use]
     pub fn over(table: &Arc<Table>, from: &[u8]) -> Self {
         Self::new(Arc::new(vec![Arc::clone(table)]), from)
+    }
+
+    /// Verifies every block, also those that were read before: what is written again must not make damage pass for data.
+    #[must_use]
+    pub fn verifying(mut self) -> Self {
+        self.verifying = true;
+        self
     }
 
     /// Moves to the next entry; `false` at the end.
@@ -66,7 +76,7 @@ impl Cursor {
                     return Ok(true);
                 }
             }
-            match table.block(self.next_block)? {
+            match table.block(self.next_block, self.verifying)? {
                 Some(block) => {
                     self.block = Some(block.seek(&self.from));
                     self.from.clear();

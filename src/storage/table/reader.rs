@@ -194,7 +194,7 @@ impl Table {
     /// When the block is damaged.
     pub fn entries(&self, number: usize) -> Result<Vec<(Vec<u8>, Versions)>> {
         let mut entries = Vec::new();
-        let Some(block) = self.block(number)? else {
+        let Some(block) = self.block(number, false)? else {
             return Ok(entries);
         };
         let mut iter = block.seek(&[]);
@@ -277,7 +277,7 @@ impl Table {
         }
         self.counts.blocks.fetch_add(1, Ordering::Relaxed);
         let number = self.block_for(key);
-        let Some(block) = self.block(number)? else {
+        let Some(block) = self.block(number, false)? else {
             return Ok(Versions::default());
         };
         let mut iter = block.seek(key);
@@ -307,15 +307,15 @@ impl Table {
         decode_versions(encoded, take).ok_or_else(|| self.damage(number, "the versions of a key do not decode"))
     }
 
-    /// Data block `number`, verified when it is read for the first time; [`None`] behind the last.
-    pub(super) fn block(&self, number: usize) -> Result<Option<Block>> {
+    /// Data block `number`, verified when it is read for the first time, or `again`; [`None`] behind the last.
+    pub(super) fn block(&self, number: usize, again: bool) -> Result<Option<Block>> {
         let Some(stored) = self.stored(number)? else {
             return Ok(None);
         };
         let bit = 1_u64 << (number % 64);
         let verified = self.verified.get(number / 64);
         // Relaxed: the bit says only that these immutable bytes were once found good; nothing is published by it.
-        if verified.is_none_or(|bits| bits.load(Ordering::Relaxed) & bit == 0) {
+        if again || verified.is_none_or(|bits| bits.load(Ordering::Relaxed) & bit == 0) {
             block::verify(&stored).map_err(|detail| self.damage(number, detail))?;
             if let Some(bits) = verified {
                 bits.fetch_or(bit, Ordering::Relaxed);
