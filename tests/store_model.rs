@@ -61,8 +61,8 @@ fn options() -> Options {
     options.levels = LevelOptions {
         l0_trigger: 2,
         l0_size: 4_000,
-        l1_size: 1_000,
-        l2_size: 1_500,
+        l1_size: 400,
+        l2_size: 600,
         level_multiplier: 2,
         gc_grace_ms: u64::MAX,
     };
