@@ -255,3 +255,52 @@ async fn a_real_file_system_fills_up_and_empties() {
         node.shutdown().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_starts_on_a_full_disk_reads_deletes_and_takes_writes_when_there_is_space() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config_with_thresholds(dir.path());
+    let disk = SimFs::default();
+    let (node, client) = prepared(&config, &disk).await;
+    drop(client);
+    node.shutdown().await;
+    disk.set_space(Some(0));
+    let node = start_on(&config, Arc::new(disk.clone())).await;
+    let health = node.health();
+    eventually("it is noticed", async || health.status().0 == Status::Degraded).await;
+    let mut client = common::client(node.address());
+    check_full(&mut client, 0..200).await;
+    disk.set_space(None);
+    check_resumed(&mut client, Instant::now()).await;
+    assert!(node.tree().ends().is_empty(), "nothing was restarted");
+    node.shutdown().await;
+}
+
+#[test]
+fn a_library_deletes_on_a_full_disk_too() {
+    use pairdb_node::storage::fs::FileSystem;
+    use pairdb_node::storage::key::Key;
+    use pairdb_node::storage::store::{Store, StoreOptions};
+    use pairdb_node::storage::version::Value;
+    for sync_writes in [true, false] {
+        let disk = SimFs::default();
+        let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
+        let mut options = StoreOptions::at("/data");
+        options.sync_writes = sync_writes;
+        let store = Store::open(&fs, options, "node").unwrap();
+        let key = |n: u32| Key::new("t", &format!("k{n}")).unwrap();
+        let value = || Value::Live(vec![1; LARGE].into());
+        for n in 0..10 {
+            store.write(&key(n), value(), None).unwrap();
+        }
+        disk.set_space(Some(0));
+        for n in 0..10 {
+            let refused = store.write(&key(n), value(), None).unwrap_err();
+            assert_eq!(refused.kind(), pairdb_node::storage::error::ErrorKind::DiskFull);
+            store.write(&key(n), Value::Tombstone, None).unwrap();
+            assert!(store.get(&key(n)).unwrap().winner().unwrap().value.live().is_none());
+        }
+        disk.set_space(None);
+        store.write(&key(0), value(), None).unwrap();
+    }
+}
