@@ -11,6 +11,7 @@ use pairdb_node::storage::key::Key;
 use pairdb_node::storage::levels::LEVELS;
 use pairdb_node::storage::store::{Store, StoreOptions};
 use pairdb_node::storage::table::Table;
+use pairdb_node::storage::table::block::Compression;
 use pairdb_node::storage::time::{ManualTime, Time};
 use pairdb_node::storage::version::{Value, Version, Versions};
 use rand::rngs::StdRng;
@@ -716,4 +717,40 @@ fn compressible_values_are_paced_as_what_is_written() {
     assert!(written > 3_000_000, "{written} bytes");
     let seconds = written as f64 / 1_000_000.0;
     assert!(took < 1.5 * seconds + 1.0, "{written} bytes at 1 MB/s took {took} s");
+}
+
+#[test]
+fn a_block_that_rots_after_it_was_read_is_not_written_again_as_if_it_were_well() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().unwrap();
+    let fs: Arc<dyn FileSystem> = Arc::new(RealFs);
+    let mut options = options(&ManualTime::default());
+    options.engine.data_dir = dir.path().join("data");
+    options.engine.sstable_dir = dir.path().join("data/sstables");
+    options.engine.log.dir = dir.path().join("data/log");
+    options.engine.flush_threshold = usize::MAX;
+    // Compressed, the block would not unpack.
+    options.engine.table.compression = Compression::None;
+    options.engine.levels.l0_trigger = 2;
+    let store = Store::open(&fs, options, "node").unwrap();
+    for round in 0..2 {
+        for n in 0..200 {
+            let value = Value::Live(Bytes::from(vec![b'a' + round; 100]));
+            store.write(&key(2 * n + u32::from(round)), value, None).unwrap();
+        }
+        store.flush().unwrap();
+    }
+    assert_eq!(
+        store.scan(&Key::start_of("tenant", "")).filter(Result::is_ok).count(),
+        400
+    );
+    let path = tables(&store)[0][0].path().to_path_buf();
+    let content = std::fs::read(&path).unwrap();
+    let at = content.windows(50).position(|bytes| bytes == [b'a'; 50]).unwrap();
+    // In place: the store has the file mapped.
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(b"z", at as u64 + 10).unwrap();
+    let error = store.compact().unwrap_err();
+    assert!(error.to_string().contains("checksum"), "{error}");
+    assert_eq!(store.published().load().tables.quarantine().len(), 1);
 }
