@@ -116,15 +116,15 @@ pub fn decode_versions(encoded: &[u8], take: impl Fn(&[u8]) -> Bytes) -> Option<
     (reader.0.is_empty() && count > 0).then_some(versions)
 }
 
-/// What a set of one live version says of itself without being decoded: timestamp and sequence number. [`None`] for every
-/// other set.
+/// The sequence number of a set of one live version, without decoding it; [`None`] for every other set.
 #[must_use]
-pub fn peek_single_live(encoded: &[u8]) -> Option<(u64, u64)> {
+pub fn peek_single_live(encoded: &[u8]) -> Option<u64> {
     let mut reader = Reader(encoded);
     if reader.u8()? != 1 || reader.u8()? != LIVE {
         return None;
     }
-    reader.varint().zip(reader.varint())
+    let _timestamp_ms = reader.varint()?;
+    reader.varint()
 }
 
 fn decode_version(reader: &mut Reader<'_>, take: &impl Fn(&[u8]) -> Bytes) -> Option<Version> {

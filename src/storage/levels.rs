@@ -131,6 +131,12 @@ impl TableSet {
         self.levels.get(number).map_or(&[], |level| level.as_slice())
     }
 
+    /// Bytes of the tables of a level.
+    #[must_use]
+    pub fn level_bytes(&self, number: usize) -> u64 {
+        self.level(number).iter().map(|table| table.size()).sum()
+    }
+
     /// The levels, L0 first.
     pub fn levels(&self) -> impl Iterator<Item = &Run> {
         self.levels.iter()

@@ -163,8 +163,8 @@ weaken versions_of_the_first_run_alone store_model $compaction/job.rs \
     'let versions = merger.versions()?.bounded(MAX_SIBLINGS).0;' \
     'let versions = cursor.versions()?.bounded(MAX_SIBLINGS).0;'
 weaken entry_copied_although_two_runs_have_its_key store_model $compaction/job.rs \
-    'Some((_, seq)) if alone => self' \
-    'Some((_, seq)) => self'
+    'Some(seq) if alone => self' \
+    'Some(seq) => self'
 weaken levels_overlap store_model src/storage/levels.rs \
     'Some((a, b)) => Err(format!("tables {} and {} of L{level} overlap", a.id(), b.id())),
         None => Ok(()),' \

@@ -80,8 +80,6 @@ impl LevelOptions {
 /// What compaction has yet to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Debt {
-    /// Tables in L0.
-    pub l0_tables: usize,
     /// Bytes by which the levels exceed their sizes; all of L0, when it is due.
     pub pending_bytes: u64,
     /// 0: nothing is due. Up to 1 is ordinary work; at 2 there is twice as much as there should be, and so on.
@@ -105,7 +103,7 @@ impl Debt {
     /// The debt of a set.
     #[must_use]
     pub fn of(set: &TableSet, options: &LevelOptions) -> Self {
-        let bytes = |level: usize| set.level(level).iter().map(|table| table.size()).sum::<u64>();
+        let bytes = |level| set.level_bytes(level);
         let l0_tables = set.level(0).len();
         let l0_pressure =
             (l0_tables as f64 / options.l0_trigger.max(1) as f64).max(bytes(0) as f64 / options.l0_size.max(1) as f64);
@@ -117,7 +115,6 @@ impl Debt {
             wanted = wanted.saturating_add(size);
         }
         Self {
-            l0_tables,
             pending_bytes,
             pressure: l0_pressure.max(pending_bytes as f64 / wanted.max(1) as f64),
         }

@@ -139,7 +139,7 @@ impl<'tables> Merge<'_, 'tables> {
         let table_bytes = context.tables.level_options().table_bytes();
         match peek_single_live(cursor.encoded()) {
             // Most entries: nothing to merge, nothing to drop.
-            Some((_, seq)) if alone => self
+            Some(seq) if alone => self
                 .open(context)?
                 .builder()
                 .add_single_live(key, cursor.encoded(), seq)?,

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Finished jobs that are remembered.
 const REMEMBERED: usize = 64;
@@ -33,19 +33,6 @@ pub enum JobState {
     Completed,
     /// Nothing changed, for this reason.
     Failed(String),
-}
-
-impl JobState {
-    /// One word.
-    #[must_use]
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Running => "running",
-            Self::Completed => "completed",
-            Self::Failed(_) => "failed",
-        }
-    }
 }
 
 /// A job, for people.
@@ -115,7 +102,6 @@ pub struct Job {
     jobs: Arc<Jobs>,
     id: u64,
     choice: Choice,
-    written: AtomicU64,
 }
 
 impl Jobs {
@@ -166,7 +152,6 @@ impl Jobs {
             jobs: Arc::clone(self),
             id,
             choice,
-            written: AtomicU64::new(0),
         })
     }
 
@@ -257,12 +242,6 @@ impl Jobs {
 }
 
 impl Job {
-    /// Its number.
-    #[must_use]
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-
     /// Carries it out on this thread, at the pace of all jobs together.
     ///
     /// # Errors
@@ -297,9 +276,8 @@ impl Job {
     }
 
     fn pace(&self, bytes: u64) -> Result<()> {
-        let written = self.written.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if let Some(record) = self.jobs.registry.lock().active.get_mut(&self.id) {
-            record.written = written;
+            record.written += bytes;
         }
         let stopping = || self.jobs.stopping.load(Ordering::Relaxed);
         self.jobs.throttle.draw(bytes, || {

@@ -55,12 +55,11 @@ pub struct Situation<'a> {
 #[must_use]
 pub fn pick(set: &TableSet, situation: &Situation<'_>) -> Option<Choice> {
     let options = situation.options;
-    let bytes = |level: usize| set.level(level).iter().map(|table| table.size()).sum::<u64>();
-    let l0_due = set.level(0).len() >= options.l0_trigger || bytes(0) > options.l0_size;
+    let l0_due = set.level(0).len() >= options.l0_trigger || set.level_bytes(0) > options.l0_size;
     if l0_due && let Some(choice) = pick_l0(set, situation) {
         return Some(choice);
     }
-    let excess = |level: &usize| bytes(*level) as f64 / options.size_of(*level).max(1) as f64;
+    let excess = |level: &usize| set.level_bytes(*level) as f64 / options.size_of(*level).max(1) as f64;
     let mut due: Vec<usize> = (1..LEVELS - 1).filter(|level| excess(level) > 1.0).collect();
     due.sort_by(|a, b| excess(b).total_cmp(&excess(a)));
     due.into_iter()
