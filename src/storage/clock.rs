@@ -38,6 +38,10 @@ pub enum Causality {
 
 impl From<SmallVec<[ClockEntry; 1]>> for VectorClock {
     fn from(mut entries: SmallVec<[ClockEntry; 1]>) -> Self {
+        let ordered = entries.iter().zip(entries.iter().skip(1)).all(|(a, b)| a.id < b.id);
+        if ordered && entries.iter().all(|entry| entry.counter > 0) {
+            return Self(entries);
+        }
         entries.retain(|e| e.counter > 0);
         entries.sort();
         // After the sort the larger counter of a repeated id stands last, and is the one to keep.

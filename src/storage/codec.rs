@@ -17,6 +17,7 @@ pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
     /// The next `n` bytes.
+    #[inline]
     pub fn bytes(&mut self, n: usize) -> Option<&'a [u8]> {
         let (head, tail) = self.0.split_at_checked(n)?;
         self.0 = tail;
@@ -28,6 +29,7 @@ impl<'a> Reader<'a> {
     }
 
     /// One byte.
+    #[inline]
     pub fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
@@ -43,16 +45,27 @@ impl<'a> Reader<'a> {
     }
 
     /// A variable-length integer of at most ten bytes.
+    #[inline]
     pub fn varint(&mut self) -> Option<u64> {
+        match self.0.split_first() {
+            Some((&byte, rest)) if byte < 0x80 => {
+                self.0 = rest;
+                Some(u64::from(byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Option<u64> {
         let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8()?;
+        for (place, byte) in self.0.iter().take(10).enumerate() {
             let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
+            if place == 9 && bits > 1 {
                 return None;
             }
-            value |= bits << shift;
+            value |= bits << (7 * place);
             if byte & 0x80 == 0 {
+                self.0 = self.0.get(place + 1..)?;
                 return Some(value);
             }
         }
@@ -60,6 +73,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A variable-length integer that counts or measures something in memory.
+    #[inline]
     pub fn length(&mut self) -> Option<usize> {
         usize::try_from(self.varint()?).ok()
     }
@@ -109,11 +123,14 @@ pub fn encode_versions(out: &mut Vec<u8>, versions: &Versions) {
 pub fn decode_versions(encoded: &[u8], take: impl Fn(&[u8]) -> Bytes) -> Option<Versions> {
     let mut reader = Reader(encoded);
     let count = reader.length()?;
-    let mut versions = Versions::default();
-    for _ in 0..count {
+    if count == 0 {
+        return None;
+    }
+    let mut versions = Versions::from(decode_version(&mut reader, &take)?);
+    for _ in 1..count {
         versions = versions.merge(decode_version(&mut reader, &take)?.into());
     }
-    (reader.0.is_empty() && count > 0).then_some(versions)
+    reader.0.is_empty().then_some(versions)
 }
 
 /// The sequence number of a set of one live version, without decoding it; [`None`] for every other set.

@@ -15,6 +15,8 @@ pub struct Merger {
     cursors: Vec<Cursor>,
     /// Numbers of the cursors that stand on an entry, the least key last.
     order: Vec<usize>,
+    /// How many of them, from the last on, stand on the least key.
+    together: usize,
     /// A run ended in damage: what it has next is unknown, and so is what comes next.
     damage: Option<Error>,
 }
@@ -25,12 +27,14 @@ impl Merger {
     pub fn new(cursors: Vec<Cursor>) -> Self {
         let mut merger = Self {
             order: Vec::with_capacity(cursors.len()),
+            together: 0,
             cursors,
             damage: None,
         };
         for number in 0..merger.cursors.len() {
             merger.step(number);
         }
+        merger.count_together();
         merger
     }
 
@@ -61,6 +65,14 @@ impl Merger {
         self.order.insert(place, number);
     }
 
+    fn count_together(&mut self) {
+        let mut descending = self.order.iter().rev().map(|number| self.key_of(*number));
+        self.together = match descending.next() {
+            Some(least) => 1 + descending.take_while(|key| *key == least).count(),
+            None => 0,
+        };
+    }
+
     fn key_of(&self, number: usize) -> &[u8] {
         self.cursors.get(number).map_or(&[], Cursor::key)
     }
@@ -78,12 +90,8 @@ impl Merger {
 
     /// The runs that stand on the least key.
     pub fn standing(&self) -> impl Iterator<Item = &Cursor> {
-        let least = self.order.last().map(|number| self.key_of(*number));
-        self.order
-            .iter()
-            .rev()
-            .filter_map(|number| self.cursors.get(*number))
-            .take_while(move |cursor| Some(cursor.key()) == least)
+        let standing = self.order.iter().rev().take(self.together);
+        standing.filter_map(|number| self.cursors.get(*number))
     }
 
     /// Everything that the runs have for the least key.
@@ -97,10 +105,12 @@ impl Merger {
 
     /// Moves every run that stands on the least key.
     pub fn advance(&mut self) {
-        let together = self.standing().count();
-        let moving = self.order.split_off(self.order.len().saturating_sub(together));
-        for number in moving {
-            self.step(number);
+        for _ in 0..self.together {
+            // One that has moved stands on a greater key, and so before those that are still to move.
+            if let Some(number) = self.order.pop() {
+                self.step(number);
+            }
         }
+        self.count_together();
     }
 }

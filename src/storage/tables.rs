@@ -268,7 +268,11 @@ impl Tables {
         let table = match before {
             Some((_, table)) => Some(table),
             None if memtable.is_empty() => None,
-            None => Some(self.write_l0(memtable.iter_at(&Key::least(), u64::MAX))?),
+            None => {
+                let mut table = self.create(0)?;
+                memtable.visit(|key, versions| table.builder().add(key.as_str(), versions))?;
+                Some(table.finish()?)
+            }
         };
         let up_to = FlushedUpTo {
             seq: memtable.max_seq(),

@@ -108,6 +108,11 @@ impl Published {
         self.view.load_full()
     }
 
+    /// The view of this moment, for a short look: cheaper than [`Published::load`], and not to be kept.
+    pub fn peek(&self) -> arc_swap::Guard<Arc<ReadView>> {
+        self.view.load()
+    }
+
     /// Bytes of all memtables of this moment's view, and how long the debt of compaction holds up a write.
     #[must_use]
     pub fn load_on_writes(&self) -> (usize, Duration) {

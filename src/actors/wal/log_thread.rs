@@ -8,6 +8,7 @@ use super::{Batch, WalMessage};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::storage::error::{Error, Result};
 use crate::storage::log::record::Change;
+use crate::storage::log::upkeep;
 use crate::storage::log::writer::{ClosedSegment, Log, LogStats};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -50,6 +51,13 @@ impl SharedLog {
     #[must_use]
     pub fn latched(&self) -> Option<Arc<String>> {
         self.latched.load_full()
+    }
+
+    /// Deletes segments that are wholly flushed up to this sequence number.
+    fn delete_flushed(&self, seq: u64) -> Result<()> {
+        let deleted = upkeep::delete_flushed(&self.log, seq);
+        *self.status.lock() = self.log.lock().stats();
+        deleted.map(|_segments| ())
     }
 
     /// Works on the log, and publishes what became of it.
@@ -214,7 +222,7 @@ impl Worker {
                 self.report(Done::ReadBack { applied, result });
             }
             Job::DeleteFlushed(seq) => {
-                if let Err(error) = self.log.with(|log| log.delete_flushed(seq)) {
+                if let Err(error) = self.log.delete_flushed(seq) {
                     self.report(Done::UpkeepFailed(error));
                 }
             }

@@ -100,6 +100,12 @@ impl Cache {
         (1.0 - recency, recency)
     }
 
+    /// Whether the cache knows the key. Does not count as a use.
+    #[must_use]
+    pub fn contains(&self, key: &Key) -> bool {
+        self.segments.bytes_of(key).is_some()
+    }
+
     /// What the key has, if the cache knows it. Counts as a use.
     pub fn get(&mut self, key: &Key) -> Option<&Versions> {
         let hash = key.hash64();
@@ -184,5 +190,5 @@ impl Cache {
 }
 
 fn entry_bytes(key: &Key, versions: &Versions) -> usize {
-    SLOT_BYTES + 2 * key.heap_bytes() + versions.heap_bytes()
+    SLOT_BYTES + key.heap_bytes() + versions.heap_bytes()
 }

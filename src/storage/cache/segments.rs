@@ -9,7 +9,7 @@
 
 use crate::storage::cache::sketch::Sketch;
 use crate::storage::key::Key;
-use std::collections::HashMap;
+use hashbrown::HashTable;
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hash, RandomState};
 
@@ -42,7 +42,7 @@ impl Rule {
 
 /// What an entry is known by.
 pub trait Identity: Clone + Eq + Hash {
-    /// How the map hashes it. No choice of keys must make places collide.
+    /// How the table of places hashes it. No choice of keys must make places collide.
     type Hasher: BuildHasher + Default + Debug;
 
     /// Its hash, for the counts of use.
@@ -67,11 +67,18 @@ enum Segment {
 #[derive(Debug)]
 struct Node<K, V> {
     key: K,
+    /// Its hash in the table of places: to compute it again at each step would cost more than the steps.
+    place_hash: u64,
     value: V,
     bytes: usize,
     segment: Segment,
     newer: u32,
     older: u32,
+}
+
+/// The hash that a place in the table stands under.
+fn place_hash_in<K, V>(nodes: &[Node<K, V>]) -> impl Fn(&u32) -> u64 {
+    |at| nodes.get(*at as usize).map_or(0, |node| node.place_hash)
 }
 
 /// A list through the nodes, from the newest to the oldest.
@@ -93,7 +100,9 @@ impl List {
 /// The entries.
 #[derive(Debug)]
 pub struct Segments<K: Identity, V> {
-    map: HashMap<K, u32, K::Hasher>,
+    /// Where each key's node is.
+    places: HashTable<u32>,
+    hasher: K::Hasher,
     nodes: Vec<Node<K, V>>,
     window: List,
     probation: List,
@@ -109,14 +118,15 @@ pub struct Segments<K: Identity, V> {
 }
 
 impl<K: Identity, V> Segments<K, V> {
-    /// Bytes of a slot: a node with the spare room of a vector that grows by an eighth, and places in a map that has just
-    /// doubled from a load of 7/8.
-    pub const SLOT_BYTES: usize = size_of::<Node<K, V>>() * 9 / 8 + (size_of::<(K, u32)>() + 1) * 16 / 7;
+    /// Bytes of a slot: a node with the spare room of a vector that grows by an eighth, and room in a table of places that
+    /// has just doubled from a load of 7/8.
+    pub const SLOT_BYTES: usize = size_of::<Node<K, V>>() * 9 / 8 + (size_of::<u32>() + 1) * 16 / 7;
 
     /// No entries, to hold at most so many bytes by this rule. `idle_bytes` are charged for each slot without an entry.
     pub fn new(max_bytes: usize, rule: Rule, idle_bytes: usize) -> Self {
         Self {
-            map: HashMap::default(),
+            places: HashTable::new(),
+            hasher: K::Hasher::default(),
             nodes: Vec::new(),
             window: List::EMPTY,
             probation: List::EMPTY,
@@ -173,25 +183,25 @@ impl<K: Identity, V> Segments<K, V> {
 
     /// Bytes of an entry that is there. Does not count as a use.
     pub fn bytes_of(&self, key: &K) -> Option<usize> {
-        self.map.get(key).and_then(|&at| self.node(at)).map(|node| node.bytes)
+        self.find(key).and_then(|at| self.node(at)).map(|node| node.bytes)
     }
 
     /// An entry's value. Counts as a use.
     pub fn get(&mut self, key: &K) -> Option<&V> {
-        let at = *self.map.get(key)?;
+        let at = self.find(key)?;
         self.touch(at);
         self.node(at).map(|node| &node.value)
     }
 
     /// An entry's value, to be changed. Does not count as a use; [`Self::resize`] must follow.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        let at = *self.map.get(key)?;
+        let at = self.find(key)?;
         self.nodes.get_mut(at as usize).map(|node| &mut node.value)
     }
 
     /// States that an entry now has so many bytes.
     pub fn resize(&mut self, key: &K, bytes: usize, sketch: &Sketch) {
-        let Some(&at) = self.map.get(key) else {
+        let Some(at) = self.find(key) else {
             return;
         };
         let Some(node) = self.nodes.get_mut(at as usize) else {
@@ -210,15 +220,17 @@ impl<K: Identity, V> Segments<K, V> {
             self.nodes.reserve_exact(self.nodes.len() / 8 + 1);
         }
         let at = self.nodes.len() as u32;
+        let place_hash = self.hasher.hash_one(&key);
         self.nodes.push(Node {
-            key: key.clone(),
+            key,
+            place_hash,
             value,
             bytes,
             segment: Segment::Window,
             newer: NONE,
             older: NONE,
         });
-        self.map.insert(key, at);
+        self.places.insert_unique(place_hash, at, place_hash_in(&self.nodes));
         self.slots = self.slots.max(self.nodes.len());
         self.link(at, Segment::Window);
         self.shrink(sketch);
@@ -233,7 +245,7 @@ impl<K: Identity, V> Segments<K, V> {
 
     /// Takes an entry out.
     pub fn remove(&mut self, key: &K) {
-        if let Some(&at) = self.map.get(key) {
+        if let Some(at) = self.find(key) {
             self.take(at);
         }
     }
@@ -289,11 +301,14 @@ impl<K: Identity, V> Segments<K, V> {
     fn take(&mut self, at: u32) {
         self.unlink(at);
         let taken = self.nodes.swap_remove(at as usize);
-        self.map.remove(&taken.key);
+        if let Ok(place) = self.places.find_entry(taken.place_hash, |place| *place == at) {
+            place.remove();
+        }
         // The node that stood last now stands at `at`: what pointed to it must follow.
+        let last = self.nodes.len() as u32;
         if let Some(moved) = self.nodes.get(at as usize) {
             let (newer, older, segment) = (moved.newer, moved.older, moved.segment);
-            if let Some(place) = self.map.get_mut(&moved.key) {
+            if let Some(place) = self.places.find_mut(moved.place_hash, |place| *place == last) {
                 *place = at;
             }
             self.point(newer, older, segment, at, at);
@@ -306,8 +321,13 @@ impl<K: Identity, V> Segments<K, V> {
         if self.nodes.len() < self.slots.div_ceil(2) {
             self.slots = self.nodes.len();
             self.nodes.shrink_to_fit();
-            self.map.shrink_to_fit();
+            self.places.shrink_to_fit(place_hash_in(&self.nodes));
         }
+    }
+
+    fn find(&self, key: &K) -> Option<u32> {
+        let same = |at: &u32| self.node(*at).is_some_and(|node| node.key == *key);
+        self.places.find(self.hasher.hash_one(key), same).copied()
     }
 
     fn node(&self, at: u32) -> Option<&Node<K, V>> {

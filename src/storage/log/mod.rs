@@ -9,11 +9,13 @@
 //! Each batch begins with a *mark*, a record that states how much of its segment was durable when the batch was written.
 //! Marks tell damage from a torn tail: what a mark calls durable must be whole; what comes after the last one may be torn.
 //!
-//! Owns: that format ([`record`]), writing and rotating ([`writer`]), reading and judging damage ([`reader`]). Does not
+//! Owns: that format ([`record`]), writing and rotating ([`writer`]), deleting
+//! and syncing aside ([`upkeep`]), reading and judging damage ([`reader`]). Does not
 //! own: threads, batching, or what a record means to the memtable.
 
 pub mod reader;
 pub mod record;
+pub mod upkeep;
 pub mod writer;
 
 use crate::storage::codec::{FRAME_BYTES, FileKind};

@@ -114,6 +114,14 @@ pub struct EncodedBatch {
     pub last_seq: u64,
 }
 
+/// How far the log was when a sync of it began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unsynced {
+    pub(super) segment: u64,
+    len: u64,
+    last_seq: u64,
+}
+
 /// Numbers for health and metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogStats {
@@ -452,28 +460,55 @@ impl Log {
         marked.map_err(|e| Error::io("close", &segment, e))
     }
 
-    /// Deletes closed segments whose records are all flushed (sequence number at most `flushed`). Returns how many.
-    ///
-    /// # Errors
-    /// When a file cannot be removed; it is then tried again the next time.
-    pub fn delete_flushed(&mut self, flushed: u64) -> Result<usize> {
-        let mut deleted = 0;
-        while let Some(oldest) = self.closed.front().copied() {
-            // The newest closed segment stays until there is an open one: the next header is to state its length.
-            if oldest.last_seq > flushed || (self.open.is_none() && self.closed.len() == 1) {
-                break;
-            }
-            let segment = path(&self.options.dir, oldest.id);
-            self.fs.remove(&segment).map_err(|e| Error::io("remove", &segment, e))?;
+    /// The oldest closed segment, if all its records are flushed (sequence number at most `flushed`), so that it can be
+    /// deleted.
+    pub(super) fn oldest_flushed(&self, flushed: u64) -> Option<ClosedSegment> {
+        // The newest closed segment stays until there is an open one: the next header is to state its length.
+        let goes =
+            |oldest: &&ClosedSegment| oldest.last_seq <= flushed && (self.open.is_some() || self.closed.len() > 1);
+        self.closed.front().filter(goes).copied()
+    }
+
+    /// States that the file of the oldest closed segment is gone.
+    pub(super) fn forget_oldest(&mut self, id: u64) {
+        if self.closed.front().is_some_and(|oldest| oldest.id == id) {
             self.closed.pop_front();
-            deleted += 1;
         }
-        if deleted > 0 {
-            self.fs
-                .sync_dir(&self.options.dir)
-                .map_err(|e| Error::io("sync", &self.options.dir, e))?;
+    }
+
+    pub(super) fn place(&self) -> (Arc<dyn FileSystem>, PathBuf) {
+        (Arc::clone(&self.fs), self.options.dir.clone())
+    }
+
+    /// What the open segment has beyond its last sync; [`None`] when that is less than so many bytes.
+    pub(super) fn unsynced(&self, least: u64) -> Option<Unsynced> {
+        let open = self.open.as_ref().filter(|_| self.latched.is_none())?;
+        (open.len - open.durable >= least.max(1)).then_some(Unsynced {
+            segment: open.id,
+            len: open.len,
+            last_seq: self.last_seq,
+        })
+    }
+
+    /// States what became of a sync that somebody else made of `unsynced`, which the log was at before it began.
+    pub(super) fn synced(&mut self, unsynced: Unsynced, result: std::io::Result<()>) {
+        let Some(open) = self.open.as_mut().filter(|open| open.id == unsynced.segment) else {
+            // Closed since, which took a sync of its own.
+            return;
+        };
+        match result {
+            Err(source) => {
+                self.unsure = true;
+                let error = Error::io("sync", &path(&self.options.dir, open.id), source);
+                self.latched = Some(error.to_string());
+            }
+            Ok(()) if self.unsure => {}
+            Ok(()) => {
+                open.durable = open.durable.max(unsynced.len);
+                self.durable_seq = self.durable_seq.max(unsynced.last_seq);
+                self.syncs += 1;
+            }
         }
-        Ok(deleted)
     }
 
     /// Whether a closed segment is older than the configured age, so that what keeps it should be flushed.

@@ -7,6 +7,7 @@ use crate::storage::error::Result;
 use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,12 +18,14 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(250);
 #[derive(Default)]
 pub(super) struct Wake {
     running: Mutex<bool>,
+    /// The same, for those who ask at every write.
+    is_running: AtomicBool,
     changed: Condvar,
 }
 
 impl Wake {
     pub(super) fn is_running(&self) -> bool {
-        *self.running.lock()
+        self.is_running.load(Ordering::Acquire)
     }
 
     /// Tells every thread to look again.
@@ -33,6 +36,7 @@ impl Wake {
 
     fn set_running(&self, running: bool) {
         *self.running.lock() = running;
+        self.is_running.store(running, Ordering::Release);
         self.changed.notify_all();
     }
 
@@ -72,7 +76,7 @@ impl Drop for Background {
 }
 
 impl Store {
-    /// Starts a thread that flushes, and `workers` that compact. To be called once.
+    /// Starts a thread that flushes, one that syncs the log aside where writes do not, and `workers` that compact. To be called once.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -84,7 +88,10 @@ impl Store {
         };
         let flusher: fn(&Store) -> Result<bool> = Store::flush_oldest;
         let compactor: fn(&Store) -> Result<bool> = Store::compact;
-        let work = std::iter::once(("pairdb-flush", flusher))
+        let syncer: fn(&Store) -> Result<bool> = Store::sync_ahead;
+        let work = [("pairdb-flush", flusher), ("pairdb-sync", syncer)]
+            .into_iter()
+            .take(if self.options.sync_writes { 1 } else { 2 })
             .chain(std::iter::repeat_n(("pairdb-compact", compactor), workers));
         for (name, work) in work {
             let store = Arc::clone(self);

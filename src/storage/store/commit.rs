@@ -12,8 +12,8 @@ use crate::storage::key::Key;
 use crate::storage::log::record::{Operation, encode_change};
 use crate::storage::log::writer::EncodedBatch;
 use crate::storage::version::{MAX_SIBLINGS, Value, Version};
-use parking_lot::{Condvar, Mutex, MutexGuard};
-use std::sync::{Arc, OnceLock};
+use parking_lot::Mutex;
+use std::sync::{Arc, Condvar, MutexGuard, OnceLock, PoisonError};
 
 /// Locks among which writes without a clock are spread by their key.
 const CLOCKLESS_STRIPES: usize = 64;
@@ -22,7 +22,9 @@ const ENOUGH_WRITES: usize = 64;
 
 /// Writes on their way to the log.
 pub(super) struct Commits {
-    queue: Mutex<Queue>,
+    /// The standard library's, since it is held for microseconds and wanted by all: who waits for it sleeps, where
+    /// parking_lot's would give up its turn again and again, which costs more than the work.
+    queue: std::sync::Mutex<Queue>,
     done: Condvar,
     /// Held from the read to the answer of a write without a clock, so that of two to the same key one sees the other.
     clockless: [Mutex<()>; CLOCKLESS_STRIPES],
@@ -49,7 +51,7 @@ struct Gathering {
 impl Commits {
     pub(super) fn new(last_seq: u64, salt: u32) -> Self {
         Self {
-            queue: Mutex::new(Queue {
+            queue: std::sync::Mutex::new(Queue {
                 gathering: Gathering::default(),
                 next_seq: last_seq + 1,
                 committing: false,
@@ -58,6 +60,10 @@ impl Commits {
             clockless: std::array::from_fn(|_| Mutex::new(())),
             salt,
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -78,7 +84,7 @@ impl Store {
             Value::Live(_) => Operation::Write,
             Value::Tombstone => Operation::Delete,
         };
-        let mut queue = self.commits.queue.lock();
+        let mut queue = self.commits.lock();
         let seq = queue.next_seq;
         let version = Version {
             clock: clock(seq),
@@ -87,6 +93,7 @@ impl Store {
             seq,
         };
         let gathering = &mut queue.gathering;
+        let first = gathering.encoded.bytes.is_empty();
         encode_change(
             &mut gathering.encoded.bytes,
             self.commits.salt,
@@ -96,23 +103,40 @@ impl Store {
         )
         .map_err(|e| Error::io("encode for", &self.options.engine.log.dir, std::io::Error::other(e)))?;
         gathering.encoded.last_seq = seq;
-        let is_delete = operation == Operation::Delete;
-        gathering.encoded.deletes_only = is_delete && (gathering.writes.is_empty() || gathering.encoded.deletes_only);
+        gathering.encoded.deletes_only = operation == Operation::Delete && (first || gathering.encoded.deletes_only);
+        queue.next_seq += 1;
+        if self.options.sync_writes {
+            self.await_commit(queue, key, version)
+        } else {
+            self.commit_alone(queue, key, version)
+        }
+    }
+
+    /// Commits one write. There is no sync to share: waking another up would cost more than to do it here.
+    fn commit_alone(&self, mut queue: MutexGuard<'_, Queue>, key: &Key, version: Version) -> Result<VectorClock> {
+        let encoded = &mut queue.gathering.encoded;
+        let logged = self.log(encoded, version.timestamp_ms);
+        encoded.bytes.clear();
+        logged?;
+        let last_seq = version.seq;
+        let clock = self.apply([(key.clone(), version)], last_seq).pop();
+        drop(queue);
+        Ok(self.with_sealed(key, clock.unwrap_or_default()))
+    }
+
+    /// Adds a write to those that gather, and waits until somebody, perhaps this thread, has committed it.
+    fn await_commit<'a>(
+        &'a self,
+        mut queue: MutexGuard<'a, Queue>,
+        key: &Key,
+        version: Version,
+    ) -> Result<VectorClock> {
+        let gathering = &mut queue.gathering;
         let (place, outcome) = (gathering.writes.len(), Arc::clone(&gathering.outcome));
         gathering.writes.push((key.clone(), version));
-        queue.next_seq += 1;
-        if !self.options.sync_writes {
-            // There is no sync to share: waking another up would cost more than to do it here.
-            let clocks = self.log_and_apply(&queue.gathering);
-            let done = &mut queue.gathering;
-            done.encoded.bytes.clear();
-            done.writes.clear();
-            drop(queue);
-            return Ok(self.with_sealed(key, clocks?.pop().unwrap_or_default()));
-        }
         while outcome.get().is_none() {
             if queue.committing {
-                self.commits.done.wait(&mut queue);
+                queue = self.commits.done.wait(queue).unwrap_or_else(PoisonError::into_inner);
             } else {
                 queue = self.lead(queue);
             }
@@ -130,8 +154,8 @@ impl Store {
 
     /// What the active memtable knows of a key, and the sealed ones.
     fn with_sealed(&self, key: &Key, known: VectorClock) -> VectorClock {
-        let sealed = &self.published.load().sealed;
-        let older = sealed.iter().filter_map(|memtable| memtable.get(key));
+        let view = self.published.peek();
+        let older = view.sealed.iter().filter_map(|memtable| memtable.get(key));
         older.fold(known, |joined, versions| joined.join(&versions.clock()))
     }
 
@@ -141,10 +165,13 @@ impl Store {
         queue = self.gather(queue);
         let batch = std::mem::take(&mut queue.gathering);
         drop(queue);
-        let result = self.log_and_apply(&batch);
+        let now_ms = batch.writes.last().map_or(0, |(_, version)| version.timestamp_ms);
+        let result = self
+            .log(&batch.encoded, now_ms)
+            .map(|()| self.apply(batch.writes, batch.encoded.last_seq));
         // Nobody else sets it: whoever leads has taken the batch.
         let _ = batch.outcome.set(result);
-        let mut queue = self.commits.queue.lock();
+        let mut queue = self.commits.lock();
         queue.committing = false;
         self.commits.done.notify_all();
         queue
@@ -158,48 +185,44 @@ impl Store {
             before = queue.gathering.writes.len();
             drop(queue);
             std::thread::yield_now();
-            queue = self.commits.queue.lock();
+            queue = self.commits.lock();
         }
         queue
     }
 
-    fn log_and_apply(&self, batch: &Gathering) -> Result<Vec<VectorClock>> {
+    /// Writes a batch to the log, and makes it as durable as configured.
+    fn log(&self, batch: &EncodedBatch, now_ms: u64) -> Result<()> {
         self.wait_for_room()?;
-        {
-            let mut log = self.log.lock();
-            log.append(
-                self.epoch,
-                &batch.encoded,
-                self.published.applied(),
-                self.options.time.now_ms(),
-            )?;
-            if self.options.sync_writes {
-                log.sync(self.epoch)?;
-            }
+        let mut log = self.log.lock();
+        log.append(self.epoch, batch, self.published.applied(), now_ms)?;
+        if self.options.sync_writes {
+            log.sync(self.epoch)?;
         }
+        Ok(())
+    }
+
+    /// Makes logged writes visible. Returns, for each, the clock that the active memtable has for its key.
+    fn apply(&self, writes: impl IntoIterator<Item = (Key, Version)>, last_seq: u64) -> Vec<VectorClock> {
         let writer = self.published.writer();
         let view = self.published.load();
-        let clocks = batch
-            .writes
-            .iter()
-            .map(|(key, version)| {
-                let applied = view.active.apply(key, version.clone(), MAX_SIBLINGS);
-                applied.clock.join(&version.clock)
-            })
-            .collect();
-        self.published.set_applied(batch.encoded.last_seq);
-        if let Some(cache) = &self.cache {
-            cache.written(&batch.writes);
-        }
+        let apply = |(key, version): (Key, Version)| {
+            let applied = view.active.apply(&key, version, MAX_SIBLINGS);
+            if let Some(cache) = &self.cache {
+                cache.written(&key, || view.active.get(&key).unwrap_or_default());
+            }
+            applied.clock
+        };
+        let clocks = writes.into_iter().map(apply).collect();
+        self.published.set_applied(last_seq);
         drop(writer);
-        if self.wake.is_running() && view.active.bytes() >= self.options.engine.flush_threshold {
+        if view.active.bytes() >= self.options.engine.flush_threshold && self.wake.is_running() {
             self.seal_if_room();
         }
-        Ok(clocks)
+        clocks
     }
 
     fn seal_if_room(&self) {
-        if self.published.load().sealed.len() + 1 < self.options.num_mem_tables {
+        if self.published.peek().sealed.len() + 1 < self.options.num_mem_tables {
             self.seal();
             self.wake.all();
         }
@@ -208,16 +231,16 @@ impl Store {
     /// Waits while all memtables are full and the oldest is still being flushed. Writes are slowed down well before, so
     /// that this is met only when flushing is far behind; when it fails, its failure is the write's.
     fn wait_for_room(&self) -> Result<()> {
-        let full = || {
-            let view = self.published.load();
-            view.sealed.len() + 1 >= self.options.num_mem_tables
-                && view.active.bytes() >= self.options.engine.flush_threshold
-        };
+        let active_full = || self.published.peek().active.bytes() >= self.options.engine.flush_threshold;
+        if !active_full() || !self.wake.is_running() {
+            return Ok(());
+        }
+        let full = || active_full() && self.published.peek().sealed.len() + 1 >= self.options.num_mem_tables;
         self.wake.wait_while(|| full() && self.flush_failure.lock().is_none());
         if let Some(failure) = self.flush_failure.lock().as_ref().filter(|_| full()) {
             return Err(failure.shared());
         }
-        if self.wake.is_running() && self.published.load().active.bytes() >= self.options.engine.flush_threshold {
+        if active_full() {
             self.seal_if_room();
         }
         Ok(())

@@ -20,6 +20,7 @@ use crate::storage::compaction::jobs::Jobs;
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::{DirLock, FileSystem};
 use crate::storage::key::Key;
+use crate::storage::log::upkeep;
 use crate::storage::log::writer::Log;
 use crate::storage::memtable;
 use crate::storage::recovery::{self, Options, Report};
@@ -36,6 +37,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+/// Bytes of the log that a store that does not sync its writes leaves to the operating system before it syncs them aside.
+const SYNC_AHEAD_BYTES: u64 = 4 << 20;
 
 /// Time over which the cache compares its ways of working.
 const CACHE_WINDOW: Duration = Duration::from_secs(300);
@@ -58,10 +62,13 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
-    /// Options for a data directory, with the defaults of the low-level design and all files below that directory.
+    /// Options for a data directory, with the defaults of the low-level design and all files below that directory; but
+    /// segments of the log are as large as a memtable, so that a flush frees what it made superfluous.
     #[must_use]
     pub fn at(data_dir: impl Into<PathBuf>) -> Self {
-        Options::at(data_dir).into()
+        let mut engine = Options::at(data_dir);
+        engine.log.segment_size = engine.flush_threshold as u64;
+        engine.into()
     }
 }
 
@@ -176,7 +183,7 @@ impl Store {
             self.options.time.sleep(delay);
         }
         let known = self.commit(key, value, clock)?;
-        if !self.wake.is_running() && self.published.load().active.bytes() >= self.options.engine.flush_threshold {
+        if !self.wake.is_running() && self.published.peek().active.bytes() >= self.options.engine.flush_threshold {
             // What is in memory stays there, and in the log, until a flush succeeds.
             let _ = self.flush();
         }
@@ -186,7 +193,7 @@ impl Store {
     /// How long a write is held up: by the debt of compaction, and by memory that fills while the last memtable is still
     /// being flushed.
     fn write_delay(&self) -> Duration {
-        let view = self.published.load();
+        let view = self.published.peek();
         let debt = view.tables.debt().write_delay();
         if view.sealed.len() + 1 < self.options.num_mem_tables {
             return debt;
@@ -201,7 +208,7 @@ impl Store {
     pub fn get(&self, key: &Key) -> Result<Versions> {
         match &self.cache {
             Some(cache) => cache.get(key, &self.published),
-            None => self.published.load().get(key),
+            None => self.published.peek().get(key),
         }
     }
 
@@ -240,13 +247,18 @@ impl Store {
         let flushed = self.tables.flush(&oldest, &self.published);
         *self.flush_failure.lock() = flushed.as_ref().err().map(Error::shared);
         let flushed = flushed?;
-        self.log.lock().delete_flushed(flushed.seq)?;
+        upkeep::delete_flushed(&self.log, flushed.seq)?;
         if self.wake.is_running() {
             // Whoever waits for room need not wait for the memory.
             self.wake.all();
             memtable::free(oldest, self.options.time.as_ref());
         }
         Ok(true)
+    }
+
+    /// Syncs the log aside, where writes do not; `false` when there is nothing worth it.
+    fn sync_ahead(&self) -> Result<bool> {
+        Ok(!self.options.sync_writes && upkeep::sync_ahead(&self.log, SYNC_AHEAD_BYTES))
     }
 
     /// Sets aside what reads have found to be damaged, and compacts once, if anything is due; `false` when nothing is.

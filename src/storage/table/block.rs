@@ -114,7 +114,136 @@ pub fn verify(stored: &[u8]) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A block in memory, ready to be searched.
+/// What the trailer of a verified block says: whether what lies before it is compressed, and how long it is without.
+fn trailer(stored: &[u8]) -> Result<(usize, bool, usize), &'static str> {
+    let split = stored
+        .len()
+        .checked_sub(TRAILER_BYTES)
+        .ok_or("block shorter than its trailer")?;
+    let mut trailer = Reader(stored.get(split..).unwrap_or_default());
+    let (kind, raw_length) = (trailer.u8(), trailer.u32().unwrap_or(0) as usize);
+    match kind {
+        Some(UNCOMPRESSED) if raw_length == split => Ok((split, false, raw_length)),
+        Some(LZ4) if raw_length <= MAX_BLOCK_BYTES => Ok((split, true, raw_length)),
+        _ => Err("block trailer names an unknown compression or a wrong length"),
+    }
+}
+
+/// Unpacks into `out`, which has the length that the trailer says.
+fn unpack(packed: &[u8], out: &mut [u8]) -> Result<(), &'static str> {
+    match lz4_flex::block::decompress_into(packed, out) {
+        Ok(length) if length == out.len() => Ok(()),
+        Ok(_) => Err("block unpacks to another length than its trailer says"),
+        Err(_) => Err("block does not unpack"),
+    }
+}
+
+/// Where the entries of an unpacked block end, and where its restart points do.
+fn ends(raw: &[u8]) -> Result<(usize, usize), &'static str> {
+    let count_at = raw.len().checked_sub(4).ok_or("block without restart points")?;
+    let count = Reader(raw.get(count_at..).unwrap_or_default()).u32().unwrap_or(0) as usize;
+    let restarts_at = count
+        .checked_mul(4)
+        .and_then(|bytes| count_at.checked_sub(bytes))
+        .ok_or("more restart points than bytes")?;
+    Ok((restarts_at, count_at))
+}
+
+/// An unpacked block that is looked at where it lies.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockView<'a> {
+    entries: &'a [u8],
+    restarts: &'a [u8],
+}
+
+impl<'a> BlockView<'a> {
+    /// Takes a verified block apart, unpacking it into `scratch` where it is compressed.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn open(stored: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<Self, &'static str> {
+        let (split, compressed, raw_length) = trailer(stored)?;
+        let body = stored.get(..split).unwrap_or_default();
+        let raw = if compressed {
+            if scratch.len() < raw_length {
+                scratch.resize(raw_length, 0);
+            }
+            let out = scratch.get_mut(..raw_length).unwrap_or_default();
+            unpack(body, out)?;
+            out
+        } else {
+            body
+        };
+        let (restarts_at, count_at) = ends(raw)?;
+        Ok(Self {
+            entries: raw.get(..restarts_at).unwrap_or_default(),
+            restarts: raw.get(restarts_at..count_at).unwrap_or_default(),
+        })
+    }
+
+    fn restart(&self, index: usize) -> Option<usize> {
+        let mut reader = Reader(self.restarts.get(index * 4..)?);
+        Some(reader.u32()? as usize)
+    }
+
+    /// Where the entries begin that lie behind the last restart point whose key is at most `key`.
+    fn restart_before(&self, key: &[u8]) -> usize {
+        let (mut low, mut high) = (0, self.restarts.len() / 4);
+        while high - low > 1 {
+            let middle = usize::midpoint(low, high);
+            match self.restart(middle).and_then(|at| self.restart_key(at)) {
+                Some(first) if first <= key => low = middle,
+                _ => high = middle,
+            }
+        }
+        self.restart(low).unwrap_or(self.entries.len())
+    }
+
+    /// The key of the entry at a restart point, which shares nothing with the one before.
+    fn restart_key(&self, at: usize) -> Option<&'a [u8]> {
+        let mut reader = Reader(self.entries.get(at..)?);
+        let (_shared, unshared, _value) = (reader.length()?, reader.length()?, reader.length()?);
+        reader.bytes(unshared)
+    }
+
+    /// The value of a key, if it is there. No key is put together on the way: how much of it an entry shares with the one
+    /// before, and how much that one has in common with `key`, tell most of what there is to know.
+    ///
+    /// # Errors
+    /// When an entry does not fit its block.
+    pub fn find(&self, key: &[u8]) -> Result<Option<&'a [u8]>, &'static str> {
+        let mut reader = Reader(self.entries.get(self.restart_before(key)..).unwrap_or_default());
+        // Bytes that the entry before, which is less, has in common with `key`.
+        let mut common = 0;
+        while !reader.0.is_empty() {
+            let (shared, rest, value) = read_entry(&mut reader).ok_or(MISFIT)?;
+            if shared > common {
+                // It differs from `key` where the one before did, and so is less as well.
+                continue;
+            }
+            let wanted = key.get(shared..).unwrap_or_default();
+            let alike = rest.iter().zip(wanted).take_while(|(a, b)| a == b).count();
+            match (rest.get(alike), wanted.get(alike)) {
+                _ if shared < common => return Ok(None),
+                (None, None) => return Ok(Some(value)),
+                (Some(_), None) => return Ok(None),
+                (Some(a), Some(b)) if a > b => return Ok(None),
+                _ => common = shared + alike,
+            }
+        }
+        Ok(None)
+    }
+}
+
+const MISFIT: &str = "an entry does not fit its block";
+
+/// Reads an entry: how much its key shares with the one before, the rest of the key, the value.
+fn read_entry<'a>(reader: &mut Reader<'a>) -> Option<(usize, &'a [u8], &'a [u8])> {
+    let (shared, unshared, value_length) = (reader.length()?, reader.length()?, reader.length()?);
+    Some((shared, reader.bytes(unshared)?, reader.bytes(value_length)?))
+}
+
+/// A block in memory, ready to be walked over.
 #[derive(Debug, Clone)]
 pub struct Block {
     entries: Bytes,
@@ -127,60 +256,30 @@ impl Block {
     /// # Errors
     /// What does not fit.
     pub fn open(stored: &Bytes) -> Result<Self, &'static str> {
-        let split = stored
-            .len()
-            .checked_sub(TRAILER_BYTES)
-            .ok_or("block shorter than its trailer")?;
-        let mut trailer = Reader(stored.get(split..).unwrap_or_default());
-        let (kind, raw_length) = (trailer.u8(), trailer.u32().unwrap_or(0) as usize);
-        let body = stored.slice(..split);
-        let raw = match kind {
-            Some(UNCOMPRESSED) if raw_length == body.len() => body,
-            Some(LZ4) if raw_length <= MAX_BLOCK_BYTES => {
-                Bytes::from(lz4_flex::block::decompress(&body, raw_length).map_err(|_| "block does not unpack")?)
-            }
-            _ => return Err("block trailer names an unknown compression or a wrong length"),
+        let (split, compressed, raw_length) = trailer(stored)?;
+        let raw = if compressed {
+            let mut raw = vec![0; raw_length];
+            unpack(stored.get(..split).unwrap_or_default(), &mut raw)?;
+            Bytes::from(raw)
+        } else {
+            stored.slice(..split)
         };
-        if raw.len() != raw_length {
-            return Err("block unpacks to another length than its trailer says");
-        }
-        let count_at = raw.len().checked_sub(4).ok_or("block without restart points")?;
-        let count = Reader(raw.get(count_at..).unwrap_or_default()).u32().unwrap_or(0) as usize;
-        let restarts_at = count
-            .checked_mul(4)
-            .and_then(|bytes| count_at.checked_sub(bytes))
-            .ok_or("more restart points than bytes")?;
+        let (restarts_at, count_at) = ends(&raw)?;
         Ok(Self {
             entries: raw.slice(..restarts_at),
             restarts: raw.slice(restarts_at..count_at),
         })
     }
 
-    fn restart(&self, index: usize) -> Option<usize> {
-        let mut reader = Reader(self.restarts.get(index * 4..)?);
-        Some(reader.u32()? as usize)
-    }
-
     /// Walks from the first entry whose key is at least `key`.
     pub fn seek(&self, key: &[u8]) -> BlockIter {
-        let (mut low, mut high) = (0, self.restarts.len() / 4);
-        while high - low > 1 {
-            let middle = usize::midpoint(low, high);
-            match self.restart(middle).and_then(|at| self.restart_key(at)) {
-                Some(first) if first <= key => low = middle,
-                _ => high = middle,
-            }
-        }
-        let mut iter = self.walk(self.restart(low).unwrap_or(self.entries.len()));
+        let view = BlockView {
+            entries: &self.entries,
+            restarts: &self.restarts,
+        };
+        let mut iter = self.walk(view.restart_before(key));
         iter.skip_to(key);
         iter
-    }
-
-    /// The key of the entry at a restart point, which shares nothing with the one before.
-    fn restart_key(&self, at: usize) -> Option<&[u8]> {
-        let mut reader = Reader(self.entries.get(at..)?);
-        let (_shared, unshared, _value) = (reader.length()?, reader.length()?, reader.length()?);
-        reader.bytes(unshared)
     }
 
     fn walk(&self, at: usize) -> BlockIter {
@@ -236,26 +335,21 @@ impl BlockIter {
         if self.at >= self.entries.len() {
             return Ok(false);
         }
-        self.read_entry().ok_or("an entry does not fit its block")?;
+        self.read_entry().ok_or(MISFIT)?;
         Ok(true)
     }
 
     fn read_entry(&mut self) -> Option<()> {
         let rest = self.entries.get(self.at..)?;
         let mut reader = Reader(rest);
-        let shared = reader.length()?;
-        let unshared = reader.length()?;
-        let value_length = reader.length()?;
+        let (shared, suffix, value) = read_entry(&mut reader)?;
         if shared > self.key.len() {
             return None;
         }
-        let suffix = reader.bytes(unshared)?;
-        let value_at = self.at + (rest.len() - reader.0.len());
-        reader.bytes(value_length)?;
+        self.at += rest.len() - reader.0.len();
         self.key.truncate(shared);
         self.key.extend_from_slice(suffix);
-        self.value = value_at..value_at + value_length;
-        self.at = value_at + value_length;
+        self.value = self.at - value.len()..self.at;
         Some(())
     }
 

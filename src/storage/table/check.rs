@@ -9,7 +9,6 @@ use super::reader::Table;
 use crate::storage::error::{Error, Result};
 use crate::storage::key::{Key, hash64};
 use bytes::Bytes;
-use std::cmp::Ordering;
 
 /// What a check of one table found.
 #[derive(Debug, Default)]
@@ -37,7 +36,7 @@ impl Table {
                 Err(error) => findings.damage.push(error),
             }
             findings.blocks += 1;
-            paced(self.index.get(number).map_or(0, |entry| entry.length))?;
+            paced(self.index.place(number).map_or(0, |place| place.length))?;
         }
         let told = self.properties();
         let comparable = self.has_properties && findings.damage.is_empty();
@@ -56,8 +55,8 @@ impl Table {
             return Ok(0);
         };
         let damage = |detail: &str| self.damage(number, detail);
-        block::verify(&stored).map_err(damage)?;
-        let mut iter = Block::open(&stored).map_err(damage)?.seek(&[]);
+        block::verify(stored).map_err(damage)?;
+        let mut iter = Block::open(&self.content.slice_ref(stored)).map_err(damage)?.seek(&[]);
         let mut keys = 0;
         while iter.advance().map_err(damage)? {
             let key = iter.key();
@@ -74,11 +73,7 @@ impl Table {
             key.clone_into(last_key);
             keys += 1;
         }
-        let indexed = self
-            .index
-            .get(number)
-            .map(|entry| entry.last_key.as_ref().cmp(last_key));
-        if indexed != Some(Ordering::Equal) {
+        if self.index.last_key(number) != Some(last_key.as_slice()) {
             return Err(damage("the index names another last key"));
         }
         Ok(keys)

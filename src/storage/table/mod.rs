@@ -11,6 +11,7 @@ mod builder;
 mod check;
 mod cursor;
 pub mod filter;
+mod index;
 mod reader;
 
 pub use builder::{TableBuilder, TableOptions};

@@ -1,23 +1,26 @@
 //! Reads one table, memory-mapped.
 
-use super::block::{self, Block};
+use super::block::{self, Block, BlockView};
+use super::index::Index;
 use super::{FOOTER, FOOTER_BYTES, FOOTER_FIELDS, HEADER, Properties, filter, path};
 use crate::storage::codec::{Reader, decode_versions};
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::FileSystem;
 use crate::storage::version::Versions;
 use bytes::Bytes;
+use std::cell::RefCell;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Where a data block lies, and the last key in it.
-#[derive(Debug)]
-pub(super) struct IndexEntry {
-    pub(super) last_key: Box<[u8]>,
-    pub(super) offset: u64,
-    pub(super) length: u64,
+/// Most bytes of an unpacked block that a thread keeps room for from one read to the next.
+const SCRATCH_BYTES: usize = 64 << 10;
+
+thread_local! {
+    /// Where a thread unpacks the block that it looks for one key in.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A part of a file, in bytes.
@@ -79,7 +82,7 @@ pub struct Table {
     layout: Layout,
     pub(super) path: PathBuf,
     pub(super) content: Bytes,
-    pub(super) index: Vec<IndexEntry>,
+    pub(super) index: Index,
     pub(super) filter: Bytes,
     properties: Properties,
     /// Whether the properties could be read.
@@ -121,10 +124,11 @@ impl Table {
     pub fn read(path: PathBuf, id: u64, content: Bytes, counts: &Arc<ReadCounts>) -> Result<(Self, Vec<Error>)> {
         let layout = Layout::read(&path, &content)?;
         let part = |name: &str, place: Place| {
-            slice(&content, place.offset, place.length)
+            range(&content, place)
+                .map(|range| content.slice(range))
                 .ok_or_else(|| Error::corruption(&path, place.offset, format!("the {name} lies outside the file")))
         };
-        let index = read_index(&part("index", layout.index)?)
+        let index = Index::read(&part("index", layout.index)?)
             .map_err(|detail| Error::corruption(&path, layout.index.offset, detail))?;
         let filter = part("filter", layout.filter).and_then(|stored| {
             unchecksum(&stored)
@@ -174,10 +178,7 @@ impl Table {
     /// Where data block `number` lies; [`None`] behind the last.
     #[must_use]
     pub fn block_place(&self, number: usize) -> Option<Place> {
-        self.index.get(number).map(|entry| Place {
-            offset: entry.offset,
-            length: entry.length,
-        })
+        self.index.place(number)
     }
 
     /// Number of probes and bits of the filter; zeros when it could not be read.
@@ -226,12 +227,7 @@ impl Table {
     /// Bytes of memory that index and filter hold.
     #[must_use]
     pub fn resident_bytes(&self) -> usize {
-        let index: usize = self
-            .index
-            .iter()
-            .map(|entry| entry.last_key.len() + size_of::<IndexEntry>())
-            .sum();
-        index + self.filter.len()
+        self.index.bytes() + self.filter.len()
     }
 
     /// Lowest and highest key.
@@ -277,26 +273,31 @@ impl Table {
         }
         self.counts.blocks.fetch_add(1, Ordering::Relaxed);
         let number = self.block_for(key);
-        let Some(block) = self.block(number, false)? else {
+        let Some(stored) = self.verified(number, false)? else {
             return Ok(Versions::default());
         };
-        let mut iter = block.seek(key);
-        let found = iter.advance().map_err(|detail| self.damage(number, detail))?;
-        if !found || iter.key() != key {
-            return Ok(Versions::default());
-        }
-        // Copied: a value that is kept must not keep its whole block.
-        self.decode(number, iter.value(), Bytes::copy_from_slice)
+        SCRATCH.with_borrow_mut(|scratch| {
+            let found = BlockView::open(stored, scratch).and_then(|block| block.find(key));
+            let versions = match found.map_err(|detail| self.damage(number, detail))? {
+                // Copied: a value that is kept must not keep its whole block.
+                Some(encoded) => self.decode(number, encoded, Bytes::copy_from_slice),
+                None => Ok(Versions::default()),
+            };
+            if scratch.capacity() > SCRATCH_BYTES {
+                *scratch = Vec::new();
+            }
+            versions
+        })
     }
 
     /// Number of the first block that may hold a key that is at least `key`.
     pub(super) fn block_for(&self, key: &[u8]) -> usize {
-        self.index.partition_point(|entry| entry.last_key.as_ref() < key)
+        self.index.block_for(key)
     }
 
     /// An error that names block `number`; the table is marked as damaged.
     pub(super) fn damage(&self, number: usize, detail: &str) -> Error {
-        let offset = self.index.get(number).map_or(0, |entry| entry.offset);
+        let offset = self.index.place(number).map_or(0, |place| place.offset);
         let error = Error::corruption(&self.path, offset, detail);
         self.damaged.get_or_init(|| error.to_string());
         error
@@ -309,6 +310,16 @@ impl Table {
 
     /// Data block `number`, verified when it is read for the first time, or `again`; [`None`] behind the last.
     pub(super) fn block(&self, number: usize, again: bool) -> Result<Option<Block>> {
+        let Some(stored) = self.verified(number, again)? else {
+            return Ok(None);
+        };
+        Block::open(&self.content.slice_ref(stored))
+            .map(Some)
+            .map_err(|detail| self.damage(number, detail))
+    }
+
+    /// Data block `number` as it lies on disk, verified when it is read for the first time, or `again`.
+    fn verified(&self, number: usize, again: bool) -> Result<Option<&[u8]>> {
         let Some(stored) = self.stored(number)? else {
             return Ok(None);
         };
@@ -316,53 +327,33 @@ impl Table {
         let verified = self.verified.get(number / 64);
         // Relaxed: the bit says only that these immutable bytes were once found good; nothing is published by it.
         if again || verified.is_none_or(|bits| bits.load(Ordering::Relaxed) & bit == 0) {
-            block::verify(&stored).map_err(|detail| self.damage(number, detail))?;
+            block::verify(stored).map_err(|detail| self.damage(number, detail))?;
             if let Some(bits) = verified {
                 bits.fetch_or(bit, Ordering::Relaxed);
             }
         }
-        Block::open(&stored)
-            .map(Some)
-            .map_err(|detail| self.damage(number, detail))
+        Ok(Some(stored))
     }
 
     /// Data block `number` as it lies on disk; [`None`] behind the last.
-    pub(super) fn stored(&self, number: usize) -> Result<Option<Bytes>> {
-        let Some(entry) = self.index.get(number) else {
+    pub(super) fn stored(&self, number: usize) -> Result<Option<&[u8]>> {
+        let Some(place) = self.index.place(number) else {
             return Ok(None);
         };
-        slice(&self.content, entry.offset, entry.length)
+        range(&self.content, place)
+            .and_then(|range| self.content.get(range))
             .map(Some)
             .ok_or_else(|| self.damage(number, "the index points outside the file"))
     }
 }
 
-fn slice(content: &Bytes, offset: u64, length: u64) -> Option<Bytes> {
-    let start = usize::try_from(offset).ok()?;
-    let end = start.checked_add(usize::try_from(length).ok()?)?;
-    (end <= content.len()).then(|| content.slice(start..end))
+fn range(content: &[u8], place: Place) -> Option<Range<usize>> {
+    let start = usize::try_from(place.offset).ok()?;
+    let end = start.checked_add(usize::try_from(place.length).ok()?)?;
+    (end <= content.len()).then_some(start..end)
 }
 
 fn unchecksum(part: &Bytes) -> Option<Bytes> {
     let (covered, checksum) = part.split_last_chunk::<4>()?;
     (crc32c::crc32c(covered) == u32::from_le_bytes(*checksum)).then(|| part.slice(..covered.len()))
-}
-
-fn read_index(stored: &Bytes) -> Result<Vec<IndexEntry>, &'static str> {
-    block::verify(stored)?;
-    let mut iter = Block::open(stored)?.seek(&[]);
-    let mut index = Vec::new();
-    while iter.advance()? {
-        let mut place = Reader(iter.value());
-        let (offset, length) = place
-            .varint()
-            .zip(place.varint())
-            .ok_or("an index entry does not decode")?;
-        index.push(IndexEntry {
-            last_key: iter.key().into(),
-            offset,
-            length,
-        });
-    }
-    Ok(index)
 }

@@ -1,0 +1,51 @@
+//! Upkeep of the log while somebody else writes it.
+//!
+//! Owns: deleting segments, and syncing ahead. Both may take the disk a tenth of a second, and hold the log only to look
+//! and to note the result. Does not own: when they are due.
+
+use super::path;
+use super::writer::Log;
+use crate::storage::error::{Error, Result};
+use parking_lot::Mutex;
+use std::io::ErrorKind;
+
+/// Deletes closed segments whose records are all flushed (sequence number at most `flushed`). Returns how many.
+///
+/// # Errors
+/// When a file cannot be removed; it is then tried again the next time.
+pub fn delete_flushed(log: &Mutex<Log>, flushed: u64) -> Result<usize> {
+    let (fs, dir) = log.lock().place();
+    let mut deleted = 0;
+    loop {
+        let Some(oldest) = log.lock().oldest_flushed(flushed) else {
+            break;
+        };
+        let segment = path(&dir, oldest.id);
+        match fs.remove(&segment) {
+            // Somebody else was at it as well, and faster.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            removed => removed.map_err(|e| Error::io("remove", &segment, e))?,
+        }
+        log.lock().forget_oldest(oldest.id);
+        deleted += 1;
+    }
+    if deleted > 0 {
+        fs.sync_dir(&dir).map_err(|e| Error::io("sync", &dir, e))?;
+    }
+    Ok(deleted)
+}
+
+/// Syncs the open segment if it has at least so many bytes that are not: whoever closes it then has little left to wait
+/// for. Returns whether it did. A failure latches the log, as that of any sync does.
+pub fn sync_ahead(log: &Mutex<Log>, least_bytes: u64) -> bool {
+    let (unsynced, (fs, dir)) = {
+        let log = log.lock();
+        match log.unsynced(least_bytes) {
+            Some(unsynced) => (unsynced, log.place()),
+            None => return false,
+        }
+    };
+    let result = fs.sync_file(&path(&dir, unsynced.segment));
+    log.lock().synced(unsynced, result);
+    true
+}
