@@ -6,7 +6,7 @@ use crate::actors::Handles;
 use crate::actors::flush::FlushMessage;
 use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
-use crate::actors::reply::reply_port;
+use crate::actors::reply::ask;
 use crate::actors::wal::SharedLog;
 use crate::storage::backup::{self, Copied};
 use crate::storage::error::Error;
@@ -54,39 +54,53 @@ pub struct Verified {
     pub damage: Vec<Error>,
 }
 
+/// How long [`flush_memory`] may take, for each of its two rounds.
+#[derive(Debug, Clone, Copy)]
+pub struct FlushWithin {
+    /// For sealing.
+    pub seal: Duration,
+    /// For writing tables.
+    pub flush: Duration,
+}
+
+/// Has everything that is in memory written as tables. What fails keeps nothing else from being tried.
+///
+/// # Errors
+/// The first failure: not all of it is in tables then.
+pub async fn flush_memory(handles: &Handles, within: FlushWithin) -> Result<(), Refusal> {
+    let mut outcome = Ok(());
+    // Twice: a full set of memtables leaves no room to seal the active one before the first is flushed.
+    for _ in 0..2 {
+        let sealed = ask("the memtable", within.seal, |reply| {
+            handles.memtable.send_admitted(MemtableMessage::Seal).is_ok()
+                && handles.memtable.send_admitted(MemtableMessage::Settle(reply)).is_ok()
+        });
+        outcome = outcome.and(sealed.await);
+        let flushed = ask("the flush", within.flush, |reply| {
+            handles.flush.send_admitted(FlushMessage::Settle(reply)).is_ok()
+        });
+        outcome = outcome.and(flushed.await);
+    }
+    outcome
+}
+
 impl Maintenance {
     /// Makes the backup `base`/`name` of everything that was acknowledged before this was called.
     ///
     /// # Errors
     /// When what is in memory cannot be flushed, or a file not written.
     pub async fn backup(&self, base: PathBuf, name: String) -> Result<Copied, Refusal> {
-        // Twice: a full set of memtables leaves no room to seal the active one before the first is flushed.
-        for _ in 0..2 {
-            self.flush().await?;
-        }
+        let within = FlushWithin {
+            seal: STEP_WITHIN,
+            flush: STEP_WITHIN,
+        };
+        flush_memory(&self.handles, within).await?;
         let this = self.clone();
         blocking(move || {
             let snapshot = this.tables.snapshot(&this.handles.published);
             backup::backup(this.fs.as_ref(), &snapshot, this.tables.dir(), &base, &name)
         })
         .await
-    }
-
-    async fn flush(&self) -> Result<(), Refusal> {
-        let (reply, sealed) = reply_port();
-        let memtable = &self.handles.memtable;
-        let asked = memtable.send_admitted(MemtableMessage::Seal).is_ok()
-            && memtable.send_admitted(MemtableMessage::Settle(reply)).is_ok();
-        if !asked {
-            return Err(Refusal::Restarting("the memtable"));
-        }
-        sealed.within(STEP_WITHIN, "the memtable").await?;
-        let (reply, flushed) = reply_port();
-        self.handles
-            .flush
-            .send_admitted(FlushMessage::Settle(reply))
-            .map_err(|_down| Refusal::Restarting("the flush"))?;
-        flushed.within(STEP_WITHIN, "the flush").await
     }
 
     /// Reads every table and every closed segment of the log. Damaged tables are set aside.

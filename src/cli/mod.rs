@@ -13,7 +13,7 @@ mod verify;
 
 use crate::config::Config;
 use clap::{Args, Parser, Subcommand};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// PairDB's storage node: serve it, talk to it, measure it.
@@ -75,7 +75,7 @@ struct Target {
 /// Which data directory is meant.
 #[derive(Debug, Clone, Args)]
 struct DataDir {
-    /// Configuration file of the node; without one every key has its default
+    /// Configuration file; without one every key has its default
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Directory of all data, instead of storage.data_dir
@@ -86,9 +86,16 @@ struct DataDir {
 impl DataDir {
     /// The node's configuration.
     fn config(&self) -> Result<Config, Failure> {
-        let mut flags = Vec::new();
+        self.config_with(Vec::new())
+    }
+
+    /// The node's configuration, with flags of the command's own: keys and their values.
+    fn config_with(&self, mut flags: Vec<(&'static str, String)>) -> Result<Config, Failure> {
         if let Some(dir) = &self.data_dir {
-            flags.push(data_dir_flag(dir)?);
+            let dir = dir
+                .to_str()
+                .ok_or("--data-dir must be valid UTF-8, as the configuration is")?;
+            flags.push(("storage.data_dir", dir.to_owned()));
         }
         Ok(Config::load(self.config.as_deref(), std::env::vars(), &flags)?)
     }
@@ -102,14 +109,6 @@ impl<E: std::fmt::Display> From<E> for Failure {
     fn from(error: E) -> Self {
         Self(error.to_string())
     }
-}
-
-/// The configuration's key for `--data-dir`, and its value.
-fn data_dir_flag(dir: &Path) -> Result<(&'static str, String), Failure> {
-    let dir = dir
-        .to_str()
-        .ok_or("--data-dir must be valid UTF-8, as the configuration is")?;
-    Ok(("storage.data_dir", dir.to_owned()))
 }
 
 impl Cli {

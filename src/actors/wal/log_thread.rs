@@ -9,6 +9,8 @@ use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::storage::error::{Error, Result};
 use crate::storage::log::record::Change;
 use crate::storage::log::writer::{ClosedSegment, Log, LogStats};
+use crate::storage::time::Time;
+use crate::storage::view::Published;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use ractor::ActorRef;
@@ -132,7 +134,8 @@ impl LogThread {
         log: Arc<SharedLog>,
         epoch: u64,
         sync: SyncPolicy,
-        applied: Arc<crate::storage::view::Published>,
+        time: Arc<dyn Time>,
+        applied: Arc<Published>,
         mailbox: Mailbox<WalMessage>,
         actor: ActorRef<Envelope<WalMessage>>,
     ) -> std::io::Result<Self> {
@@ -141,6 +144,7 @@ impl LogThread {
             log,
             epoch,
             sync,
+            time,
             applied,
             mailbox,
             actor,
@@ -165,7 +169,8 @@ struct Worker {
     log: Arc<SharedLog>,
     epoch: u64,
     sync: SyncPolicy,
-    applied: Arc<crate::storage::view::Published>,
+    time: Arc<dyn Time>,
+    applied: Arc<Published>,
     mailbox: Mailbox<WalMessage>,
     actor: ActorRef<Envelope<WalMessage>>,
     unsynced_since: Option<Instant>,
@@ -219,7 +224,7 @@ impl Worker {
                 }
             }
             Job::CheckAge => {
-                let now = crate::actors::now_ms();
+                let now = self.time.now_ms();
                 let checked = self.log.with(|log| {
                     log.rotate_if_due(self.epoch, now)?;
                     Ok(log.has_overdue_segment(now))
@@ -240,10 +245,10 @@ impl Worker {
 
     fn write(&mut self, batch: Batch) {
         let (epoch, every_batch) = (self.epoch, self.sync.every_batch);
-        let applied = self.applied.applied();
+        let (applied, now_ms) = (self.applied.applied(), self.time.now_ms());
         let (previous_seq, result) = self.log.with(|log| {
             let previous_seq = log.last_seq();
-            let appended = log.append(epoch, &batch.encoded, applied, crate::actors::now_ms());
+            let appended = log.append(epoch, &batch.encoded, applied, now_ms);
             let result = appended.and_then(|()| if every_batch { log.sync(epoch) } else { Ok(()) });
             (previous_seq, result)
         });
