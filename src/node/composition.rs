@@ -128,7 +128,9 @@ impl Parts {
             published,
         };
         let tree = Arc::new(Tree::default());
-        let log = SharedLog::new(recovered.log);
+        let mut log = recovered.log;
+        log.set_flushed(recovered.tables.flushed_seq());
+        let log = SharedLog::new(log);
         let jobs = Jobs::new(
             Arc::clone(&recovered.tables),
             Arc::clone(&handles.published),

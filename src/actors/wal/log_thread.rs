@@ -75,7 +75,7 @@ pub enum Job {
     ReadBack(u64),
     /// Delete segments that are wholly flushed up to this sequence number.
     DeleteFlushed(u64),
-    /// Rotate if the segment is old enough, and say whether a closed one is overdue.
+    /// Rotate if the segment is old enough, delete what is wholly flushed, and say whether a closed segment is overdue.
     CheckAge,
     /// Make everything durable, and end the log cleanly.
     Close,
@@ -227,6 +227,8 @@ impl Worker {
                 let now = self.time.now_ms();
                 let checked = self.log.with(|log| {
                     log.rotate_if_due(self.epoch, now)?;
+                    // What was flushed before it was closed meets no later flush while nobody writes.
+                    log.retire_flushed(self.epoch, now)?;
                     Ok(log.has_overdue_segment(now))
                 });
                 match checked {

@@ -138,6 +138,8 @@ pub struct Log {
     recent: VecDeque<BatchPlace>,
     last_seq: u64,
     durable_seq: u64,
+    /// Everything up to this sequence number is in tables, as far as the log was told.
+    flushed_seq: u64,
     epoch: u64,
     latched: Option<String>,
     /// The log was latched by a failed sync, so what follows the last durable byte is unknown.
@@ -170,6 +172,7 @@ impl Log {
             recent: VecDeque::new(),
             last_seq,
             durable_seq: last_seq,
+            flushed_seq: 0,
             epoch: 0,
             latched: None,
             unsure: false,
@@ -452,15 +455,35 @@ impl Log {
         marked.map_err(|e| Error::io("close", &segment, e))
     }
 
+    /// Takes note that everything up to a sequence number is in tables, durably.
+    pub fn set_flushed(&mut self, flushed: u64) {
+        self.flushed_seq = self.flushed_seq.max(flushed);
+    }
+
+    /// Deletes closed segments that are wholly flushed, the newest too, however long nothing is written: where no segment
+    /// is open, the next is begun first, whose header states where the newest ends. Returns how many.
+    ///
+    /// # Errors
+    /// As [`Log::delete_flushed`]; when the log takes no writes, or the next segment cannot be made.
+    pub fn retire_flushed(&mut self, epoch: u64, now_ms: u64) -> Result<usize> {
+        self.check_writable(epoch)?;
+        let newest = self.closed.back();
+        if self.open.is_none() && newest.is_some_and(|newest| newest.last_seq <= self.flushed_seq) {
+            self.open_segment(now_ms)?;
+        }
+        self.delete_flushed(self.flushed_seq)
+    }
+
     /// Deletes closed segments whose records are all flushed (sequence number at most `flushed`). Returns how many.
     ///
     /// # Errors
     /// When a file cannot be removed; it is then tried again the next time.
     pub fn delete_flushed(&mut self, flushed: u64) -> Result<usize> {
+        self.set_flushed(flushed);
         let mut deleted = 0;
         while let Some(oldest) = self.closed.front().copied() {
             // The newest closed segment stays until there is an open one: the next header is to state its length.
-            if oldest.last_seq > flushed || (self.open.is_none() && self.closed.len() == 1) {
+            if oldest.last_seq > self.flushed_seq || (self.open.is_none() && self.closed.len() == 1) {
                 break;
             }
             let segment = path(&self.options.dir, oldest.id);
