@@ -8,7 +8,7 @@ use super::{Batch, WalMessage};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::storage::error::{Error, Result};
 use crate::storage::log::record::Change;
-use crate::storage::log::writer::{ClosedSegment, Log, LogStats};
+use crate::storage::log::writer::{DurableEnd, Log, LogStats};
 use crate::storage::time::Time;
 use crate::storage::view::Published;
 use arc_swap::ArcSwapOption;
@@ -42,10 +42,10 @@ impl SharedLog {
         *self.status.lock()
     }
 
-    /// The segments that take no more records, the oldest first. Waits for a batch that is being written.
+    /// Up to where each segment is durable, the oldest first. Waits for a batch that is being written.
     #[must_use]
-    pub fn closed_segments(&self) -> Vec<ClosedSegment> {
-        self.log.lock().closed().collect()
+    pub fn durable_ends(&self) -> Vec<DurableEnd> {
+        self.log.lock().durable_ends().collect()
     }
 
     /// Why the log takes no writes, if it does not; never waits for the disk.

@@ -9,6 +9,7 @@ use crate::rpc::admin_pb::admin_service_server::{AdminService, AdminServiceServe
 use crate::rpc::status;
 use crate::storage::backup;
 use crate::storage::error::Error;
+use crate::storage::verify::Damage;
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -46,12 +47,13 @@ pub async fn serve(listener: UnixListener, maintenance: Maintenance) {
     }
 }
 
-fn damage(error: &Error) -> pb::Damage {
-    let (file, offset, detail) = match error {
-        Error::Corruption { file, offset, detail } => (file.display().to_string(), *offset, detail.clone()),
-        other => (String::new(), 0, other.to_string()),
-    };
-    pb::Damage { file, offset, detail }
+fn damage(error: Error) -> pb::Damage {
+    let damage = Damage::of(Path::new(""), error);
+    pb::Damage {
+        file: damage.file.display().to_string(),
+        offset: damage.offset,
+        detail: damage.detail,
+    }
 }
 
 struct Admin(Maintenance);
@@ -88,11 +90,12 @@ impl AdminService for Admin {
     async fn verify(&self, _request: Request<pb::VerifyRequest>) -> Result<Response<pb::VerifyResponse>, Status> {
         let verified = self.0.verify().await.map_err(|refusal| status::of_refusal(&refusal))?;
         Ok(Response::new(pb::VerifyResponse {
+            files: verified.files,
             tables: verified.tables,
             segments: verified.segments,
             bytes: verified.bytes,
             keys: verified.keys,
-            damage: verified.damage.iter().map(damage).collect(),
+            damage: verified.damage.into_iter().map(damage).collect(),
             changes: verified.changes,
         }))
     }

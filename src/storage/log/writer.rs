@@ -37,6 +37,15 @@ pub struct ClosedSegment {
     pub opened_ms: u64,
 }
 
+/// Up to where a segment is known to be durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DurableEnd {
+    /// The segment's number.
+    pub id: u64,
+    /// Bytes of it that hold whole, durable records.
+    pub len: u64,
+}
+
 /// Zeros are written ahead of small batches in pieces of this size: syncing over bytes that the file has already needs
 /// no change of its metadata, and takes about half the time.
 const WRITE_AHEAD_BYTES: usize = 256 << 10;
@@ -202,9 +211,13 @@ impl Log {
         self.latched.as_deref()
     }
 
-    /// The segments that take no more records, the oldest first.
-    pub fn closed(&self) -> impl Iterator<Item = ClosedSegment> {
-        self.closed.iter().copied()
+    /// Every segment with the length up to which its records are durable, the oldest first, the open one last.
+    pub fn durable_ends(&self) -> impl Iterator<Item = DurableEnd> {
+        let closed = self.closed.iter().map(|s| DurableEnd { id: s.id, len: s.len });
+        closed.chain(self.open.iter().map(|s| DurableEnd {
+            id: s.id,
+            len: s.durable,
+        }))
     }
 
     /// Numbers for health and metrics.
