@@ -8,6 +8,7 @@ mod client;
 mod inspect;
 mod kv;
 mod serve;
+mod status;
 mod transfer;
 mod verify;
 
@@ -36,6 +37,10 @@ enum Command {
     Delete(kv::KeyArgs),
     /// Print how the node is
     Health(kv::HealthArgs),
+    /// Show all parts of a running node: actors, levels, compaction jobs, memory, log, disks
+    ///
+    /// Asks by the admin socket in its data directory.
+    Status(status::StatusArgs),
     /// Store every file below a directory: its path is the key, its content the value
     ///
     /// Run again after an interruption, it goes on where it was: what is stored already is not sent again.
@@ -143,6 +148,7 @@ impl Command {
             Self::Get(args) => kv::get(args).await,
             Self::Delete(args) => kv::delete(args).await,
             Self::Health(args) => kv::health(args).await,
+            Self::Status(args) => status::run(&args).await,
             Self::Import(args) => transfer::import(args).await,
             Self::Export(args) => transfer::export(args).await,
             Self::Backup(args) => backup::backup(args).await,

@@ -51,7 +51,7 @@ pub(super) async fn run(args: &VerifyArgs) -> Result<ExitCode, Failure> {
 
 /// Has the node that runs on the directory read its files.
 async fn ask_the_node(data_dir: &Path, locked: &Path) -> Result<Verification, Failure> {
-    let mut node = admin(data_dir).await.ok_or_else(|| {
+    let mut node = admin(data_dir).await.map_err(|_silent| {
         Failure(format!(
             "a node is running on {}, and its admin socket does not answer; stop it to have its files verified",
             locked.display()

@@ -139,6 +139,9 @@ impl Parts {
         );
         let counts = Arc::new(RequestCounts::default());
         let health = Arc::new(Health {
+            node_id: config.server.node_id.clone(),
+            started: time.elapsed(),
+            time: Arc::clone(&time),
             handles: handles.clone(),
             admission: Arc::clone(&admission),
             log: Arc::clone(&log),

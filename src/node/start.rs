@@ -122,10 +122,14 @@ fn admin_service(config: &Config, parts: &Parts) -> Option<JoinHandle<()>> {
         fs: Arc::clone(&parts.fs),
     };
     match rpc::admin::bind(&config.storage.data_dir) {
-        Ok(listener) => Some(tokio::spawn(rpc::admin::serve(listener, maintenance))),
+        Ok(listener) => Some(tokio::spawn(rpc::admin::serve(
+            listener,
+            maintenance,
+            Arc::clone(&parts.health),
+        ))),
         Err(error) => {
             let dir = config.storage.data_dir.display();
-            tracing::warn!(%error, %dir, "no admin socket: backup and verify will not reach this node while it runs");
+            tracing::warn!(%error, %dir, "no admin socket: backup, verify and status will not reach this node while it runs");
             None
         }
     }

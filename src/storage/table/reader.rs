@@ -81,6 +81,7 @@ pub struct Table {
     pub(super) content: Bytes,
     pub(super) index: Vec<IndexEntry>,
     pub(super) filter: Bytes,
+    resident_bytes: usize,
     properties: Properties,
     /// Whether the properties could be read.
     pub(super) has_properties: bool,
@@ -142,9 +143,11 @@ impl Table {
         });
         let properties = properties.map_err(|error| damage.push(error)).ok();
         let verified = (0..index.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let entry_bytes = |entry: &IndexEntry| entry.last_key.len() + size_of::<IndexEntry>();
         let table = Self {
             id,
             layout,
+            resident_bytes: index.iter().map(entry_bytes).sum::<usize>() + filter.len(),
             index,
             // A copy, so that the filter stays in memory whatever becomes of the pages of the map.
             filter: Bytes::copy_from_slice(&filter),
@@ -226,12 +229,7 @@ impl Table {
     /// Bytes of memory that index and filter hold.
     #[must_use]
     pub fn resident_bytes(&self) -> usize {
-        let index: usize = self
-            .index
-            .iter()
-            .map(|entry| entry.last_key.len() + size_of::<IndexEntry>())
-            .sum();
-        index + self.filter.len()
+        self.resident_bytes
     }
 
     /// Lowest and highest key.
