@@ -6,6 +6,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // What a service does not define answers UNIMPLEMENTED.
     tonic_prost_build::configure()
         .generate_default_stubs(true)
+        // What the admin service answers is also printed as JSON, in an order that does not change.
+        .type_attribute(".pairdb.admin", "#[derive(serde::Serialize)]")
+        .btree_map(".pairdb.admin")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -40,6 +40,15 @@ fn options(time: &ManualTime) -> StoreOptions {
     options
 }
 
+/// The same for real files below `dir`.
+fn real_options(dir: &Path) -> StoreOptions {
+    let mut options = options(&ManualTime::default());
+    options.engine.data_dir = dir.join("data");
+    options.engine.sstable_dir = dir.join("data/sstables");
+    options.engine.log.dir = dir.join("data/log");
+    options
+}
+
 struct Bed {
     disk: SimFs,
     time: ManualTime,
@@ -634,10 +643,7 @@ fn writes_slow_down_smoothly_and_compaction_speeds_up_first() {
 fn threads_that_write_read_flush_and_compact_at_once_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let fs: Arc<dyn FileSystem> = Arc::new(RealFs);
-    let mut options = options(&ManualTime::default());
-    options.engine.data_dir = dir.path().join("data");
-    options.engine.sstable_dir = dir.path().join("data/sstables");
-    options.engine.log.dir = dir.path().join("data/log");
+    let mut options = real_options(dir.path());
     options.sync_writes = false;
     options.cache_bytes = 1 << 20;
     let store = Arc::new(Store::open(&fs, options.clone(), "node").unwrap());
@@ -724,10 +730,7 @@ fn a_block_that_rots_after_it_was_read_is_not_written_again_as_if_it_were_well()
     use std::os::unix::fs::FileExt;
     let dir = tempfile::tempdir().unwrap();
     let fs: Arc<dyn FileSystem> = Arc::new(RealFs);
-    let mut options = options(&ManualTime::default());
-    options.engine.data_dir = dir.path().join("data");
-    options.engine.sstable_dir = dir.path().join("data/sstables");
-    options.engine.log.dir = dir.path().join("data/log");
+    let mut options = real_options(dir.path());
     options.engine.flush_threshold = usize::MAX;
     // Compressed, the block would not unpack.
     options.engine.table.compression = Compression::None;

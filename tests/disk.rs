@@ -4,8 +4,9 @@ mod common;
 
 use common::*;
 use pairdb_node::actors::health::Status;
-use pairdb_node::config::Config;
+use pairdb_node::config::{Compression, Config};
 use pairdb_node::node::Node;
+use pairdb_node::storage::compaction::jobs::JobState;
 use pairdb_node::storage::fs::SimFs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -190,6 +191,109 @@ async fn flushes_and_compactions_that_find_no_space_lose_nothing_and_are_done_la
     }
     assert!(node.tree().ends().is_empty(), "nothing was restarted");
     node.shutdown().await;
+}
+
+/// A disk with a node on it that has more tables in L0 than it should, and has compacted nothing. Returns the keys that
+/// were written.
+async fn with_uncompacted_tables(config: &Config, disk: &SimFs) -> u32 {
+    let mut config = config.clone();
+    config.compaction.workers = 0;
+    let (node, client) = prepared(&config, disk).await;
+    let keys = 1200;
+    for n in 0..keys {
+        // Not in order: every table then spans all keys, and none can be moved down as it is.
+        let key = format!("table{}", n * 7919 % keys);
+        put(&mut client.clone(), &key, 500).await.unwrap();
+    }
+    let l0 = || node.health().handles.published.load().tables.level(0).len();
+    eventually("L0 is due", async || l0() > config.compaction.l0_trigger).await;
+    drop(client);
+    node.shutdown().await;
+    keys
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compaction_that_finds_no_space_fails_visibly_loses_nothing_and_succeeds_when_there_is_some() {
+    for by_threshold in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        // The other has thresholds so high that the disk itself is met before them.
+        let mut config = if by_threshold {
+            config_with_thresholds(dir.path())
+        } else {
+            config(dir.path())
+        };
+        config.disk.check_interval = Duration::from_millis(10);
+        config.mem_table.flush_threshold = bytesize::ByteSize::kib(64);
+        config.sstable.l0_size = bytesize::ByteSize::mib(1);
+        config.sstable.compression = Compression::None;
+        config.compaction.throttle = 0;
+        let disk = SimFs::default();
+        let keys = with_uncompacted_tables(&config, &disk).await;
+        // Room for the log and the manifest, and for a part of what the compaction would write.
+        disk.set_space(Some(64 << 10));
+        let node = start_on(&config, Arc::new(disk.clone())).await;
+        let mut client = client(node.address());
+        let jobs = Arc::clone(&node.health().jobs);
+        eventually("a job fails", async || jobs.totals().failed > 1).await;
+        assert_eq!(jobs.totals().completed, 0);
+        let (status, reasons) = node.health().status();
+        assert_eq!(status, Status::Degraded);
+        assert!(
+            reasons.iter().any(|reason| reason.contains("compaction fails")),
+            "{reasons:?}"
+        );
+        let records = jobs.records();
+        let failed = records.iter().find(|job| matches!(job.state, JobState::Failed(_)));
+        let JobState::Failed(cause) = &failed.expect("a failed job is remembered").state else {
+            unreachable!("it was just found");
+        };
+        assert!(
+            cause.contains("no storage space") || cause.contains("No space"),
+            "{cause}"
+        );
+        // Reads and deletes go on. A write is refused by the threshold; without one it is taken where it fits, and refused
+        // only while the compaction holds what is left.
+        for n in (0..keys).step_by(97) {
+            assert!(has(&mut client, &format!("table{n}"), 500).await);
+        }
+        if by_threshold {
+            let status = put(&mut client, "refused", 100).await.unwrap_err();
+            assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+            assert!(status.message().contains("disk full"), "{status}");
+        } else {
+            let mut writer = client.clone();
+            eventually("a small write fits", async || {
+                put(&mut writer, "small", 100).await.is_ok()
+            })
+            .await;
+        }
+        // After the write: a delete may take the reserve, and nothing else is taken before that is back.
+        client.delete(delete("gone0", &[("c", 2)])).await.unwrap();
+        // Nothing is done but that there is space again.
+        disk.set_space(None);
+        let due = || jobs.is_due() || jobs.active() > 0;
+        eventually("the compaction succeeds", async || {
+            jobs.totals().completed > 0 && !due() && node.health().status().0 == Status::Healthy
+        })
+        .await;
+        check_resumed(&mut client, Instant::now()).await;
+        assert!(node.tree().ends().is_empty(), "nothing was restarted");
+        let expect_all = async |client: &mut Client| {
+            for n in 0..keys {
+                assert!(has(client, &format!("table{n}"), 500).await, "table{n}");
+            }
+            let gone = client.read(read("gone0")).await.unwrap_err();
+            assert_eq!(gone.code(), Code::NotFound);
+            assert_eq!(has(client, "small", 100).await, !by_threshold);
+        };
+        expect_all(&mut client).await;
+        drop(client);
+        node.shutdown().await;
+        disk.crash(0);
+        let node = start_on(&config, Arc::new(disk.clone())).await;
+        expect_all(&mut common::client(node.address())).await;
+        node.shutdown().await;
+    }
 }
 
 /// A small file system in memory; unmounted when dropped.

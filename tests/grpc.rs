@@ -461,3 +461,60 @@ async fn requests_that_are_begun_and_not_ended_hold_a_bounded_memory() {
     client.write(write("k", b"v", &[])).await.unwrap();
     node.shutdown().await;
 }
+
+/// Sends a body as it is to the Write RPC, and returns the status that comes back.
+async fn send_raw(node: std::net::SocketAddr, body: Vec<u8>) -> tonic::Status {
+    use tower::Service;
+    let mut channel = tonic::transport::Endpoint::from_shared(format!("http://{node}"))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    let request = http::Request::post(format!("http://{node}/storage.StorageNodeService/Write"))
+        .header("content-type", "application/grpc")
+        .body(tonic::body::Body::new(http_body_util::Full::new(bytes::Bytes::from(
+            body,
+        ))))
+        .unwrap();
+    std::future::poll_fn(|context| channel.poll_ready(context))
+        .await
+        .unwrap();
+    let response = channel.call(request).await.unwrap();
+    tonic::Status::from_header_map(response.headers()).expect("a refusal")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_decoded_is_an_invalid_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(&config(dir.path())).await;
+    let framed = |length: u32, message: &[u8]| [&[0][..], &length.to_be_bytes(), message].concat();
+    let whole = write("k", b"v", &[]).encode_to_vec();
+    let bodies = [
+        ("a field that is longer than the message", framed(2, &[0x0a, 0x7f])),
+        ("a tenant that is not UTF-8", framed(4, &[0x0a, 0x02, 0xff, 0xfe])),
+        ("a wire type that does not exist", framed(1, &[0x0f])),
+        ("a clock of another type", framed(2, &[0x20, 0x01])),
+        ("a message that ends early", framed(whole.len() as u32 + 1, &whole)),
+        ("no message", Vec::new()),
+        ("a compression that was not announced", {
+            let mut frame = framed(whole.len() as u32, &whole);
+            frame[0] = 1;
+            frame
+        }),
+        ("a flag that does not exist", vec![9, 0, 0, 0, 0]),
+        ("a message that announces 100 MB", framed(100_000_000, &whole)),
+    ];
+    for (what, body) in bodies {
+        let status = send_raw(node.address(), body).await;
+        assert_eq!(status.code(), Code::InvalidArgument, "{what}: {status}");
+        assert_eq!(reason(&status), "INVALID_REQUEST", "{what}");
+        assert!(status.message().contains("cannot be decoded"), "{what}: {status}");
+    }
+    assert_eq!(node.requests().handles.published.applied(), 0, "something was stored");
+    let mut client = client(node.address());
+    client.write(write("k", b"v", &[])).await.unwrap();
+    // What is not a request of this service at all keeps the status that gRPC has for it.
+    let unknown = client.drain_node(pb::DrainRequest::default()).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::Unimplemented);
+    node.shutdown().await;
+}

@@ -69,6 +69,21 @@ pub struct ShardStats {
     pub entries: AtomicUsize,
     /// Entries that had to leave, since the shard started.
     pub evictions: AtomicU64,
+    /// The weight of recency, as the bits of its number.
+    recency: AtomicU64,
+}
+
+impl ShardStats {
+    /// The weight of recency as it is now, 0 to 1; that of frequency is the rest.
+    #[must_use]
+    pub fn recency(&self) -> f64 {
+        f64::from_bits(self.recency.load(Ordering::Relaxed))
+    }
+
+    fn set_recency(&self, cache: &Cache) {
+        let (_frequency, recency) = cache.weights();
+        self.recency.store(recency.to_bits(), Ordering::Relaxed);
+    }
 }
 
 /// The actor.
@@ -106,11 +121,12 @@ struct Load {
 }
 
 impl CacheState {
-    fn tell_time(&mut self) {
+    fn tell_time(&mut self, held: &ShardStats) {
         self.untold -= 1;
         if self.untold == 0 {
             self.untold = TOLD_EVERY;
             self.cache.adapt(self.begun.elapsed());
+            held.set_recency(&self.cache);
         }
     }
 }
@@ -121,8 +137,10 @@ impl Actor for CacheActor {
     type Arguments = ();
 
     async fn pre_start(&self, _myself: ActorRef<Self::Msg>, (): ()) -> Result<CacheState, ActorProcessingErr> {
+        let cache = Cache::new(self.options);
+        self.held.set_recency(&cache);
         Ok(CacheState {
-            cache: Cache::new(self.options),
+            cache,
             begun: Instant::now(),
             untold: TOLD_EVERY,
             loading: HashMap::new(),
@@ -135,7 +153,7 @@ impl Actor for CacheActor {
         envelope: Self::Msg,
         state: &mut CacheState,
     ) -> Result<(), ActorProcessingErr> {
-        state.tell_time();
+        state.tell_time(&self.held);
         match envelope.message {
             CacheMessage::Get { key, permit, reply } => {
                 if let Some(versions) = state.cache.get(&key) {

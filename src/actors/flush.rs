@@ -13,7 +13,7 @@ use crate::actors::wal::WalMessage;
 use crate::storage::error::Result as StorageResult;
 use crate::storage::memtable;
 use crate::storage::tables::{Flushed, Tables};
-use crate::storage::time::RealTime;
+use crate::storage::time::Time;
 use arc_swap::ArcSwapOption;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
@@ -51,6 +51,8 @@ pub struct FlushActor {
     pub tables: Arc<Tables>,
     /// Counts.
     pub stats: Arc<FlushStats>,
+    /// What paces the giving back of memory.
+    pub time: Arc<dyn Time>,
     /// Its neighbours.
     pub handles: Handles,
 }
@@ -130,6 +132,7 @@ impl FlushActor {
         state.busy = true;
         let (tables, published) = (Arc::clone(&self.tables), Arc::clone(&self.handles.published));
         let (myself, mailbox, sweep) = (myself.clone(), self.handles.flush.clone(), !state.swept);
+        let time = Arc::clone(&self.time);
         tokio::spawn(async move {
             let work = tokio::task::spawn_blocking(move || {
                 let swept = if sweep { tables.sweep() } else { Ok(()) };
@@ -141,7 +144,7 @@ impl FlushActor {
                     // To this generation only: a successor starts over by itself.
                     let _ = myself.send_message(mailbox.envelope(FlushMessage::Done(result)));
                     if flushed {
-                        tokio::task::spawn_blocking(move || memtable::free(memtable, &RealTime::default()));
+                        tokio::task::spawn_blocking(move || memtable::free(memtable, time.as_ref()));
                     }
                 }
                 Err(panicked) => myself.stop(Some(format!("the flush failed: {panicked}"))),

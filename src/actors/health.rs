@@ -10,14 +10,16 @@ use crate::actors::compaction::CompactionStats;
 use crate::actors::disk::DiskWatch;
 use crate::actors::flush::FlushStats;
 use crate::actors::memtable::MemtableStats;
-use crate::actors::supervisor::Tree;
+use crate::actors::supervisor::{ChildStatus, Tree};
 use crate::actors::wal::SharedLog;
 use crate::storage::compaction::jobs::Jobs;
 use crate::storage::scrub::ScrubProgress;
 use crate::storage::space::SpaceLevel;
+use crate::storage::time::Time;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// How the node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,12 @@ pub struct RequestCounts {
 
 /// Where the numbers come from.
 pub struct Health {
+    /// Who the node is.
+    pub node_id: String,
+    /// What tells the time.
+    pub time: Arc<dyn Time>,
+    /// When the node started, by [`Time::elapsed`].
+    pub started: Duration,
     /// Mailboxes and view.
     pub handles: Handles,
     /// Permits.
@@ -84,6 +92,17 @@ pub struct Health {
 }
 
 impl Health {
+    /// Time since the start.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.time.elapsed().saturating_sub(self.started)
+    }
+
+    /// A number of all shards of the cache together.
+    pub fn sum_of_shards(&self, number: impl Fn(&ShardStats) -> u64) -> u64 {
+        self.shards.iter().map(|shard| number(shard)).sum()
+    }
+
     /// How the node is, and why it is not better.
     #[must_use]
     pub fn status(&self) -> (Status, Vec<String>) {
@@ -139,13 +158,7 @@ impl Health {
         let view = self.handles.published.load();
         let log = self.log.stats();
         let admission = self.admission.stats();
-        let shard_sum = |of: fn(&ShardStats) -> u64| self.shards.iter().map(|shard| of(shard)).sum::<u64>();
-        let restarts: u64 = self
-            .tree
-            .children()
-            .iter()
-            .map(|child| child.generation.saturating_sub(1))
-            .sum();
+        let restarts: u64 = self.tree.children().iter().map(ChildStatus::restarts).sum();
         let jobs = self.jobs.totals();
         let debt = view.tables.debt();
         let disks = self.disk.disks();
@@ -160,14 +173,21 @@ impl Health {
             ("requests_refused", admission.refused),
             ("cache_hits", self.cache.hits.load(Ordering::Relaxed)),
             ("cache_misses", self.cache.misses.load(Ordering::Relaxed)),
-            ("cache_bytes", shard_sum(|s| s.bytes.load(Ordering::Relaxed) as u64)),
-            ("cache_entries", shard_sum(|s| s.entries.load(Ordering::Relaxed) as u64)),
+            (
+                "cache_bytes",
+                self.sum_of_shards(|s| s.bytes.load(Ordering::Relaxed) as u64),
+            ),
+            (
+                "cache_entries",
+                self.sum_of_shards(|s| s.entries.load(Ordering::Relaxed) as u64),
+            ),
             ("memtable_bytes", view.memtable_bytes() as u64),
             ("memtables", view.sealed.len() as u64 + 1),
             ("memtable_flushes", self.flush.flushes.load(Ordering::Relaxed)),
             ("siblings_merged", self.memtable.siblings_merged.load(Ordering::Relaxed)),
             ("sstables", view.tables.all().count() as u64),
             ("sstable_bytes", view.tables.all().map(|table| table.size()).sum()),
+            ("sstable_resident_bytes", view.tables.resident_bytes() as u64),
             ("sstables_l0", view.tables.level(0).len() as u64),
             ("sstables_quarantined", view.tables.quarantine().len() as u64),
             ("compaction_jobs_active", self.jobs.active() as u64),

@@ -6,12 +6,13 @@ use crate::actors::Handles;
 use crate::actors::flush::FlushMessage;
 use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
-use crate::actors::reply::reply_port;
+use crate::actors::reply::ask;
 use crate::actors::wal::SharedLog;
 use crate::storage::backup::{self, Copied};
 use crate::storage::error::Error;
 use crate::storage::fs::FileSystem;
 use crate::storage::log::reader::Segment;
+use crate::storage::log::writer::DurableEnd;
 use crate::storage::scrub::{ScrubProgress, scrub};
 use crate::storage::tables::Tables;
 use std::path::PathBuf;
@@ -40,11 +41,13 @@ pub struct Maintenance {
 /// What a check of everything found.
 #[derive(Debug, Default)]
 pub struct Verified {
-    /// Tables read.
+    /// Files read.
+    pub files: u64,
+    /// Tables among them.
     pub tables: u64,
-    /// Closed segments of the log read.
+    /// Log segments among them.
     pub segments: u64,
-    /// Changes in them.
+    /// Changes in the log.
     pub changes: u64,
     /// Bytes read.
     pub bytes: u64,
@@ -54,16 +57,47 @@ pub struct Verified {
     pub damage: Vec<Error>,
 }
 
+/// How long [`flush_memory`] may take, for each of its two rounds.
+#[derive(Debug, Clone, Copy)]
+pub struct FlushWithin {
+    /// For sealing.
+    pub seal: Duration,
+    /// For writing tables.
+    pub flush: Duration,
+}
+
+/// Has everything that is in memory written as tables. What fails keeps nothing else from being tried.
+///
+/// # Errors
+/// The first failure: not all of it is in tables then.
+pub async fn flush_memory(handles: &Handles, within: FlushWithin) -> Result<(), Refusal> {
+    let mut outcome = Ok(());
+    // Twice: a full set of memtables leaves no room to seal the active one before the first is flushed.
+    for _ in 0..2 {
+        let sealed = ask("the memtable", within.seal, |reply| {
+            handles.memtable.send_admitted(MemtableMessage::Seal).is_ok()
+                && handles.memtable.send_admitted(MemtableMessage::Settle(reply)).is_ok()
+        });
+        outcome = outcome.and(sealed.await);
+        let flushed = ask("the flush", within.flush, |reply| {
+            handles.flush.send_admitted(FlushMessage::Settle(reply)).is_ok()
+        });
+        outcome = outcome.and(flushed.await);
+    }
+    outcome
+}
+
 impl Maintenance {
     /// Makes the backup `base`/`name` of everything that was acknowledged before this was called.
     ///
     /// # Errors
     /// When what is in memory cannot be flushed, or a file not written.
     pub async fn backup(&self, base: PathBuf, name: String) -> Result<Copied, Refusal> {
-        // Twice: a full set of memtables leaves no room to seal the active one before the first is flushed.
-        for _ in 0..2 {
-            self.flush().await?;
-        }
+        let within = FlushWithin {
+            seal: STEP_WITHIN,
+            flush: STEP_WITHIN,
+        };
+        flush_memory(&self.handles, within).await?;
         let this = self.clone();
         blocking(move || {
             let snapshot = this.tables.snapshot(&this.handles.published);
@@ -72,24 +106,7 @@ impl Maintenance {
         .await
     }
 
-    async fn flush(&self) -> Result<(), Refusal> {
-        let (reply, sealed) = reply_port();
-        let memtable = &self.handles.memtable;
-        let asked = memtable.send_admitted(MemtableMessage::Seal).is_ok()
-            && memtable.send_admitted(MemtableMessage::Settle(reply)).is_ok();
-        if !asked {
-            return Err(Refusal::Restarting("the memtable"));
-        }
-        sealed.within(STEP_WITHIN, "the memtable").await?;
-        let (reply, flushed) = reply_port();
-        self.handles
-            .flush
-            .send_admitted(FlushMessage::Settle(reply))
-            .map_err(|_down| Refusal::Restarting("the flush"))?;
-        flushed.within(STEP_WITHIN, "the flush").await
-    }
-
-    /// Reads every table and every closed segment of the log. Damaged tables are set aside.
+    /// Reads every table, the manifest, and the log as far as it is durable. Damaged tables are set aside.
     ///
     /// # Errors
     /// When something cannot be read at all. Damage is no error here.
@@ -105,28 +122,43 @@ impl Maintenance {
             tables: progress.tables_done.load(Ordering::Relaxed),
             bytes: progress.bytes.load(Ordering::Relaxed),
             keys: progress.keys.load(Ordering::Relaxed),
-            segments: 0,
-            changes: 0,
+            ..Verified::default()
         };
-        for closed in self.log.closed_segments() {
-            let changes = &mut verified.changes;
-            let read = Segment::open(self.fs.as_ref(), &self.log_dir, closed.id).and_then(|segment| {
-                segment.replay(0, 0, Some(closed.len), |_change| {
-                    *changes += 1;
-                    Ok(())
-                })
-            });
-            match read {
-                Ok(_) => {}
-                // Flushed and deleted since it was listed.
-                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => verified.damage.push(error),
-            }
-            verified.segments += 1;
-            verified.bytes += closed.len;
+        verified.files = verified.tables + 1;
+        match self.tables.check_manifest() {
+            Ok(bytes) => verified.bytes += bytes,
+            Err(error) => verified.damage.push(error),
+        }
+        for end in self.log.durable_ends() {
+            self.verify_segment(end, &mut verified);
         }
         self.tables.quarantine_damaged(&self.handles.published)?;
         Ok(verified)
+    }
+
+    /// Reads what is durable of a segment: the end of the open one may be in the middle of being written.
+    fn verify_segment(&self, end: DurableEnd, verified: &mut Verified) {
+        let changes = &mut verified.changes;
+        let read = Segment::open(self.fs.as_ref(), &self.log_dir, end.id).and_then(|segment| {
+            segment.replay(0, 0, Some(end.len), |_change| {
+                *changes += 1;
+                Ok(())
+            })
+        });
+        match read {
+            Ok(_) => {}
+            // Flushed and deleted since it was listed.
+            Err(_) if !self.keeps(end) => return,
+            Err(error) => verified.damage.push(error),
+        }
+        verified.files += 1;
+        verified.segments += 1;
+        verified.bytes += end.len;
+    }
+
+    /// Whether the log still has a segment.
+    fn keeps(&self, end: DurableEnd) -> bool {
+        self.log.durable_ends().iter().any(|kept| kept.id == end.id)
     }
 }
 

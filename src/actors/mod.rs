@@ -24,7 +24,6 @@ use crate::storage::key::Key;
 use crate::storage::view::Published;
 use mailbox::Mailbox;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Where every actor is reached, whatever generation of it runs, and the view that they share.
 #[derive(Clone)]
@@ -56,12 +55,4 @@ impl Handles {
         // The upper half: the lower bits also choose slots inside a shard.
         ((key.hash64() >> 32) as usize) % self.caches.len().max(1)
     }
-}
-
-/// Milliseconds since the Unix epoch, by the system's clock.
-#[must_use]
-pub fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
 }

@@ -20,6 +20,24 @@ pub fn reply_port<T>() -> (Reply<T>, Answer<T>) {
     (Reply(sender), Answer(receiver))
 }
 
+/// Asks `component` something: `send` sends a message with the reply port, and says whether it could. Waits for the answer
+/// for at most `limit`.
+///
+/// # Errors
+/// As [`Answer::within`]; [`Refusal::Restarting`] also when the message could not be sent.
+pub async fn ask<T>(
+    component: &'static str,
+    limit: Duration,
+    send: impl FnOnce(Reply<T>) -> bool,
+) -> Result<T, Refusal> {
+    let (reply, answer) = reply_port();
+    if send(reply) {
+        answer.within(limit, component).await
+    } else {
+        Err(Refusal::Restarting(component))
+    }
+}
+
 impl<T> Reply<T> {
     /// Answers. A caller that has gone away is nobody's loss.
     pub fn send(self, answer: Result<T, Refusal>) {

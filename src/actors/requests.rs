@@ -2,6 +2,7 @@
 //!
 //! Owns: the way of one request, and what is done when an actor on it is down. Does not own: the wire, or any state.
 
+use crate::actors::Handles;
 use crate::actors::admission::{Admission, ReadPermit};
 use crate::actors::cache::{CacheMessage, read_view};
 use crate::actors::health::RequestCounts;
@@ -10,12 +11,12 @@ use crate::actors::refusal::Refusal;
 use crate::actors::reply::reply_port;
 use crate::actors::wal::WalMessage;
 use crate::actors::write::{PendingWrite, WriteClock, WriteOutcome};
-use crate::actors::{Handles, now_ms};
 use crate::storage::clock::VectorClock;
 use crate::storage::key::Key;
 use crate::storage::log::record::Operation;
 use crate::storage::memtable;
 use crate::storage::scan::Scan;
+use crate::storage::time::Time;
 use crate::storage::version::{Value, Versions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,6 +55,8 @@ pub struct Requests {
     pub counts: Arc<RequestCounts>,
     /// Cleared when the node is being stopped.
     pub accepting: Arc<AtomicBool>,
+    /// What dates the writes.
+    pub time: Arc<dyn Time>,
 }
 
 impl Requests {
@@ -186,7 +189,7 @@ impl Requests {
         value: Value,
         clock: WriteClock,
     ) -> Result<WriteOutcome, Refusal> {
-        let timestamp_ms = now_ms();
+        let timestamp_ms = self.time.now_ms();
         let (WriteClock::Given(known) | WriteClock::Observed { clock: known, .. }) = &clock;
         let bytes = memtable::charge(&key, &value, known);
         let (permit, delay) = self.admission.admit_write(bytes, operation == Operation::Delete)?;

@@ -79,6 +79,14 @@ pub struct ChildStatus {
     pub running: bool,
 }
 
+impl ChildStatus {
+    /// How often it was started again.
+    #[must_use]
+    pub fn restarts(&self) -> u64 {
+        self.generation.saturating_sub(1)
+    }
+}
+
 /// An end of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildEnd {

@@ -50,7 +50,7 @@ pub(super) async fn backup(args: BackupArgs) -> Result<ExitCode, Failure> {
         now.replace([':', '-'], "")
     });
     let copied = match admin(&config.storage.data_dir).await {
-        Some(mut node) => {
+        Ok(mut node) => {
             let request = pb::BackupRequest {
                 directory: base.to_str().ok_or("--to must be valid UTF-8")?.to_owned(),
                 name: name.clone(),
@@ -67,7 +67,7 @@ pub(super) async fn backup(args: BackupArgs) -> Result<ExitCode, Failure> {
                 damaged: response.damaged,
             }
         }
-        None => {
+        Err(_not_running) => {
             let manifest = storage_options(&config).sstable_dir.join(manifest::NAME);
             if !manifest.exists() {
                 let dir = config.storage.data_dir.display();

@@ -37,7 +37,7 @@ fn client(channel: Channel) -> Client {
 /// Connects, and fails when nobody listens.
 pub(super) async fn connect(addr: &str) -> Result<Client, Failure> {
     let channel = endpoint(addr)?.connect().await.map_err(|error| {
-        let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), deepest);
+        let cause = deepest(&error);
         format!("cannot reach a node at {addr}: {cause}; is it running (pairdb-node serve), and is --addr right?")
     })?;
     Ok(client(channel))
@@ -52,9 +52,10 @@ pub(super) fn connect_lazily(addr: &str) -> Result<Client, Failure> {
     Ok(client(endpoint(addr)?.connect_lazy()))
 }
 
-/// Reaches the node that runs on a data directory; [`None`] when none does.
-pub(super) async fn admin(data_dir: &Path) -> Option<AdminServiceClient<Channel>> {
+/// Reaches the node that runs on a data directory; fails when none does, and names the socket.
+pub(super) async fn admin(data_dir: &Path) -> Result<AdminServiceClient<Channel>, Failure> {
     let socket = data_dir.join(SOCKET);
+    let shown = socket.display().to_string();
     // The address is not used: there is but one way.
     let endpoint = Endpoint::from_static("http://admin.socket");
     let connect = move |_uri| {
@@ -62,7 +63,13 @@ pub(super) async fn admin(data_dir: &Path) -> Option<AdminServiceClient<Channel>
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     };
     let channel = endpoint.connect_with_connector(tower::service_fn(connect)).await;
-    channel.ok().map(AdminServiceClient::new)
+    let channel = channel.map_err(|error| {
+        let cause = deepest(&error);
+        format!(
+            "no node answers at {shown}: {cause}; is it running there (--data-dir or --config name its data directory)?"
+        )
+    })?;
+    Ok(AdminServiceClient::new(channel).max_decoding_message_size(usize::MAX))
 }
 
 /// A status in words.

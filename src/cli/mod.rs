@@ -8,12 +8,13 @@ mod client;
 mod inspect;
 mod kv;
 mod serve;
+mod status;
 mod transfer;
 mod verify;
 
 use crate::config::Config;
 use clap::{Args, Parser, Subcommand};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// PairDB's storage node: serve it, talk to it, measure it.
@@ -36,6 +37,10 @@ enum Command {
     Delete(kv::KeyArgs),
     /// Print how the node is
     Health(kv::HealthArgs),
+    /// Show all parts of a running node: actors, levels, compaction jobs, memory, log, disks
+    ///
+    /// Asks by the admin socket in its data directory.
+    Status(status::StatusArgs),
     /// Store every file below a directory: its path is the key, its content the value
     ///
     /// Run again after an interruption, it goes on where it was: what is stored already is not sent again.
@@ -75,7 +80,7 @@ struct Target {
 /// Which data directory is meant.
 #[derive(Debug, Clone, Args)]
 struct DataDir {
-    /// Configuration file of the node; without one every key has its default
+    /// Configuration file; without one every key has its default
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Directory of all data, instead of storage.data_dir
@@ -86,9 +91,16 @@ struct DataDir {
 impl DataDir {
     /// The node's configuration.
     fn config(&self) -> Result<Config, Failure> {
-        let mut flags = Vec::new();
+        self.config_with(Vec::new())
+    }
+
+    /// The node's configuration, with flags of the command's own: keys and their values.
+    fn config_with(&self, mut flags: Vec<(&'static str, String)>) -> Result<Config, Failure> {
         if let Some(dir) = &self.data_dir {
-            flags.push(data_dir_flag(dir)?);
+            let dir = dir
+                .to_str()
+                .ok_or("--data-dir must be valid UTF-8, as the configuration is")?;
+            flags.push(("storage.data_dir", dir.to_owned()));
         }
         Ok(Config::load(self.config.as_deref(), std::env::vars(), &flags)?)
     }
@@ -102,14 +114,6 @@ impl<E: std::fmt::Display> From<E> for Failure {
     fn from(error: E) -> Self {
         Self(error.to_string())
     }
-}
-
-/// The configuration's key for `--data-dir`, and its value.
-fn data_dir_flag(dir: &Path) -> Result<(&'static str, String), Failure> {
-    let dir = dir
-        .to_str()
-        .ok_or("--data-dir must be valid UTF-8, as the configuration is")?;
-    Ok(("storage.data_dir", dir.to_owned()))
 }
 
 impl Cli {
@@ -144,6 +148,7 @@ impl Command {
             Self::Get(args) => kv::get(args).await,
             Self::Delete(args) => kv::delete(args).await,
             Self::Health(args) => kv::health(args).await,
+            Self::Status(args) => status::run(&args).await,
             Self::Import(args) => transfer::import(args).await,
             Self::Export(args) => transfer::export(args).await,
             Self::Backup(args) => backup::backup(args).await,

@@ -1,23 +1,18 @@
 //! `serve`
 
-use super::{Failure, data_dir_flag};
+use super::{DataDir, Failure};
 use crate::config::Config;
 use crate::storage::fs::RealFs;
 use crate::{node, telemetry};
 use clap::Args;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// Configuration file; without one every key has its default
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Directory of all data, instead of storage.data_dir
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataDir,
     /// Address to listen on, as host:port, instead of server.host and server.port
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
@@ -45,9 +40,6 @@ pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
 
 fn load(args: &ServeArgs) -> Result<Config, Failure> {
     let mut flags = Vec::new();
-    if let Some(dir) = &args.data_dir {
-        flags.push(data_dir_flag(dir)?);
-    }
     if let Some(listen) = &args.listen {
         let wrong = || format!("--listen {listen}: must be host:port, as in 127.0.0.1:50052 or [::1]:50052");
         let (host, port) = listen.rsplit_once(':').ok_or_else(wrong)?;
@@ -56,5 +48,5 @@ fn load(args: &ServeArgs) -> Result<Config, Failure> {
         flags.push(("server.host", host.to_owned()));
         flags.push(("server.port", port.to_owned()));
     }
-    Ok(Config::load(args.config.as_deref(), std::env::vars(), &flags)?)
+    args.data.config_with(flags)
 }

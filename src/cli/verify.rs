@@ -1,7 +1,7 @@
 //! `verify`: whether everything that a node has on disk is as it was written.
 //!
-//! Owns: the locks for the time of it, asking a node that runs instead, and what a person or a program reads of the result. Does not own: what is checked
-//! (see [`crate::storage::verify`]).
+//! Owns: the locks for the time of it, asking a node that runs instead, and what a person or a program reads of the result.
+//! Does not own: what is checked (see [`crate::storage::verify`]).
 
 use super::client::{admin, explain};
 use super::{DataDir, Failure};
@@ -49,9 +49,9 @@ pub(super) async fn run(args: &VerifyArgs) -> Result<ExitCode, Failure> {
     advice(&found)
 }
 
-/// Has the node that runs on the directory read its tables and the closed segments of its log.
+/// Has the node that runs on the directory read its files.
 async fn ask_the_node(data_dir: &Path, locked: &Path) -> Result<Verification, Failure> {
-    let mut node = admin(data_dir).await.ok_or_else(|| {
+    let mut node = admin(data_dir).await.map_err(|_silent| {
         Failure(format!(
             "a node is running on {}, and its admin socket does not answer; stop it to have its files verified",
             locked.display()
@@ -68,7 +68,7 @@ async fn ask_the_node(data_dir: &Path, locked: &Path) -> Result<Verification, Fa
         detail: damage.detail,
     });
     Ok(Verification {
-        files: response.tables + response.segments,
+        files: response.files,
         bytes: response.bytes,
         tables: response.tables,
         keys: response.keys,
@@ -77,7 +77,7 @@ async fn ask_the_node(data_dir: &Path, locked: &Path) -> Result<Verification, Fa
         damage: damage.collect(),
         notes: vec![Note {
             file: data_dir.to_path_buf(),
-            detail: "a node runs on it: its open log segment and its manifest were not read".to_owned(),
+            detail: "a node runs on it: its log was read up to what was durable at the time".to_owned(),
         }],
     })
 }

@@ -10,6 +10,7 @@ use crate::rpc::connection::Connection;
 use crate::rpc::pb::storage_node_service_server::StorageNodeServiceServer;
 use crate::rpc::receiving::ReceiveBudget;
 use crate::rpc::service::StorageNode;
+use crate::rpc::status;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -17,6 +18,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
+use tower::util::MapResponseLayer;
 
 /// Streams that one connection may have open.
 const MAX_STREAMS_PER_CONNECTION: u32 = 1024;
@@ -24,6 +26,7 @@ const MAX_STREAMS_PER_CONNECTION: u32 = 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// And closed, when it does not answer for so long.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What serves the storage protocol, for the gateway to run.
 #[must_use]
 pub fn serve(requests: Requests, health: Arc<Health>) -> Arc<Serve> {
@@ -54,6 +57,7 @@ async fn run(
     let incoming = ReceiverStream::new(accepted).map(Connection::new);
     let served = settings()
         .layer(ReceiveBudget::default())
+        .layer(MapResponseLayer::new(status::of_undecodable))
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, async {
             // A sender that is gone means stop as well.

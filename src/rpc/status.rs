@@ -4,6 +4,7 @@ use crate::actors::refusal::Refusal;
 use crate::rpc::pb::{self, ErrorCode};
 use crate::storage::limits::LimitError;
 use prost::Message;
+use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -35,6 +36,21 @@ pub fn of_refusal(refusal: &Refusal) -> Status {
 #[must_use]
 pub fn of_limit(error: &LimitError) -> Status {
     status(Code::InvalidArgument, ErrorCode::InvalidRequest, error.to_string())
+}
+
+/// Gives tonic's answer to a request that it could not decode the status of an invalid request. It answers INTERNAL, or
+/// OUT_OF_RANGE for a message larger than is read at all, and names no reason, which every answer of this node's own does.
+#[must_use]
+pub fn of_undecodable(response: http::Response<Body>) -> http::Response<Body> {
+    let undecodable =
+        |status: &Status| matches!(status.code(), Code::Internal | Code::OutOfRange) && status.details().is_empty();
+    match Status::from_header_map(response.headers()).filter(undecodable) {
+        Some(refused) => {
+            let message = format!("the request cannot be decoded: {}", refused.message());
+            status(Code::InvalidArgument, ErrorCode::InvalidRequest, message).into_http()
+        }
+        None => response,
+    }
 }
 
 /// The status of a read of a key that has no live value. A deleted key's clock goes with it, as a

@@ -137,6 +137,13 @@ impl TableSet {
         self.level(number).iter().map(|table| table.size()).sum()
     }
 
+    /// Bytes of memory that the indexes and filters of all tables hold, those in quarantine included.
+    #[must_use]
+    pub fn resident_bytes(&self) -> usize {
+        let aside = self.quarantine.iter().filter_map(|table| table.table.as_ref());
+        self.all().chain(aside).map(|table| table.resident_bytes()).sum()
+    }
+
     /// The levels, L0 first.
     pub fn levels(&self) -> impl Iterator<Item = &Run> {
         self.levels.iter()

@@ -163,6 +163,12 @@ impl Manifest {
         &self.state
     }
 
+    /// Bytes of the file that are durable and say what the state says; [`None`] after a failure that left that open.
+    #[must_use]
+    pub fn durable_len(&self) -> Option<u64> {
+        self.file.as_ref().map(|_| self.len)
+    }
+
     /// Makes the file say what the state says, after a failure that left that open.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use crate::storage::levels::{LEVELS, Quarantined, TableChange, TableSet};
 use crate::storage::manifest::{Edit, Manifest, QUARANTINE, TableRecord};
 use crate::storage::memtable::Memtable;
 use crate::storage::table::{self, ReadCounts, Table, TableBuilder, TableOptions};
+use crate::storage::verify;
 use crate::storage::version::{MAX_SIBLINGS, Versions};
 use crate::storage::view::{Published, ReadView};
 use parking_lot::Mutex;
@@ -399,6 +400,16 @@ impl Tables {
             state: manifest.state().clone(),
             set: Arc::clone(&published.load().tables),
         }
+    }
+
+    /// Reads the manifest again, and checks that it says what is known of the tables. Nothing is recorded meanwhile.
+    /// Returns the bytes read.
+    ///
+    /// # Errors
+    /// When it is damaged or cannot be read.
+    pub fn check_manifest(&self) -> Result<u64> {
+        let manifest = self.manifest.lock();
+        verify::check_manifest(self.fs.as_ref(), &self.dir, manifest.state(), manifest.durable_len())
     }
 
     /// The directory.

@@ -2,8 +2,8 @@
 //!
 //! Owns: what belongs together (the manifest and its tables, the levels' order, the segments of the log, the log and the
 //! tables), and the list of what was found. Does not own: the judgement of one file (each file's module does), or locks.
-//! Changes nothing. A running node, whose log and manifest are being written, can check its tables alone, one by one, by
-//! [`Verification::check_table`].
+//! Changes nothing. A running node, whose log and manifest are being written, knows up to where they are durable, and checks
+//! its tables one by one and its manifest by [`check_manifest`].
 
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::FileSystem;
@@ -27,6 +27,22 @@ pub struct Damage {
     pub offset: u64,
     /// What was found, in words for a person.
     pub detail: String,
+}
+
+impl Damage {
+    /// What an error that reading `file` met says; it may name another file.
+    #[must_use]
+    pub fn of(file: &Path, error: Error) -> Self {
+        let (file, offset, detail) = match error {
+            Error::Corruption { file, offset, detail } => (file, offset, detail),
+            Error::Format { file, detail } => (file, 0, detail),
+            Error::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                (path, 0, "the file is missing".to_owned())
+            }
+            other => (file.to_path_buf(), 0, other.to_string()),
+        };
+        Self { file, offset, detail }
+    }
 }
 
 /// Something that a crash leaves in the order of things, and the next start removes or passes over.
@@ -89,6 +105,41 @@ pub fn verify(
     Ok(found)
 }
 
+/// Reads the manifest of a running engine as a recovery would, and checks that it says what the engine knows: `state`, in
+/// the file's first `durable` bytes. [`None`]: a failure left open what the file holds beyond what a recovery needs. Nobody
+/// may write it meanwhile. Returns the bytes read.
+///
+/// # Errors
+/// When it is damaged or cannot be read.
+pub fn check_manifest(fs: &dyn FileSystem, dir: &Path, state: &State, durable: Option<u64>) -> Result<u64> {
+    let Some(durable) = durable else {
+        return manifest::load_to_end(fs, dir).map(|(_state, end)| end.len);
+    };
+    let path = dir.join(manifest::NAME);
+    let file = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
+    let Some(content) = usize::try_from(durable).ok().and_then(|len| file.get(..len)) else {
+        let detail = format!("{durable} bytes of it were durable once; the file is shorter");
+        return Err(Error::corruption(&path, file.len() as u64, detail));
+    };
+    let mut read = State::default();
+    let end = manifest::edits(&path, content, |at, edit| {
+        let applied = read.apply(edit);
+        applied.map_err(|detail| Error::corruption(&path, at as u64, detail))
+    })?;
+    if end.torn_bytes() > 0 {
+        return Err(Error::corruption(
+            &path,
+            end.valid_len,
+            "an edit's checksum does not match",
+        ));
+    }
+    if read != *state {
+        let detail = "it is whole, but says something else than the node that runs on it: the file was replaced";
+        return Err(Error::corruption(&path, 0, detail));
+    }
+    Ok(durable)
+}
+
 /// The names in a directory, in order.
 fn list(fs: &dyn FileSystem, dir: &Path) -> Result<Vec<String>> {
     let mut names = fs.list(dir).map_err(|e| Error::io("list", dir, e))?;
@@ -115,15 +166,7 @@ impl Verification {
 
     /// Takes an error that reading `file` met for damage.
     fn damaged(&mut self, file: &Path, error: Error) {
-        let (file, offset, detail) = match error {
-            Error::Corruption { file, offset, detail } => (file, offset, detail),
-            Error::Format { file, detail } => (file, 0, detail),
-            Error::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                (path, 0, "the file is missing".to_owned())
-            }
-            other => (file.to_path_buf(), 0, other.to_string()),
-        };
-        self.damage.push(Damage { file, offset, detail });
+        self.damage.push(Damage::of(file, error));
     }
 
     fn note(&mut self, file: PathBuf, detail: impl Into<String>) {

@@ -53,7 +53,8 @@ weaken directories_above_not_synced crash_states src/storage/recovery.rs \
 
 weaken segments_deleted_before_the_table_is_recorded crash_states src/storage/store/mod.rs \
     'let flushed = self.tables.flush(&oldest, &self.published);' \
-    'self.log.lock().delete_flushed(oldest.max_seq())?;
+    'self.log.lock().set_flushed(oldest.max_seq());
+        upkeep::delete_flushed(&self.log)?;
         let flushed = self.tables.flush(&oldest, &self.published);'
 weaken gap_of_flushed_segments_is_damage crash_states src/storage/recovery.rs \
     'sweep_flushed(fs.as_ref(), &mut segments, flushed)?;' \

@@ -9,7 +9,9 @@ use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::storage::error::{Error, Result};
 use crate::storage::log::record::Change;
 use crate::storage::log::upkeep;
-use crate::storage::log::writer::{ClosedSegment, Log, LogStats};
+use crate::storage::log::writer::{DurableEnd, Log, LogStats};
+use crate::storage::time::Time;
+use crate::storage::view::Published;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use ractor::ActorRef;
@@ -41,10 +43,10 @@ impl SharedLog {
         *self.status.lock()
     }
 
-    /// The segments that take no more records, the oldest first. Waits for a batch that is being written.
+    /// Up to where each segment is durable, the oldest first. Waits for a batch that is being written.
     #[must_use]
-    pub fn closed_segments(&self) -> Vec<ClosedSegment> {
-        self.log.lock().closed().collect()
+    pub fn durable_ends(&self) -> Vec<DurableEnd> {
+        self.log.lock().durable_ends().collect()
     }
 
     /// Why the log takes no writes, if it does not; never waits for the disk.
@@ -53,9 +55,9 @@ impl SharedLog {
         self.latched.load_full()
     }
 
-    /// Deletes segments that are wholly flushed up to this sequence number.
-    fn delete_flushed(&self, seq: u64) -> Result<()> {
-        let deleted = upkeep::delete_flushed(&self.log, seq);
+    /// Deletes segments that are wholly flushed.
+    fn delete_flushed(&self) -> Result<()> {
+        let deleted = upkeep::delete_flushed(&self.log);
         *self.status.lock() = self.log.lock().stats();
         deleted.map(|_segments| ())
     }
@@ -81,7 +83,7 @@ pub enum Job {
     ReadBack(u64),
     /// Delete segments that are wholly flushed up to this sequence number.
     DeleteFlushed(u64),
-    /// Rotate if the segment is old enough, and say whether a closed one is overdue.
+    /// Rotate if the segment is old enough, delete what is wholly flushed, and say whether a closed segment is overdue.
     CheckAge,
     /// Make everything durable, and end the log cleanly.
     Close,
@@ -140,7 +142,8 @@ impl LogThread {
         log: Arc<SharedLog>,
         epoch: u64,
         sync: SyncPolicy,
-        applied: Arc<crate::storage::view::Published>,
+        time: Arc<dyn Time>,
+        applied: Arc<Published>,
         mailbox: Mailbox<WalMessage>,
         actor: ActorRef<Envelope<WalMessage>>,
     ) -> std::io::Result<Self> {
@@ -149,6 +152,7 @@ impl LogThread {
             log,
             epoch,
             sync,
+            time,
             applied,
             mailbox,
             actor,
@@ -173,7 +177,8 @@ struct Worker {
     log: Arc<SharedLog>,
     epoch: u64,
     sync: SyncPolicy,
-    applied: Arc<crate::storage::view::Published>,
+    time: Arc<dyn Time>,
+    applied: Arc<Published>,
     mailbox: Mailbox<WalMessage>,
     actor: ActorRef<Envelope<WalMessage>>,
     unsynced_since: Option<Instant>,
@@ -222,16 +227,18 @@ impl Worker {
                 self.report(Done::ReadBack { applied, result });
             }
             Job::DeleteFlushed(seq) => {
-                if let Err(error) = self.log.delete_flushed(seq) {
-                    self.report(Done::UpkeepFailed(error));
-                }
+                self.log.with(|log| log.set_flushed(seq));
+                self.delete_flushed_aside();
             }
             Job::CheckAge => {
-                let now = crate::actors::now_ms();
+                let now = self.time.now_ms();
                 let checked = self.log.with(|log| {
                     log.rotate_if_due(self.epoch, now)?;
+                    // What was flushed before it was closed meets no later flush while nobody writes.
+                    log.begin_if_flushed(self.epoch, now)?;
                     Ok(log.has_overdue_segment(now))
                 });
+                self.delete_flushed_aside();
                 match checked {
                     Ok(true) => self.report(Done::Overdue),
                     Ok(false) | Err(Error::Latched { .. } | Error::Fenced) => {}
@@ -246,12 +253,28 @@ impl Worker {
         }
     }
 
+    /// Deletes what is wholly flushed on a thread of its own: to unlink a large file takes the disk a tenth of a second,
+    /// and batches would wait for it.
+    fn delete_flushed_aside(&self) {
+        if !self.log.log.lock().has_flushed_segment() {
+            return;
+        }
+        let (log, actor, mailbox) = (Arc::clone(&self.log), self.actor.clone(), self.mailbox.clone());
+        let work = move || {
+            if let Err(error) = log.delete_flushed() {
+                let _ = actor.send_message(mailbox.envelope(WalMessage::Done(Done::UpkeepFailed(error))));
+            }
+        };
+        // Without a thread it is tried again after the next flush.
+        let _ = std::thread::Builder::new().name("pairdb-unlink".into()).spawn(work);
+    }
+
     fn write(&mut self, batch: Batch) {
         let (epoch, every_batch) = (self.epoch, self.sync.every_batch);
-        let applied = self.applied.applied();
+        let (applied, now_ms) = (self.applied.applied(), self.time.now_ms());
         let (previous_seq, result) = self.log.with(|log| {
             let previous_seq = log.last_seq();
-            let appended = log.append(epoch, &batch.encoded, applied, crate::actors::now_ms());
+            let appended = log.append(epoch, &batch.encoded, applied, now_ms);
             let result = appended.and_then(|()| if every_batch { log.sync(epoch) } else { Ok(()) });
             (previous_seq, result)
         });

@@ -21,6 +21,7 @@ use crate::actors::write::{Caller, LoggedBatch, LoggedWrite, PendingWrite, Write
 use crate::storage::error::{Error, ErrorKind};
 use crate::storage::log::record::{Operation, encode_change};
 use crate::storage::log::writer::EncodedBatch;
+use crate::storage::time::Time;
 use crate::storage::version::Version;
 use clockless::{ClocklessWrites, NoClock};
 use log_thread::{Done, Job, LogThread};
@@ -77,6 +78,8 @@ pub struct WalActor {
     pub log: Arc<SharedLog>,
     /// How it works.
     pub options: WalOptions,
+    /// What dates the segments.
+    pub time: Arc<dyn Time>,
     /// Its neighbours.
     pub handles: Handles,
 }
@@ -114,6 +117,7 @@ impl Actor for WalActor {
             Arc::clone(&self.log),
             epoch,
             self.options.sync,
+            Arc::clone(&self.time),
             Arc::clone(&self.handles.published),
             self.handles.wal.clone(),
             myself.clone(),

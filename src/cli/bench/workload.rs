@@ -5,6 +5,7 @@ use super::{BenchArgs, Distribution, Workload};
 use crate::cli::Failure;
 use crate::cli::client::{Client, explain};
 use crate::rpc::pb;
+use crate::storage::time::{RealTime, Time};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 use rand_distr::{Distribution as _, Zipf};
@@ -39,7 +40,7 @@ struct Generator {
 
 impl Generator {
     fn new(args: &BenchArgs) -> Result<Self, Failure> {
-        CLOCK.fetch_max(crate::actors::now_ms() << 20, Ordering::Relaxed);
+        CLOCK.fetch_max(RealTime::default().now_ms() << 20, Ordering::Relaxed);
         let zipf = match args.distribution {
             Distribution::Uniform => None,
             Distribution::Zipfian => Some(Zipf::new(args.keys as f64, ZIPF_EXPONENT)?),

@@ -50,6 +50,8 @@ pub struct JobRecord {
     pub inputs: Vec<u64>,
     /// Bytes of its tables.
     pub input_bytes: u64,
+    /// Bytes of its tables that a completed job read; 0 when it moved them as they were.
+    pub read: u64,
     /// Bytes written so far.
     pub written: u64,
     /// When it was chosen, in milliseconds since the Unix epoch.
@@ -143,6 +145,7 @@ impl Jobs {
             to: choice.to,
             inputs: choice.inputs().map(|table| table.id()).collect(),
             input_bytes: choice.inputs().map(|table| table.size()).sum(),
+            read: 0,
             written: 0,
             chosen_ms: now_ms,
             ended_ms: 0,
@@ -223,6 +226,7 @@ impl Jobs {
                 registry.totals.bytes_read += outcome.bytes_read;
                 registry.totals.bytes_written += outcome.bytes_written;
                 registry.totals.tombstones_dropped += outcome.tombstones_dropped;
+                record.read = outcome.bytes_read;
                 record.written = outcome.bytes_written;
                 if record.from == record.to {
                     registry

@@ -125,8 +125,8 @@ impl Segment {
     /// Walks all records, marks included, from byte `from` (0: the first) in order, each with its place in the file. What
     /// comes before damage is handed over before the damage is reported.
     ///
-    /// `expected_len` is the valid length that the next segment's header states; the walk then ends exactly there.
-    /// Without it, this is the last segment, whose tail may be torn.
+    /// `expected_len` is the valid length that the next segment's header states, or that the writer knows to be durable;
+    /// the walk then ends exactly there. Without it, this is the last segment, whose tail may be torn.
     ///
     /// # Errors
     /// On damage, or when `each` fails.
@@ -141,7 +141,7 @@ impl Segment {
             .ok()
             .and_then(|end| self.content.get(..end))
             .ok_or_else(|| {
-                let detail = format!("the segment after it says that {end} bytes are valid; the file is shorter");
+                let detail = format!("{end} bytes of it were durable once; the file is shorter");
                 Error::corruption(&self.path, self.content.len() as u64, detail)
             })?;
         let mut at = usize::try_from(from.max(HEADER_BYTES)).unwrap_or(usize::MAX);

@@ -9,15 +9,15 @@ use crate::storage::error::{Error, Result};
 use parking_lot::Mutex;
 use std::io::ErrorKind;
 
-/// Deletes closed segments whose records are all flushed (sequence number at most `flushed`). Returns how many.
+/// Deletes closed segments that are wholly flushed, as far as [`Log::set_flushed`] was told. Returns how many.
 ///
 /// # Errors
 /// When a file cannot be removed; it is then tried again the next time.
-pub fn delete_flushed(log: &Mutex<Log>, flushed: u64) -> Result<usize> {
+pub fn delete_flushed(log: &Mutex<Log>) -> Result<usize> {
     let (fs, dir) = log.lock().place();
     let mut deleted = 0;
     loop {
-        let Some(oldest) = log.lock().oldest_flushed(flushed) else {
+        let Some(oldest) = log.lock().oldest_flushed() else {
             break;
         };
         let segment = path(&dir, oldest.id);

@@ -37,6 +37,15 @@ pub struct ClosedSegment {
     pub opened_ms: u64,
 }
 
+/// Up to where a segment is known to be durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DurableEnd {
+    /// The segment's number.
+    pub id: u64,
+    /// Bytes of it that hold whole, durable records.
+    pub len: u64,
+}
+
 /// Zeros are written ahead of small batches in pieces of this size: syncing over bytes that the file has already needs
 /// no change of its metadata, and takes about half the time.
 const WRITE_AHEAD_BYTES: usize = 256 << 10;
@@ -146,6 +155,8 @@ pub struct Log {
     recent: VecDeque<BatchPlace>,
     last_seq: u64,
     durable_seq: u64,
+    /// Everything up to this sequence number is in tables, as far as the log was told.
+    flushed_seq: u64,
     epoch: u64,
     latched: Option<String>,
     /// The log was latched by a failed sync, so what follows the last durable byte is unknown.
@@ -178,6 +189,7 @@ impl Log {
             recent: VecDeque::new(),
             last_seq,
             durable_seq: last_seq,
+            flushed_seq: 0,
             epoch: 0,
             latched: None,
             unsure: false,
@@ -207,9 +219,13 @@ impl Log {
         self.latched.as_deref()
     }
 
-    /// The segments that take no more records, the oldest first.
-    pub fn closed(&self) -> impl Iterator<Item = ClosedSegment> {
-        self.closed.iter().copied()
+    /// Every segment with the length up to which its records are durable, the oldest first, the open one last.
+    pub fn durable_ends(&self) -> impl Iterator<Item = DurableEnd> {
+        let closed = self.closed.iter().map(|s| DurableEnd { id: s.id, len: s.len });
+        closed.chain(self.open.iter().map(|s| DurableEnd {
+            id: s.id,
+            len: s.durable,
+        }))
     }
 
     /// Numbers for health and metrics.
@@ -460,13 +476,37 @@ impl Log {
         marked.map_err(|e| Error::io("close", &segment, e))
     }
 
-    /// The oldest closed segment, if all its records are flushed (sequence number at most `flushed`), so that it can be
-    /// deleted.
-    pub(super) fn oldest_flushed(&self, flushed: u64) -> Option<ClosedSegment> {
+    /// Takes note that everything up to a sequence number is in tables, durably.
+    pub fn set_flushed(&mut self, flushed: u64) {
+        self.flushed_seq = self.flushed_seq.max(flushed);
+    }
+
+    /// Begins the next segment where none is open and the newest is wholly flushed: the new header states where that one
+    /// ends, so that it can be deleted, however long nothing is written.
+    ///
+    /// # Errors
+    /// When the log takes no writes, or the next segment cannot be made.
+    pub fn begin_if_flushed(&mut self, epoch: u64, now_ms: u64) -> Result<()> {
+        self.check_writable(epoch)?;
+        let newest = self.closed.back();
+        if self.open.is_none() && newest.is_some_and(|newest| newest.last_seq <= self.flushed_seq) {
+            self.open_segment(now_ms)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is a closed segment that can be deleted.
+    #[must_use]
+    pub fn has_flushed_segment(&self) -> bool {
+        self.oldest_flushed().is_some()
+    }
+
+    /// The oldest closed segment, if all its records are flushed, so that it can be deleted.
+    pub(super) fn oldest_flushed(&self) -> Option<ClosedSegment> {
         // The newest closed segment stays until there is an open one: the next header is to state its length.
-        let goes =
-            |oldest: &&ClosedSegment| oldest.last_seq <= flushed && (self.open.is_some() || self.closed.len() > 1);
-        self.closed.front().filter(goes).copied()
+        let replaceable = self.open.is_some() || self.closed.len() > 1;
+        let oldest = self.closed.front().filter(|_| replaceable);
+        oldest.filter(|oldest| oldest.last_seq <= self.flushed_seq).copied()
     }
 
     /// States that the file of the oldest closed segment is gone.

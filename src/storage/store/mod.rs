@@ -247,7 +247,8 @@ impl Store {
         let flushed = self.tables.flush(&oldest, &self.published);
         *self.flush_failure.lock() = flushed.as_ref().err().map(Error::shared);
         let flushed = flushed?;
-        upkeep::delete_flushed(&self.log, flushed.seq)?;
+        self.log.lock().set_flushed(flushed.seq);
+        upkeep::delete_flushed(&self.log)?;
         if self.wake.is_running() {
             // Whoever waits for room need not wait for the memory.
             self.wake.all();

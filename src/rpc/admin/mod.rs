@@ -3,16 +3,21 @@
 //! Owns: its wire and its socket. Does not own: the work. The socket lies in the data directory and is its owner's alone:
 //! what is asked here is done with the node's rights.
 
+mod node_status;
+
+use crate::actors::health::Health;
 use crate::actors::maintenance::Maintenance;
 use crate::rpc::admin_pb as pb;
 use crate::rpc::admin_pb::admin_service_server::{AdminService, AdminServiceServer};
 use crate::rpc::status;
 use crate::storage::backup;
 use crate::storage::error::Error;
+use crate::storage::verify::Damage;
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
@@ -36,9 +41,9 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves until the task that runs it is ended.
-pub async fn serve(listener: UnixListener, maintenance: Maintenance) {
+pub async fn serve(listener: UnixListener, maintenance: Maintenance, health: Arc<Health>) {
     let served = tonic::transport::Server::builder()
-        .add_service(AdminServiceServer::new(Admin(maintenance)))
+        .add_service(AdminServiceServer::new(Admin { maintenance, health }))
         .serve_with_incoming(UnixListenerStream::new(listener))
         .await;
     if let Err(error) = served {
@@ -46,15 +51,19 @@ pub async fn serve(listener: UnixListener, maintenance: Maintenance) {
     }
 }
 
-fn damage(error: &Error) -> pb::Damage {
-    let (file, offset, detail) = match error {
-        Error::Corruption { file, offset, detail } => (file.display().to_string(), *offset, detail.clone()),
-        other => (String::new(), 0, other.to_string()),
-    };
-    pb::Damage { file, offset, detail }
+fn damage(error: Error) -> pb::Damage {
+    let damage = Damage::of(Path::new(""), error);
+    pb::Damage {
+        file: damage.file.display().to_string(),
+        offset: damage.offset,
+        detail: damage.detail,
+    }
 }
 
-struct Admin(Maintenance);
+struct Admin {
+    maintenance: Maintenance,
+    health: Arc<Health>,
+}
 
 #[tonic::async_trait]
 impl AdminService for Admin {
@@ -70,7 +79,7 @@ impl AdminService for Admin {
             ));
         }
         let copied = self
-            .0
+            .maintenance
             .backup(base, request.name)
             .await
             .map_err(|refusal| status::of_refusal(&refusal))?;
@@ -86,14 +95,22 @@ impl AdminService for Admin {
     }
 
     async fn verify(&self, _request: Request<pb::VerifyRequest>) -> Result<Response<pb::VerifyResponse>, Status> {
-        let verified = self.0.verify().await.map_err(|refusal| status::of_refusal(&refusal))?;
+        let verified = self
+            .maintenance
+            .verify()
+            .await
+            .map_err(|refusal| status::of_refusal(&refusal))?;
         Ok(Response::new(pb::VerifyResponse {
+            files: verified.files,
             tables: verified.tables,
             segments: verified.segments,
             bytes: verified.bytes,
             keys: verified.keys,
-            damage: verified.damage.iter().map(damage).collect(),
+            damage: verified.damage.into_iter().map(damage).collect(),
             changes: verified.changes,
         }))
+    }
+    async fn status(&self, _request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+        Ok(Response::new(node_status::status(&self.health)))
     }
 }

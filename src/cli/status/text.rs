@@ -1,0 +1,267 @@
+//! The status of a node for a person: a section for each part, a line for each thing.
+//!
+//! Owns: the choice of what is shown, and the alignment. Does not own: the numbers.
+
+use crate::rpc::admin_pb as pb;
+use bytesize::ByteSize;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// Jobs that are shown; all that are remembered stand in the JSON form.
+const SHOWN_JOBS: usize = 10;
+/// Input tables of a job that are named.
+const NAMED_INPUTS: usize = 8;
+
+/// The whole status.
+pub(super) fn of(status: &pb::StatusResponse) -> String {
+    let mut out = Text(String::new());
+    out.head(status);
+    out.actors(&status.actors);
+    out.tables(&status.tables.clone().unwrap_or_default());
+    out.compaction(&status.compaction.clone().unwrap_or_default());
+    out.memory(status);
+    out.storage(status);
+    out.metrics(status);
+    out.0
+}
+
+/// Whether a column begins or ends at its edge.
+#[derive(Clone, Copy)]
+enum Align {
+    Left,
+    Right,
+}
+use Align::{Left, Right};
+
+struct Text(String);
+
+impl Text {
+    fn line(&mut self, line: &str) {
+        self.0.push_str(line.trim_end());
+        self.0.push('\n');
+    }
+
+    fn section(&mut self, name: &str) {
+        self.line("");
+        self.line(name);
+    }
+
+    /// Rows below each other, every column as wide as its widest cell; the last is not padded.
+    fn rows(&mut self, aligns: &[Align], rows: &[Vec<String>]) {
+        let width = |column: usize| {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        for row in rows {
+            let mut line = String::from(" ");
+            for (column, (cell, align)) in row.iter().zip(aligns).enumerate() {
+                let width = width(column);
+                // A write into a string does not fail.
+                let _ = match align {
+                    Left => write!(line, " {cell:<width$}"),
+                    Right => write!(line, " {cell:>width$}"),
+                };
+                line.push(' ');
+            }
+            self.line(&line);
+        }
+    }
+
+    fn head(&mut self, status: &pb::StatusResponse) {
+        let uptime = Duration::from_secs(status.uptime_ms / 1000);
+        self.line(&format!(
+            "{}, version {}, up {}",
+            status.node_id,
+            status.version,
+            humantime::format_duration(uptime)
+        ));
+        let health = status.health.clone().unwrap_or_default();
+        self.line(&health.status);
+        for reason in &health.reasons {
+            self.line(&format!("  {reason}"));
+        }
+    }
+
+    fn actors(&mut self, actors: &[pb::Actor]) {
+        self.section("Actors");
+        let mut rows = vec![row(["", "state", "generation", "restarts", "last ended because"])];
+        rows.extend(actors.iter().map(|actor| {
+            row([
+                &actor.name,
+                &actor.state,
+                &actor.generation.to_string(),
+                &actor.restarts.to_string(),
+                &actor.last_end,
+            ])
+        }));
+        self.rows(&[Left, Left, Right, Right, Left], &rows);
+    }
+
+    fn tables(&mut self, tables: &pb::Tables) {
+        self.section("Tables");
+        let mut rows = vec![row(["", "tables", "size", "of at most"])];
+        rows.extend(tables.levels.iter().map(|level| {
+            let at_most = if level.max_bytes > 0 {
+                bytes(level.max_bytes)
+            } else {
+                "any".to_owned()
+            };
+            let (tables, size) = (level.tables.to_string(), bytes(level.bytes));
+            row([&format!("L{}", level.level), &tables, &size, &at_most])
+        }));
+        self.rows(&[Left, Right, Right, Right], &rows);
+        let resident = bytes(tables.resident_bytes);
+        self.line(&format!("  indexes and filters hold {resident} of memory"));
+        for table in &tables.quarantined {
+            self.line(&format!(
+                "  damaged: {} ({}), keys {:?} to {:?}: {}",
+                table.file,
+                bytes(table.bytes),
+                table.first_key,
+                table.last_key,
+                table.cause
+            ));
+        }
+    }
+
+    fn compaction(&mut self, compaction: &pb::Compaction) {
+        self.section("Compaction");
+        let delay = match compaction.write_delay_us {
+            0 => String::new(),
+            delay => format!("; each write waits {:?}", Duration::from_micros(delay)),
+        };
+        self.line(&format!(
+            "  {} behind, pressure {:.2}{delay}",
+            bytes(compaction.pending_bytes),
+            compaction.pressure
+        ));
+        self.line(&format!(
+            "  {} jobs completed, {} failed; {} read, {} written, {} tombstones dropped",
+            compaction.jobs_completed,
+            compaction.jobs_failed,
+            bytes(compaction.bytes_read),
+            bytes(compaction.bytes_written),
+            compaction.tombstones_dropped
+        ));
+        if compaction.jobs.is_empty() {
+            return;
+        }
+        let heads = ["job", "state", "levels", "input", "read", "written", "time", "tables"];
+        let mut rows = vec![row(heads)];
+        rows.extend(compaction.jobs.iter().take(SHOWN_JOBS).map(job_row));
+        self.rows(&[Right, Left, Left, Right, Right, Right, Right, Left], &rows);
+        let hidden = compaction.jobs.len().saturating_sub(SHOWN_JOBS);
+        if hidden > 0 {
+            self.line(&format!("  ({hidden} earlier ones with --json)"));
+        }
+    }
+
+    fn memory(&mut self, status: &pb::StatusResponse) {
+        self.section("Memtables");
+        let mut rows = vec![row(["", "state", "size", "entries", "up to seq"])];
+        rows.extend(status.memtables.iter().map(|memtable| {
+            row([
+                &memtable.id.to_string(),
+                &memtable.state,
+                &bytes(memtable.bytes),
+                &memtable.entries.to_string(),
+                &memtable.max_seq.to_string(),
+            ])
+        }));
+        self.rows(&[Right, Left, Right, Right, Right], &rows);
+        let cache = status.cache.unwrap_or_default();
+        self.section("Cache");
+        self.line(&format!(
+            "  {:.1} % of {} reads hit; {} entries, {}, {} evicted",
+            cache.hit_ratio * 100.0,
+            cache.hits + cache.misses,
+            cache.entries,
+            bytes(cache.bytes),
+            cache.evictions
+        ));
+        self.line(&format!(
+            "  {} shards, weights: frequency {:.2}, recency {:.2}",
+            cache.shards, cache.frequency_weight, cache.recency_weight
+        ));
+    }
+
+    fn storage(&mut self, status: &pb::StatusResponse) {
+        let log = status.commit_log.clone().unwrap_or_default();
+        self.section("Commit log");
+        self.line(&format!(
+            "  {} segments, {}; {} batches, {} syncs; applied up to seq {}",
+            log.segments,
+            bytes(log.bytes),
+            log.batches,
+            log.syncs,
+            log.applied_seq
+        ));
+        if !log.latched.is_empty() {
+            self.line(&format!("  takes no writes: {}", log.latched));
+        }
+        self.section("Disks");
+        let mut rows = vec![row(["used", "free", "size", "directory"])];
+        rows.extend(status.disks.iter().map(|disk| {
+            let used = format!("{:.1} %", disk.used * 100.0);
+            let (free, size) = (bytes(disk.available_bytes), bytes(disk.total_bytes));
+            row([&used, &free, &size, &disk.directory])
+        }));
+        self.rows(&[Right, Right, Right, Left], &rows);
+        let scrub = status.scrub.unwrap_or_default();
+        self.section("Scrub");
+        self.line(&format!(
+            "  {} of {} tables read, {}, {} keys; {} walks completed",
+            scrub.tables_done,
+            scrub.tables,
+            bytes(scrub.bytes),
+            scrub.keys,
+            scrub.completed
+        ));
+    }
+
+    fn metrics(&mut self, status: &pb::StatusResponse) {
+        self.section("Metrics");
+        let metrics = status.health.iter().flat_map(|health| &health.metrics);
+        let rows: Vec<_> = metrics.map(|(name, value)| row([name, value])).collect();
+        self.rows(&[Left, Right], &rows);
+    }
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
+}
+
+fn job_row(job: &pb::CompactionJob) -> Vec<String> {
+    let is_move = job.state == "completed" && job.bytes_read == 0;
+    let written = match job.state.as_str() {
+        "completed" if is_move => "moved".to_owned(),
+        "pending" => String::new(),
+        "running" => {
+            let done = job.bytes_written as f64 / job.input_bytes.max(1) as f64;
+            format!("{:.0} %", done.min(1.0) * 100.0)
+        }
+        _ => bytes(job.bytes_written),
+    };
+    let mut named: Vec<String> = job.inputs.iter().take(NAMED_INPUTS).map(u64::to_string).collect();
+    if job.inputs.len() > NAMED_INPUTS {
+        named.push(format!("and {} more", job.inputs.len() - NAMED_INPUTS));
+    }
+    let mut tables = named.join(", ");
+    if !job.error.is_empty() {
+        tables = format!("{tables}: {}", job.error);
+    }
+    row([
+        &job.id.to_string(),
+        &job.state,
+        &format!("L{} to L{}", job.from_level, job.to_level),
+        &bytes(job.input_bytes),
+        &bytes(job.bytes_read),
+        &written,
+        &format!("{:?}", Duration::from_millis(job.duration_ms)),
+        &tables,
+    ])
+}
+
+fn bytes(bytes: u64) -> String {
+    ByteSize::b(bytes).to_string()
+}

@@ -1,0 +1,199 @@
+//! Values that cannot work, and what would be right.
+//!
+//! Owns: the checks that types alone do not make. Does not own: what a value does.
+
+use super::{Config, ConfigError};
+use bytesize::ByteSize;
+
+/// Least room for memtables that takes the largest value.
+const MIN_MEMTABLE: u64 = 16 << 20;
+
+impl Config {
+    /// Checks what types alone do not.
+    ///
+    /// # Errors
+    /// All values that cannot work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        let mut require = |holds: bool, key: &str, value: &dyn std::fmt::Display, right: &str| {
+            if !holds {
+                problems.push(format!("{key} = {value}: {right}"));
+            }
+        };
+        let server = &self.server;
+        let id_fits = crate::storage::limits::check_clock_entry(&server.node_id, 0).is_ok()
+            && !server.node_id.chars().any(char::is_control);
+        require(
+            id_fits,
+            "server.node_id",
+            &server.node_id,
+            "must have 1 to 128 bytes and no control characters",
+        );
+        require(
+            !server.host.is_empty(),
+            "server.host",
+            &server.host,
+            "must be an address or a name",
+        );
+        require(
+            server.max_connections > 0,
+            "server.max_connections",
+            &server.max_connections,
+            "must be at least 1",
+        );
+        for (key, value) in [
+            ("server.read_timeout", server.read_timeout),
+            ("server.write_timeout", server.write_timeout),
+            ("server.shutdown_timeout", server.shutdown_timeout),
+            ("commit_log.max_age", self.commit_log.max_age),
+            ("commit_log.sync_interval", self.commit_log.sync_interval),
+            ("supervisor.restart_window", self.supervisor.restart_window),
+            ("disk.check_interval", self.disk.check_interval),
+        ] {
+            let shown = humantime::format_duration(value);
+            require(!value.is_zero(), key, &shown, "must be longer than zero, as in \"10s\"");
+        }
+        let log = &self.commit_log;
+        require(
+            log.segment_size >= ByteSize::kib(64),
+            "commit_log.segment_size",
+            &log.segment_size,
+            "must be at least 64KiB",
+        );
+        require(
+            (ByteSize::kib(4)..=ByteSize::mib(256)).contains(&log.buffer_size),
+            "commit_log.buffer_size",
+            &log.buffer_size,
+            "must be 4KiB to 256MiB",
+        );
+        let memory = &self.mem_table;
+        require(
+            memory.max_size >= ByteSize::b(MIN_MEMTABLE),
+            "mem_table.max_size",
+            &memory.max_size,
+            "must be at least 16MiB, so that the largest value (10MiB) fits",
+        );
+        require(
+            memory.flush_threshold > ByteSize::b(0) && memory.flush_threshold <= memory.max_size,
+            "mem_table.flush_threshold",
+            &memory.flush_threshold,
+            "must be above 0 and at most mem_table.max_size: a memtable is sealed at the threshold, and the room up to max_size takes what is under way meanwhile",
+        );
+        require(
+            (2..=64).contains(&memory.num_mem_tables),
+            "mem_table.num_mem_tables",
+            &memory.num_mem_tables,
+            "must be 2 to 64: one is written to while another is flushed",
+        );
+        let table = &self.sstable;
+        require(
+            table.bloom_filter_fp > 0.0 && table.bloom_filter_fp <= 0.5,
+            "sstable.bloom_filter_fp",
+            &table.bloom_filter_fp,
+            "must be above 0 and at most 0.5, as in 0.01 for 1 %",
+        );
+        require(
+            (ByteSize::b(512)..=ByteSize::mib(4)).contains(&table.block_size),
+            "sstable.block_size",
+            &table.block_size,
+            "must be 512B to 4MiB",
+        );
+        for (key, size) in [
+            ("sstable.l0_size", table.l0_size),
+            ("sstable.l1_size", table.l1_size),
+            ("sstable.l2_size", table.l2_size),
+        ] {
+            require(size >= ByteSize::mib(1), key, &size, "must be at least 1MiB");
+        }
+        require(
+            (1..=100).contains(&table.level_multiplier),
+            "sstable.level_multiplier",
+            &table.level_multiplier,
+            "must be 1 to 100",
+        );
+        let (disk, throttle) = (&self.disk, self.storage.max_disk_usage);
+        require(
+            disk.warn_usage > 0.0 && disk.warn_usage <= throttle,
+            "disk.warn_usage",
+            &disk.warn_usage,
+            "must be above 0 and at most storage.max_disk_usage, as in 0.8 for 80 %",
+        );
+        require(
+            throttle < disk.stop_usage,
+            "storage.max_disk_usage",
+            &throttle,
+            "must be below disk.stop_usage: writes are slowed down before they are refused",
+        );
+        require(
+            disk.stop_usage <= 1.0,
+            "disk.stop_usage",
+            &disk.stop_usage,
+            "must be at most 1, as in 0.95 for 95 %",
+        );
+        let compaction = &self.compaction;
+        require(
+            (1..=100).contains(&compaction.l0_trigger),
+            "compaction.l0_trigger",
+            &compaction.l0_trigger,
+            "must be 1 to 100: every read asks all tables of L0",
+        );
+        require(
+            compaction.workers <= 64,
+            "compaction.workers",
+            &compaction.workers,
+            "must be 0 (no compaction) to 64",
+        );
+        require(
+            table.index_interval > 0,
+            "sstable.index_interval",
+            &table.index_interval,
+            "must be at least 1",
+        );
+        let cache = &self.cache;
+        for (key, weight) in [
+            ("cache.frequency_weight", cache.frequency_weight),
+            ("cache.recency_weight", cache.recency_weight),
+        ] {
+            require((0.0..=1.0).contains(&weight), key, &weight, "must be 0 to 1");
+        }
+        require(
+            cache.frequency_weight + cache.recency_weight > 0.0,
+            "cache.recency_weight",
+            &cache.recency_weight,
+            "must be above 0 when cache.frequency_weight is 0: only their ratio counts",
+        );
+        require(
+            (1..=100_000).contains(&self.supervisor.max_restarts),
+            "supervisor.max_restarts",
+            &self.supervisor.max_restarts,
+            "must be 1 to 100000",
+        );
+        problems.extend(self.not_yet());
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError::Impossible(problems))
+        }
+    }
+
+    /// Values that are well-formed, but that this version cannot honour. Accepting them would promise what is not done.
+    fn not_yet(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut only = |kept: bool, key: &str, value: String, accepted: &str, lacks: &str| {
+            if !kept {
+                problems.push(format!(
+                    "{key} = {value}: this version has no {lacks}; leave the key out, or set it to {accepted}"
+                ));
+            }
+        };
+        only(!self.gossip.enabled, "gossip.enabled", "true".into(), "false", "gossip");
+        only(
+            !self.metrics.enabled,
+            "metrics.enabled",
+            "true".into(),
+            "false",
+            "metrics endpoint",
+        );
+        problems
+    }
+}

@@ -1,0 +1,146 @@
+//! The default of every key. `config.toml` gives the reasons.
+
+use super::keys::{
+    Cache, CommitLog, Compaction, Compression, Disk, Gossip, Level, LogFormat, Logging, MemTable, Metrics, Server,
+    SsTable, Storage, Supervisor,
+};
+use bytesize::ByteSize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            node_id: "storage-node-1".to_owned(),
+            host: "127.0.0.1".to_owned(),
+            port: 50052,
+            max_connections: 1000,
+            read_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(10),
+            shutdown_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("data"),
+            commit_log_dir: None,
+            sstable_dir: None,
+            max_disk_usage: 0.9,
+        }
+    }
+}
+
+impl Default for CommitLog {
+    fn default() -> Self {
+        Self {
+            segment_size: ByteSize::gib(1),
+            max_age: Duration::from_secs(7 * 24 * 3600),
+            sync_writes: true,
+            sync_interval: Duration::from_secs(1),
+            buffer_size: ByteSize::mib(1),
+        }
+    }
+}
+
+impl Default for MemTable {
+    fn default() -> Self {
+        Self {
+            max_size: ByteSize::mib(64),
+            flush_threshold: ByteSize::mib(56),
+            num_mem_tables: 2,
+        }
+    }
+}
+
+impl Default for SsTable {
+    fn default() -> Self {
+        Self {
+            l0_size: ByteSize::mib(64),
+            l1_size: ByteSize::mib(128),
+            l2_size: ByteSize::mib(256),
+            level_multiplier: 2,
+            bloom_filter_fp: 0.01,
+            block_size: ByteSize::kib(4),
+            index_interval: 100,
+            compression: Compression::Lz4,
+        }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            max_size: ByteSize::gib(1),
+            frequency_weight: 0.5,
+            recency_weight: 0.5,
+            adaptive_window: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Self {
+            l0_trigger: 4,
+            workers: 2,
+            throttle: 50,
+            gc_grace: Duration::from_secs(10 * 24 * 3600),
+        }
+    }
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self {
+            warn_usage: 0.8,
+            stop_usage: 0.95,
+            check_interval: Duration::from_millis(250),
+            scrub_interval: Duration::from_secs(7 * 24 * 3600),
+            scrub_throttle: 10,
+        }
+    }
+}
+
+impl Default for Gossip {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            bind_port: 7946,
+            seed_nodes: Vec::new(),
+            gossip_interval: Duration::from_secs(5),
+            probe_timeout: Duration::from_millis(500),
+            probe_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            port: 9091,
+            path: "/metrics".to_owned(),
+        }
+    }
+}
+
+impl Default for Logging {
+    fn default() -> Self {
+        Self {
+            level: Level::Info,
+            format: LogFormat::Console,
+        }
+    }
+}
+
+impl Default for Supervisor {
+    fn default() -> Self {
+        Self {
+            max_restarts: 100,
+            restart_window: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Every key, by section, with its type.
+//!
+//! Owns: names and types. Does not own: defaults, or which values can work.
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Who the node is and how it is reached.
+    pub server: Server,
+    /// Where its data are.
+    pub storage: Storage,
+    /// The commit log.
+    pub commit_log: CommitLog,
+    /// The memtables.
+    pub mem_table: MemTable,
+    /// The tables.
+    pub sstable: SsTable,
+    /// The read cache.
+    pub cache: Cache,
+    /// Background compaction.
+    pub compaction: Compaction,
+    /// How full the disks may be.
+    pub disk: Disk,
+    /// Gossip of health.
+    pub gossip: Gossip,
+    /// Metrics over HTTP.
+    pub metrics: Metrics,
+    /// Logs.
+    pub logging: Logging,
+    /// The supervisor.
+    pub supervisor: Supervisor,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Server {
+    pub node_id: String,
+    pub host: String,
+    pub port: u16,
+    pub max_connections: usize,
+    #[serde(with = "humantime_serde")]
+    pub read_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub shutdown_timeout: Duration,
+}
+
+/// `[storage]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Storage {
+    pub data_dir: PathBuf,
+    pub commit_log_dir: Option<PathBuf>,
+    pub sstable_dir: Option<PathBuf>,
+    pub max_disk_usage: f64,
+}
+
+/// `[commit_log]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct CommitLog {
+    pub segment_size: ByteSize,
+    #[serde(with = "humantime_serde")]
+    pub max_age: Duration,
+    pub sync_writes: bool,
+    #[serde(with = "humantime_serde")]
+    pub sync_interval: Duration,
+    pub buffer_size: ByteSize,
+}
+
+/// `[mem_table]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct MemTable {
+    pub max_size: ByteSize,
+    pub flush_threshold: ByteSize,
+    pub num_mem_tables: usize,
+}
+
+/// `[sstable]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct SsTable {
+    pub l0_size: ByteSize,
+    pub l1_size: ByteSize,
+    pub l2_size: ByteSize,
+    pub level_multiplier: u64,
+    pub bloom_filter_fp: f64,
+    pub block_size: ByteSize,
+    pub index_interval: usize,
+    pub compression: Compression,
+}
+
+/// `sstable.compression`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "config.toml documents each value")]
+pub enum Compression {
+    Lz4,
+    None,
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Cache {
+    pub max_size: ByteSize,
+    pub frequency_weight: f64,
+    pub recency_weight: f64,
+    #[serde(with = "humantime_serde")]
+    pub adaptive_window: Duration,
+}
+
+/// `[compaction]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Compaction {
+    pub l0_trigger: usize,
+    pub workers: usize,
+    pub throttle: u32,
+    #[serde(with = "humantime_serde")]
+    pub gc_grace: Duration,
+}
+
+/// `[disk]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Disk {
+    pub warn_usage: f64,
+    pub stop_usage: f64,
+    #[serde(with = "humantime_serde")]
+    pub check_interval: Duration,
+    #[serde(with = "humantime_serde")]
+    pub scrub_interval: Duration,
+    pub scrub_throttle: u32,
+}
+
+/// `[gossip]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Gossip {
+    pub enabled: bool,
+    pub bind_port: u16,
+    pub seed_nodes: Vec<String>,
+    #[serde(with = "humantime_serde")]
+    pub gossip_interval: Duration,
+    #[serde(with = "humantime_serde")]
+    pub probe_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub probe_interval: Duration,
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Metrics {
+    pub enabled: bool,
+    pub port: u16,
+    pub path: String,
+}
+
+/// `[logging]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Logging {
+    pub level: Level,
+    pub format: LogFormat,
+}
+
+/// `logging.level`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "config.toml documents each value")]
+pub enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// `logging.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "config.toml documents each value")]
+pub enum LogFormat {
+    Json,
+    Console,
+}
+
+/// `[supervisor]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Supervisor {
+    pub max_restarts: usize,
+    #[serde(with = "humantime_serde")]
+    pub restart_window: Duration,
+}
+
+impl Config {
+    /// Where the log is.
+    #[must_use]
+    pub fn commit_log_dir(&self) -> PathBuf {
+        let default = || self.storage.data_dir.join("commitlog");
+        self.storage.commit_log_dir.clone().unwrap_or_else(default)
+    }
+
+    /// Where the tables are.
+    #[must_use]
+    pub fn sstable_dir(&self) -> PathBuf {
+        let default = || self.storage.data_dir.join("sstables");
+        self.storage.sstable_dir.clone().unwrap_or_else(default)
+    }
+}

@@ -1,0 +1,65 @@
+//! Puts a configuration together: file, then environment, then flags, the later over the earlier.
+//!
+//! Owns: that order, and what a person is told of what does not fit a key. Does not own: the keys.
+
+use super::Config;
+use std::path::Path;
+
+/// Prefix of the environment variables: `PAIRDB__SERVER__PORT` is `server.port`.
+const ENV_PREFIX: &str = "PAIRDB__";
+/// Sets `server.node_id`, as orchestrators like to.
+const ENV_NODE_ID: &str = "NODE_ID";
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read, or a key or value does not fit.
+    #[error("{0}")]
+    Unreadable(String),
+    /// Values that cannot work, each with its key, what it is and what would be right.
+    #[error("the configuration cannot work:\n  - {}", .0.join("\n  - "))]
+    Impossible(Vec<String>),
+}
+
+impl Config {
+    /// Reads a file, if there is one, then `environment`, then `flags` (key and value), and checks the whole.
+    ///
+    /// # Errors
+    /// Names the key, the value and what would be right.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[(&str, String)],
+    ) -> Result<Self, ConfigError> {
+        let mut builder = config::Config::builder();
+        if let Some(file) = file {
+            builder = builder.add_source(config::File::from(file).format(config::FileFormat::Toml));
+        }
+        let unreadable = |error: config::ConfigError| ConfigError::Unreadable(error.to_string());
+        let mut overrides: Vec<(String, String)> = Vec::new();
+        for (name, value) in environment {
+            if name == ENV_NODE_ID {
+                // Behind the prefixed name, which says more exactly what is meant.
+                overrides.insert(0, ("server.node_id".to_owned(), value));
+            } else if let Some(key) = name.strip_prefix(ENV_PREFIX) {
+                overrides.push((key.to_lowercase().replace("__", "."), value));
+            }
+        }
+        overrides.extend(flags.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        for (key, value) in overrides {
+            builder = if key == "gossip.seed_nodes" {
+                let nodes: Vec<String> = value.split(',').map(|node| node.trim().to_owned()).collect();
+                builder.set_override(key, nodes).map_err(unreadable)?
+            } else {
+                builder.set_override(key, value).map_err(unreadable)?
+            };
+        }
+        let merged = builder.build().map_err(unreadable)?;
+        let config: Self = serde_path_to_error::deserialize(merged).map_err(|error| {
+            let key = error.path().to_string();
+            ConfigError::Unreadable(format!("configuration key {key}: {}", error.into_inner()))
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,15 @@
+//! The configuration: file, then environment, then flags.
+//!
+//! Owns: every key, its default, and the checks of values that cannot work. Does not own: what a value does. The
+//! keys of the low-level design keep their names; `config.toml` documents each.
+
+mod checks;
+mod defaults;
+mod keys;
+mod loading;
+
+pub use keys::{
+    Cache, CommitLog, Compaction, Compression, Config, Disk, Gossip, Level, LogFormat, Logging, MemTable, Metrics,
+    Server, SsTable, Storage, Supervisor,
+};
+pub use loading::ConfigError;

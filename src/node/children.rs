@@ -1,0 +1,145 @@
+//! The children of the supervisor.
+//!
+//! Owns: how each actor is made, and the order in which they start. Does not own: what they share (see
+//! [`super::composition`]).
+
+use super::composition::{Parts, bytes};
+use crate::actors::cache::CacheActor;
+use crate::actors::compaction::CompactionActor;
+use crate::actors::disk::DiskActor;
+use crate::actors::flush::FlushActor;
+use crate::actors::gateway::{Connections, RpcGateway};
+use crate::actors::memtable::MemtableActor;
+use crate::actors::scrub::ScrubActor;
+use crate::actors::supervisor::ChildSpec;
+use crate::actors::wal::{SyncPolicy, WalActor, WalOptions};
+use crate::config::Config;
+use crate::storage::cache::CacheOptions;
+use crate::storage::compaction::throttle::Throttle;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest time between two looks at the age of log segments.
+const LONGEST_AGE_CHECK: Duration = Duration::from_secs(10);
+
+impl Parts {
+    /// The children of the supervisor, in the order of their start: whoever is sent to before who sends.
+    pub(super) fn children(
+        &self,
+        config: &Config,
+        listener: Arc<TcpListener>,
+        connections: Arc<Connections>,
+    ) -> Vec<ChildSpec> {
+        let handles = &self.requests.handles;
+        let mut children = Vec::new();
+        let shard_bytes = bytes(config.cache.max_size) / handles.caches.len().max(1);
+        for (shard, (mailbox, held)) in handles.caches.iter().zip(&self.health.shards).enumerate() {
+            let options = CacheOptions {
+                max_bytes: shard_bytes,
+                frequency_weight: config.cache.frequency_weight,
+                recency_weight: config.cache.recency_weight,
+                adaptive_window: config.cache.adaptive_window,
+            };
+            let (loads, stats) = (Arc::clone(&self.requests.loads), Arc::clone(&self.health.cache));
+            let (held, handles) = (Arc::clone(held), handles.clone());
+            children.push(ChildSpec::new(format!("cache-{shard}"), mailbox.clone(), move || {
+                CacheActor {
+                    shard,
+                    options,
+                    loads: Arc::clone(&loads),
+                    stats: Arc::clone(&stats),
+                    held: Arc::clone(&held),
+                    handles: handles.clone(),
+                }
+            }));
+        }
+        let rate = u64::from(config.disk.scrub_throttle).saturating_mul(1_000_000);
+        let throttle = Arc::new(Throttle::new(Arc::clone(&self.time), rate));
+        let (tables, progress) = (Arc::clone(&self.tables), Arc::clone(&self.health.scrub));
+        let (interval, neighbours) = (config.disk.scrub_interval, handles.clone());
+        children.push(ChildSpec::new("scrub", handles.scrub.clone(), move || ScrubActor {
+            tables: Arc::clone(&tables),
+            interval,
+            throttle: Arc::clone(&throttle),
+            progress: Arc::clone(&progress),
+            mailbox: neighbours.scrub.clone(),
+            handles: neighbours.clone(),
+        }));
+        let dirs = vec![
+            config.storage.data_dir.clone(),
+            config.sstable_dir(),
+            config.commit_log_dir(),
+        ];
+        let (fs, watch, mailbox) = (
+            Arc::clone(&self.fs),
+            Arc::clone(&self.health.disk),
+            handles.disk.clone(),
+        );
+        let every = config.disk.check_interval;
+        children.push(ChildSpec::new("disk", handles.disk.clone(), move || DiskActor {
+            fs: Arc::clone(&fs),
+            dirs: dirs.clone(),
+            every,
+            watch: Arc::clone(&watch),
+            mailbox: mailbox.clone(),
+        }));
+        let (tables, jobs, stats) = (
+            Arc::clone(&self.tables),
+            Arc::clone(&self.jobs),
+            Arc::clone(&self.health.compaction),
+        );
+        let (workers, neighbours) = (config.compaction.workers, handles.clone());
+        children.push(ChildSpec::new("compaction", handles.compaction.clone(), move || {
+            CompactionActor {
+                tables: Arc::clone(&tables),
+                jobs: Arc::clone(&jobs),
+                workers,
+                stats: Arc::clone(&stats),
+                handles: neighbours.clone(),
+            }
+        }));
+        let (tables, stats) = (Arc::clone(&self.tables), Arc::clone(&self.health.flush));
+        let (time, neighbours) = (Arc::clone(&self.time), handles.clone());
+        children.push(ChildSpec::new("flush", handles.flush.clone(), move || FlushActor {
+            tables: Arc::clone(&tables),
+            stats: Arc::clone(&stats),
+            time: Arc::clone(&time),
+            handles: neighbours.clone(),
+        }));
+        let (stats, neighbours) = (Arc::clone(&self.health.memtable), handles.clone());
+        let (flush_threshold, num_mem_tables) =
+            (bytes(config.mem_table.flush_threshold), config.mem_table.num_mem_tables);
+        children.push(ChildSpec::new("memtable", handles.memtable.clone(), move || {
+            MemtableActor {
+                flush_threshold,
+                num_mem_tables,
+                stats: Arc::clone(&stats),
+                handles: neighbours.clone(),
+            }
+        }));
+        let (log, time, neighbours) = (Arc::clone(&self.log), Arc::clone(&self.time), handles.clone());
+        let options = WalOptions {
+            node_id: config.server.node_id.clone(),
+            buffer_size: bytes(config.commit_log.buffer_size),
+            sync: SyncPolicy {
+                every_batch: config.commit_log.sync_writes,
+                interval: config.commit_log.sync_interval,
+            },
+            age_check: (config.commit_log.max_age / 8).clamp(Duration::from_millis(50), LONGEST_AGE_CHECK),
+        };
+        children.push(ChildSpec::new("wal", handles.wal.clone(), move || WalActor {
+            log: Arc::clone(&log),
+            options: options.clone(),
+            time: Arc::clone(&time),
+            handles: neighbours.clone(),
+        }));
+        let neighbours = handles.clone();
+        children.push(ChildSpec::new("gateway", handles.gateway.clone(), move || RpcGateway {
+            listener: Arc::clone(&listener),
+            connections: Arc::clone(&connections),
+            handles: neighbours.clone(),
+        }));
+        children
+    }
+}

@@ -1,0 +1,184 @@
+//! What a node is made of: the engine's options, and what all generations of the actors share.
+//!
+//! Owns: the translation of the configuration. Does not own: the actors (see [`super::children`]), or any order.
+
+use crate::actors::Handles;
+use crate::actors::admission::{Admission, AdmissionLimits};
+use crate::actors::cache::{CacheStats, ShardStats};
+use crate::actors::compaction::CompactionStats;
+use crate::actors::disk::DiskWatch;
+use crate::actors::flush::FlushStats;
+use crate::actors::health::{Health, RequestCounts};
+use crate::actors::mailbox::{Bound, Mailbox};
+use crate::actors::memtable::MemtableStats;
+use crate::actors::requests::{Requests, Timeouts};
+use crate::actors::supervisor::Tree;
+use crate::actors::wal::SharedLog;
+use crate::config::{self, Config};
+use crate::storage::compaction::debt::LevelOptions;
+use crate::storage::compaction::jobs::Jobs;
+use crate::storage::fs::{DirLock, FileSystem};
+use crate::storage::log::writer::LogOptions;
+use crate::storage::recovery::{Options, Recovered};
+use crate::storage::scrub::ScrubProgress;
+use crate::storage::space::SpaceThresholds;
+use crate::storage::table::TableOptions;
+use crate::storage::table::block::Compression;
+use crate::storage::tables::Tables;
+use crate::storage::time::{RealTime, Time};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tokio::sync::Semaphore;
+
+/// Most writes under way: far more than share a sync, far less than memory minds.
+const MAX_WRITES: usize = 16_384;
+/// Most reads under way.
+const MAX_READS: usize = 16_384;
+/// Reads of tables that run at once, each on a thread that may block.
+const MAX_LOADS: usize = 32;
+/// Scans that may be open at once: each may keep a full set of memtables alive.
+const MAX_SCANS: usize = 4;
+/// Most bytes that wait in one cache shard's mailbox. Keys only: values come from the view.
+const CACHE_MAILBOX_BYTES: usize = 16 << 20;
+/// Most cache shards; more than cores would only cost.
+const MAX_SHARDS: usize = 16;
+
+pub(super) fn bytes(size: bytesize::ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
+/// How the engine of a node with this configuration is laid out.
+#[must_use]
+pub fn storage_options(config: &Config) -> Options {
+    Options {
+        data_dir: config.storage.data_dir.clone(),
+        sstable_dir: config.sstable_dir(),
+        log: LogOptions {
+            dir: config.commit_log_dir(),
+            segment_size: config.commit_log.segment_size.as_u64(),
+            max_age_ms: config.commit_log.max_age.as_millis() as u64,
+        },
+        table: TableOptions {
+            block_size: bytes(config.sstable.block_size),
+            index_interval: config.sstable.index_interval,
+            bloom_filter_fp: config.sstable.bloom_filter_fp,
+            compression: match config.sstable.compression {
+                config::Compression::Lz4 => Compression::Lz4,
+                config::Compression::None => Compression::None,
+            },
+        },
+        levels: LevelOptions {
+            l0_trigger: config.compaction.l0_trigger,
+            l0_size: config.sstable.l0_size.as_u64(),
+            l1_size: config.sstable.l1_size.as_u64(),
+            l2_size: config.sstable.l2_size.as_u64(),
+            level_multiplier: config.sstable.level_multiplier,
+            gc_grace_ms: u64::try_from(config.compaction.gc_grace.as_millis()).unwrap_or(u64::MAX),
+        },
+        flush_threshold: bytes(config.mem_table.flush_threshold),
+    }
+}
+
+/// What the actors share, made once: it outlives every generation of them.
+pub(super) struct Parts {
+    pub(super) requests: Requests,
+    pub(super) health: Arc<Health>,
+    pub(super) tree: Arc<Tree>,
+    pub(super) log: Arc<SharedLog>,
+    pub(super) tables: Arc<Tables>,
+    pub(super) jobs: Arc<Jobs>,
+    pub(super) fs: Arc<dyn FileSystem>,
+    pub(super) time: Arc<dyn Time>,
+}
+
+impl Parts {
+    pub(super) fn new(config: &Config, recovered: Recovered, fs: Arc<dyn FileSystem>) -> (Self, Vec<DirLock>) {
+        let published = recovered.published;
+        let time: Arc<dyn Time> = Arc::new(RealTime::default());
+        let memory = config.mem_table.num_mem_tables;
+        let write_bytes = memory.saturating_mul(bytes(config.mem_table.max_size));
+        let disk = DiskWatch::new(SpaceThresholds {
+            warn: config.disk.warn_usage,
+            throttle: config.storage.max_disk_usage,
+            stop: config.disk.stop_usage,
+        });
+        let admission = Admission::new(
+            AdmissionLimits {
+                writes: MAX_WRITES,
+                write_bytes,
+                slow_bytes: memory.saturating_mul(bytes(config.mem_table.flush_threshold)),
+                reads: MAX_READS,
+            },
+            Arc::clone(&published),
+            Arc::clone(&disk),
+        );
+        let shards = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_SHARDS));
+        let mailbox = |messages, bytes| Bound { messages, bytes };
+        let handles = Handles {
+            wal: Mailbox::new(mailbox(2 * MAX_WRITES, write_bytes)),
+            memtable: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
+            flush: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
+            compaction: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
+            scrub: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
+            disk: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
+            caches: (0..shards)
+                .map(|_| Mailbox::new(mailbox(2 * MAX_READS, CACHE_MAILBOX_BYTES)))
+                .collect(),
+            gateway: Mailbox::new(mailbox(MAX_READS, CACHE_MAILBOX_BYTES)),
+            published,
+        };
+        let tree = Arc::new(Tree::default());
+        let mut log = recovered.log;
+        log.set_flushed(recovered.tables.flushed_seq());
+        let log = SharedLog::new(log);
+        let jobs = Jobs::new(
+            Arc::clone(&recovered.tables),
+            Arc::clone(&handles.published),
+            Arc::clone(&time),
+            u64::from(config.compaction.throttle).saturating_mul(1_000_000),
+        );
+        let counts = Arc::new(RequestCounts::default());
+        let health = Arc::new(Health {
+            node_id: config.server.node_id.clone(),
+            started: time.elapsed(),
+            time: Arc::clone(&time),
+            handles: handles.clone(),
+            admission: Arc::clone(&admission),
+            log: Arc::clone(&log),
+            tree: Arc::clone(&tree),
+            flush: Arc::new(FlushStats::default()),
+            scrub: Arc::new(ScrubProgress::default()),
+            disk,
+            compaction: Arc::new(CompactionStats::default()),
+            jobs: Arc::clone(&jobs),
+            memtable: Arc::new(MemtableStats::default()),
+            cache: Arc::new(CacheStats::default()),
+            shards: (0..shards).map(|_| Arc::new(ShardStats::default())).collect(),
+            requests: Arc::clone(&counts),
+        });
+        let requests = Requests {
+            handles,
+            admission,
+            loads: Arc::new(Semaphore::new(MAX_LOADS)),
+            scans: Arc::new(Semaphore::new(MAX_SCANS)),
+            timeouts: Timeouts {
+                read: config.server.read_timeout,
+                write: config.server.write_timeout,
+            },
+            counts,
+            accepting: Arc::new(AtomicBool::new(true)),
+            time: Arc::clone(&time),
+        };
+        let parts = Self {
+            requests,
+            health,
+            tree,
+            log,
+            tables: recovered.tables,
+            jobs,
+            fs,
+            time,
+        };
+        (parts, recovered.locks)
+    }
+}

@@ -1,0 +1,130 @@
+//! The node: puts the engine, the actors and the protocol together.
+//!
+//! Owns: what ends the process, the order of its start (`start`) and of its shutdown (`shutdown`), and what it is made of
+//! (`composition`, `children`). It alone sees all layers. Does not own: any work.
+
+mod children;
+mod composition;
+mod shutdown;
+mod start;
+
+pub use composition::storage_options;
+
+use crate::actors::health::Health;
+use crate::actors::requests::Requests;
+use crate::actors::supervisor::{SupervisorMessage, Tree};
+use crate::config::Config;
+use crate::storage::error::Error as StorageError;
+use crate::storage::fs::{DirLock, FileSystem};
+use crate::storage::recovery::Report;
+use ractor::ActorRef;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Why the node cannot start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {cause}")]
+    Listen {
+        /// Host and port.
+        address: String,
+        /// The system's answer.
+        cause: std::io::Error,
+    },
+    /// The data cannot be opened.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// An actor ended again and again.
+    #[error("gave up: {0}")]
+    GaveUp(String),
+    /// Something that should not happen did.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// A running node.
+pub struct Node {
+    address: SocketAddr,
+    report: Report,
+    requests: Requests,
+    health: Arc<Health>,
+    tree: Arc<Tree>,
+    supervisor: watch::Receiver<Option<ActorRef<SupervisorMessage>>>,
+    guardian: JoinHandle<()>,
+    gave_up: watch::Receiver<Option<String>>,
+    shutdown_timeout: Duration,
+    admin: Option<JoinHandle<()>>,
+    _locks: Vec<DirLock>,
+}
+
+impl Node {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the recovery did.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.report
+    }
+
+    /// Its way to carry out requests, without the network.
+    #[must_use]
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// The tree of its actors.
+    #[must_use]
+    pub fn tree(&self) -> &Arc<Tree> {
+        &self.tree
+    }
+
+    /// Returns when the node cannot go on, with the reason.
+    pub async fn failed(&self) -> String {
+        let mut gave_up = self.gave_up.clone();
+        let why = gave_up.wait_for(Option::is_some).await.map(|why| why.clone());
+        why.ok()
+            .flatten()
+            .unwrap_or_else(|| "the supervisor is gone".to_owned())
+    }
+}
+
+/// Runs a node until `stop` completes or it cannot go on.
+///
+/// # Errors
+/// As [`Node::start`]; [`NodeError::GaveUp`] when an actor ended again and again.
+pub async fn run(config: &Config, fs: Arc<dyn FileSystem>, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
+    let node = Node::start(config, fs).await?;
+    let report = node.report();
+    tracing::info!(
+        node_id = config.server.node_id,
+        address = %node.address(),
+        data_dir = %config.storage.data_dir.display(),
+        replayed = report.replayed,
+        log_bytes = report.log_bytes,
+        torn_bytes = report.torn_bytes,
+        "serving"
+    );
+    tokio::select! {
+        () = stop => {
+            tracing::info!("stopping");
+            node.shutdown().await;
+            Ok(())
+        }
+        why = node.failed() => Err(NodeError::GaveUp(why)),
+    }
+}

@@ -1,0 +1,77 @@
+//! The shutdown of a node.
+//!
+//! Owns: its order, and the share of the time that each step may take. Does not own: the steps, which are the actors'.
+
+use super::Node;
+use crate::actors::compaction::CompactionMessage;
+use crate::actors::gateway::GatewayMessage;
+use crate::actors::maintenance::{FlushWithin, flush_memory};
+use crate::actors::memtable::MemtableMessage;
+use crate::actors::refusal::Refusal;
+use crate::actors::reply::ask;
+use crate::actors::supervisor::SupervisorMessage;
+use crate::actors::wal::WalMessage;
+use std::future::Future;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+impl Node {
+    /// Stops in the order in which data flow: admits nothing more, lets connections end, makes the log durable, applies
+    /// what it holds, flushes, ends the actors. A step that takes longer than its share of `server.shutdown_timeout` is
+    /// reported and passed over: the next start does what it left.
+    pub async fn shutdown(self) {
+        let begun = Instant::now();
+        let total = self.shutdown_timeout;
+        let handles = self.requests.handles.clone();
+        if let Some(admin) = &self.admin {
+            admin.abort();
+        }
+        self.requests.accepting.store(false, Ordering::Release);
+        let drain = ask("the gateway", total.mul_f64(0.35), |reply| {
+            handles.gateway.send_admitted(GatewayMessage::Drain(reply)).is_ok()
+        });
+        step("closing the connections", drain).await;
+        let close = ask("the log", total.mul_f64(0.2), |reply| {
+            handles.wal.send_admitted(WalMessage::Close(reply)).is_ok()
+        });
+        step("ending the log", close).await;
+        let settle = ask("the memtable", total.mul_f64(0.1), |reply| {
+            handles.memtable.send_admitted(MemtableMessage::Settle(reply)).is_ok()
+        });
+        step("applying the last writes", settle).await;
+        let within = FlushWithin {
+            seal: total.mul_f64(0.05),
+            flush: total.mul_f64(0.1),
+        };
+        step("flushing", flush_memory(&handles, within)).await;
+        let stop = ask("the compaction", total.mul_f64(0.05), |reply| {
+            handles.compaction.send_admitted(CompactionMessage::Stop(reply)).is_ok()
+        });
+        step("ending compactions", stop).await;
+        self.guardian.abort();
+        let supervisor = self.supervisor.borrow().clone();
+        if let Some(supervisor) = supervisor {
+            let quiet = ask("the supervisor", total.mul_f64(0.05), |reply| {
+                supervisor
+                    .send_message(SupervisorMessage::StopRestarting(reply))
+                    .is_ok()
+            });
+            step("ending the actors", quiet).await;
+            // A parent that stops ends its children.
+            supervisor.stop(None);
+        }
+        tracing::info!(took = ?begun.elapsed(), "stopped");
+    }
+}
+
+/// Waits for one step of the shutdown, and reports one that was not completed.
+async fn step(what: &str, work: impl Future<Output = Result<(), Refusal>>) {
+    let begun = Instant::now();
+    match work.await {
+        Ok(()) => tracing::debug!(what, took = ?begun.elapsed(), "shutdown step done"),
+        Err(why) => {
+            let took = begun.elapsed();
+            tracing::warn!(what, %why, ?took, "a shutdown step was not completed; the next start makes up for it");
+        }
+    }
+}
