@@ -1,6 +1,6 @@
 //! The operating system's file system.
 
-use super::{DirLock, FileSystem, Space, WriteFile};
+use super::{DirLock, FileSystem, Space, WriteFile, mapped};
 use bytes::Bytes;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -31,10 +31,10 @@ impl FileSystem for RealFs {
         }
         // SAFETY: the engine never changes bytes that it has written: files are appended to, renamed and unlinked, and
         // the log, which alone is ever cut, is cut only behind the last byte that anything reads through a map. The
-        // directory lock keeps other nodes away.
+        // directory lock keeps other nodes away. What somebody else cuts or the disk loses is found by [`mapped`].
         #[allow(unsafe_code)]
         let map = unsafe { memmap2::Mmap::map(&file)? };
-        Ok(Bytes::from_owner(map))
+        mapped::hold(map)
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {

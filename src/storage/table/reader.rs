@@ -4,7 +4,7 @@ use super::block::{self, Block};
 use super::{FOOTER, FOOTER_BYTES, FOOTER_FIELDS, HEADER, Properties, filter, path};
 use crate::storage::codec::{Reader, decode_versions};
 use crate::storage::error::{Error, Result};
-use crate::storage::fs::FileSystem;
+use crate::storage::fs::{Faults, FileSystem};
 use crate::storage::version::Versions;
 use bytes::Bytes;
 use std::fmt;
@@ -78,7 +78,9 @@ pub struct Table {
     id: u64,
     layout: Layout,
     pub(super) path: PathBuf,
-    pub(super) content: Bytes,
+    content: Bytes,
+    /// What turned out to be unreadable of it.
+    faults: Faults,
     pub(super) index: Vec<IndexEntry>,
     pub(super) filter: Bytes,
     properties: Properties,
@@ -120,8 +122,10 @@ impl Table {
     /// When header, footer or index is damaged, or the file is of another format.
     pub fn read(path: PathBuf, id: u64, content: Bytes, counts: &Arc<ReadCounts>) -> Result<(Self, Vec<Error>)> {
         let layout = Layout::read(&path, &content)?;
+        // Copies: what was checked stays as it was, whatever becomes of the pages of the map.
         let part = |name: &str, place: Place| {
             slice(&content, place.offset, place.length)
+                .map(|part| Bytes::copy_from_slice(&part))
                 .ok_or_else(|| Error::corruption(&path, place.offset, format!("the {name} lies outside the file")))
         };
         let index = read_index(&part("index", layout.index)?)
@@ -146,13 +150,13 @@ impl Table {
             id,
             layout,
             index,
-            // A copy, so that the filter stays in memory whatever becomes of the pages of the map.
-            filter: Bytes::copy_from_slice(&filter),
+            filter,
             has_properties: properties.is_some(),
             properties: properties.unwrap_or_default(),
             verified,
             damaged: OnceLock::new(),
             counts: Arc::clone(counts),
+            faults: Faults::of(&content),
             content,
             path,
         };
@@ -194,7 +198,7 @@ impl Table {
     /// When the block is damaged.
     pub fn entries(&self, number: usize) -> Result<Vec<(Vec<u8>, Versions)>> {
         let mut entries = Vec::new();
-        let Some(block) = self.block(number, false)? else {
+        let Some(block) = self.block_copy(number, false)? else {
             return Ok(entries);
         };
         let mut iter = block.seek(&[]);
@@ -277,7 +281,18 @@ impl Table {
         }
         self.counts.blocks.fetch_add(1, Ordering::Relaxed);
         let number = self.block_for(key);
-        let Some(block) = self.block(number, false)? else {
+        let was_whole = self.faults.first().is_none();
+        let found = self.find(number, key);
+        if was_whole && self.faults.first().is_some() {
+            // What was just read may be the zeros of a lost page. From now on everything is checked as it is read.
+            return self.find(number, key);
+        }
+        found
+    }
+
+    /// What block `number` has for a key.
+    fn find(&self, number: usize, key: &[u8]) -> Result<Versions> {
+        let Some(block) = self.block(number)? else {
             return Ok(Versions::default());
         };
         let mut iter = block.seek(key);
@@ -307,27 +322,42 @@ impl Table {
         decode_versions(encoded, take).ok_or_else(|| self.damage(number, "the versions of a key do not decode"))
     }
 
-    /// Data block `number`, verified when it is read for the first time, or `again`; [`None`] behind the last.
-    pub(super) fn block(&self, number: usize, again: bool) -> Result<Option<Block>> {
+    /// Data block `number` where it lies in the map, verified when it is read for the first time; [`None`] behind the last.
+    /// Whoever has read it must ask for faults.
+    fn block(&self, number: usize) -> Result<Option<Block>> {
+        if self.faults.first().is_some() {
+            return self.block_copy(number, true);
+        }
+        let stored = self.stored(number)?;
+        stored.map(|stored| self.open_block(number, &stored, false)).transpose()
+    }
+
+    /// Data block `number` in memory of its own, which no fault can change any more, verified when it is read for the first
+    /// time, or `again`; [`None`] behind the last.
+    pub(super) fn block_copy(&self, number: usize, again: bool) -> Result<Option<Block>> {
         let Some(stored) = self.stored(number)? else {
             return Ok(None);
         };
+        let stored = Bytes::copy_from_slice(&stored);
+        let again = again || self.faults.first().is_some();
+        self.open_block(number, &stored, again).map(Some)
+    }
+
+    fn open_block(&self, number: usize, stored: &Bytes, again: bool) -> Result<Block> {
         let bit = 1_u64 << (number % 64);
         let verified = self.verified.get(number / 64);
         // Relaxed: the bit says only that these immutable bytes were once found good; nothing is published by it.
         if again || verified.is_none_or(|bits| bits.load(Ordering::Relaxed) & bit == 0) {
-            block::verify(&stored).map_err(|detail| self.damage(number, detail))?;
+            block::verify(stored).map_err(|detail| self.damage(number, detail))?;
             if let Some(bits) = verified {
                 bits.fetch_or(bit, Ordering::Relaxed);
             }
         }
-        Block::open(&stored)
-            .map(Some)
-            .map_err(|detail| self.damage(number, detail))
+        Block::open(stored).map_err(|detail| self.damage(number, detail))
     }
 
     /// Data block `number` as it lies on disk; [`None`] behind the last.
-    pub(super) fn stored(&self, number: usize) -> Result<Option<Bytes>> {
+    fn stored(&self, number: usize) -> Result<Option<Bytes>> {
         let Some(entry) = self.index.get(number) else {
             return Ok(None);
         };
@@ -344,7 +374,8 @@ fn slice(content: &Bytes, offset: u64, length: u64) -> Option<Bytes> {
 }
 
 fn unchecksum(part: &Bytes) -> Option<Bytes> {
-    let (covered, checksum) = part.split_last_chunk::<4>()?;
+    // Over nothing, zeros would be a checksum that holds.
+    let (covered, checksum) = part.split_last_chunk::<4>().filter(|(covered, _)| !covered.is_empty())?;
     (crc32c::crc32c(covered) == u32::from_le_bytes(*checksum)).then(|| part.slice(..covered.len()))
 }
 
