@@ -147,10 +147,13 @@ fn copy_tables(
         if !damaged && !may_be_damaged {
             whole(fs, source, record.id)?;
         }
-        match link_or_copy(fs, &from, &to, before.map(|dir| table::path(dir, record.id)))? {
-            How::Linked => copied.linked += 1,
-            How::Reused => copied.reused += 1,
-            How::Copied => {
+        match link_or_copy(fs, &from, &to, before.map(|dir| table::path(dir, record.id))) {
+            // The manifest of the copy names it as damaged, too.
+            Err(Error::Io { source, .. }) if damaged && source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(How::Linked) => copied.linked += 1,
+            Ok(How::Reused) => copied.reused += 1,
+            Ok(How::Copied) => {
                 copied.copied += 1;
                 if !damaged {
                     whole(fs, target, record.id)?;

@@ -163,6 +163,16 @@ impl Table {
         Ok((table, damage))
     }
 
+    /// The table, which may hold the keys from `first` to `last`, in case it cannot say that itself.
+    #[must_use]
+    pub fn with_range(mut self, first: &str, last: &str) -> Self {
+        if !self.has_properties {
+            first.clone_into(&mut self.properties.first_key);
+            last.clone_into(&mut self.properties.last_key);
+        }
+        self
+    }
+
     /// Where its parts lie.
     #[must_use]
     pub fn layout(&self) -> &Layout {
