@@ -80,7 +80,11 @@ fn lost(store: &Store, path: &Path) -> Vec<u32> {
 
 fn causes(store: &Store) -> Vec<String> {
     let view = store.published().load();
-    view.tables.quarantine().iter().map(|table| table.cause.clone()).collect()
+    view.tables
+        .quarantine()
+        .iter()
+        .map(|table| table.cause.clone())
+        .collect()
 }
 
 #[test]
@@ -93,13 +97,22 @@ fn a_missing_table_loses_its_range_alone_and_comes_back_with_its_file() {
         assert_eq!(causes(&store), [format!("{} is missing", path.display())]);
         assert!(lost(&store, &path).into_iter().eq(SECOND));
         let scanned: Vec<_> = store.scan(&Key::least()).collect();
-        assert_eq!(scanned.iter().filter(|item| item.is_ok()).count(), SECOND.start as usize);
-        assert!(scanned.last().unwrap().is_err(), "a scan says that something is missing");
+        assert_eq!(
+            scanned.iter().filter(|item| item.is_ok()).count(),
+            SECOND.start as usize
+        );
+        assert!(
+            scanned.last().unwrap().is_err(),
+            "a scan says that something is missing"
+        );
         store.close().unwrap();
     }
     let found = verify(&disk, &Options::at("/data"), |_| Ok(())).unwrap();
     assert!(
-        found.damage.iter().any(|damage| damage.file == path && damage.detail.contains("missing")),
+        found
+            .damage
+            .iter()
+            .any(|damage| damage.file == path && damage.detail.contains("missing")),
         "{found:?}"
     );
     // It writes, flushes, compacts and is backed up as before, and what is backed up misses what is missing.
@@ -120,7 +133,11 @@ fn a_missing_table_loses_its_range_alone_and_comes_back_with_its_file() {
     backup::restore(&disk, Path::new("/backups/1"), &restored.sstable_dir, &restored.log.dir).unwrap();
     let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
     let store = Store::open(&fs, restored, "node").unwrap();
-    assert!(lost(&store, Path::new(path.file_name().unwrap())).into_iter().eq(SECOND));
+    assert!(
+        lost(&store, Path::new(path.file_name().unwrap()))
+            .into_iter()
+            .eq(SECOND)
+    );
     put_back(&disk, &path, &content);
     let store = open_on(&disk).unwrap();
     assert_eq!((causes(&store), lost(&store, &path)), (vec![], vec![]));
@@ -129,7 +146,11 @@ fn a_missing_table_loses_its_range_alone_and_comes_back_with_its_file() {
 #[test]
 fn a_table_that_the_device_does_not_give_stands_aside_until_it_does() {
     let (disk, path) = four_tables();
-    disk.fail(Fault::next(OperationKind::Read, path.to_str().unwrap(), Failure::Device));
+    disk.fail(Fault::next(
+        OperationKind::Read,
+        path.to_str().unwrap(),
+        Failure::Device,
+    ));
     let store = open_on(&disk).unwrap();
     assert!(lost(&store, &path).into_iter().eq(SECOND));
     assert!(causes(&store)[0].contains("os error 5"), "{:?}", causes(&store));
@@ -146,7 +167,10 @@ fn a_table_that_the_device_does_not_give_stands_aside_until_it_does() {
 #[test]
 fn a_table_with_a_damaged_filter_or_damaged_properties_loses_no_key() {
     type Part = fn(&Layout) -> Place;
-    let parts: [(&str, Part); 2] = [("filter", |layout| layout.filter), ("properties", |layout| layout.properties)];
+    let parts: [(&str, Part); 2] = [
+        ("filter", |layout| layout.filter),
+        ("properties", |layout| layout.properties),
+    ];
     for (name, part) in parts {
         let (disk, path) = four_tables();
         let content = disk.read(&path).unwrap().to_vec();
@@ -160,11 +184,22 @@ fn a_table_with_a_damaged_filter_or_damaged_properties_loses_no_key() {
             assert!(causes(&store)[0].contains(name), "{:?}", causes(&store));
             assert!(lost(&store, &path).is_empty());
             assert_eq!(store.scan(&Key::least()).filter(Result::is_ok).count(), KEYS as usize);
-            assert!(store.get(&Key::new("tenant", "key000150a").unwrap()).unwrap().is_empty());
+            assert!(
+                store
+                    .get(&Key::new("tenant", "key000150a").unwrap())
+                    .unwrap()
+                    .is_empty()
+            );
             let view = store.published().load();
             let aside = &view.tables.quarantine()[0];
-            assert_eq!((aside.first_key.as_str(), aside.last_key.as_str()), (key(100).as_str(), key(199).as_str()));
-            assert_eq!(aside.table.as_ref().unwrap().range(), (key(100).as_str(), key(199).as_str()));
+            assert_eq!(
+                (aside.first_key.as_str(), aside.last_key.as_str()),
+                (key(100).as_str(), key(199).as_str())
+            );
+            assert_eq!(
+                aside.table.as_ref().unwrap().range(),
+                (key(100).as_str(), key(199).as_str())
+            );
             store.close().unwrap();
         }
         disk.overwrite(&path, content).unwrap();
@@ -193,7 +228,10 @@ fn a_lost_table_of_which_the_manifest_knows_no_range_refuses_the_start() {
             }
         }
         let fs: Arc<dyn FileSystem> = Arc::new(RealFs);
-        let error = Store::open(&fs, Options::at(dir.path()), "node").err().unwrap().to_string();
+        let error = Store::open(&fs, Options::at(dir.path()), "node")
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains(table.to_str().unwrap()), "{error}");
         assert!(error.contains("put the file back from a backup"), "{error}");
     }

@@ -140,7 +140,10 @@ fn lose_the_end(compression: Compression, read_before: bool) {
     let first = answers[0][0];
     assert!((KEYS / 10..KEYS * 9 / 10).contains(&first), "from key {first} on");
     for answer in answers {
-        assert!(answer.into_iter().eq(first..KEYS), "all that lie behind the cut, and no other");
+        assert!(
+            answer.into_iter().eq(first..KEYS),
+            "all that lie behind the cut, and no other"
+        );
     }
     // A scan comes as far, and says so.
     let mut scanned: Vec<_> = store.scan(&Key::least()).collect();
@@ -148,7 +151,10 @@ fn lose_the_end(compression: Compression, read_before: bool) {
     assert_eq!(end.kind(), ErrorKind::Corruption, "{end}");
     for (n, item) in (0..first).zip(&scanned) {
         let (found, versions) = item.as_ref().unwrap();
-        assert_eq!((found, versions.winner().unwrap().value.live()), (&key(n), Some(&value(n))));
+        assert_eq!(
+            (found, versions.winner().unwrap().value.live()),
+            (&key(n), Some(&value(n)))
+        );
     }
     assert_eq!(scanned.len(), first as usize);
     store.compact().unwrap();
@@ -186,26 +192,29 @@ fn copy(from: &Path, to: &Path, dirs: &[&str]) {
 
 #[test]
 fn compaction_sets_aside_a_table_that_loses_its_end_and_writes_no_zeros() {
-    in_own_process("compaction_sets_aside_a_table_that_loses_its_end_and_writes_no_zeros", || {
-        let dir = tempfile::tempdir().unwrap();
-        let mut options = options(dir.path());
-        options.engine.levels.l0_trigger = 2;
-        let store = open(&real(), &options).unwrap();
-        fill(&store);
-        store.flush().unwrap();
-        let path = only_table(&store);
-        assert!(lost(&store, &path).is_empty());
-        for n in [0, KEYS + 1] {
-            store.write(&key(n), Value::Live(value(n)), None).unwrap();
-        }
-        store.flush().unwrap();
-        cut(&path, 4 * PAGES);
-        let error = store.compact().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
-        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
-        assert_eq!(store.published().load().tables.quarantine().len(), 1);
-        assert!(!lost(&store, &path).is_empty());
-    });
+    in_own_process(
+        "compaction_sets_aside_a_table_that_loses_its_end_and_writes_no_zeros",
+        || {
+            let dir = tempfile::tempdir().unwrap();
+            let mut options = options(dir.path());
+            options.engine.levels.l0_trigger = 2;
+            let store = open(&real(), &options).unwrap();
+            fill(&store);
+            store.flush().unwrap();
+            let path = only_table(&store);
+            assert!(lost(&store, &path).is_empty());
+            for n in [0, KEYS + 1] {
+                store.write(&key(n), Value::Live(value(n)), None).unwrap();
+            }
+            store.flush().unwrap();
+            cut(&path, 4 * PAGES);
+            let error = store.compact().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            assert_eq!(store.published().load().tables.quarantine().len(), 1);
+            assert!(!lost(&store, &path).is_empty());
+        },
+    );
 }
 
 /// The files of the system, of which one is cut under its map.
@@ -240,7 +249,10 @@ impl FileSystem for Cutting {
         if !self.at_once && path.to_string_lossy().ends_with(".sst.tmp") {
             let walked = self.walked.lock().unwrap();
             let timeout = Duration::from_secs(20);
-            let (walked, _) = self.changed.wait_timeout_while(walked, timeout, |walked| !*walked).unwrap();
+            let (walked, _) = self
+                .changed
+                .wait_timeout_while(walked, timeout, |walked| !*walked)
+                .unwrap();
             assert!(*walked, "the log is not walked to its end");
             cut(&self.file, self.keep);
         }
@@ -292,9 +304,13 @@ impl FileSystem for Cutting {
 }
 
 fn assert_refused(fs: &Arc<dyn FileSystem>, options: &StoreOptions, file: &Path, keep: u64) {
-    let error = open(fs, options).err().expect("what cannot be read passed for a torn end");
+    let error = open(fs, options)
+        .err()
+        .expect("what cannot be read passed for a torn end");
     match &error {
-        Error::Corruption { file: named, offset, .. } => assert_eq!((named.as_path(), *offset), (file, keep)),
+        Error::Corruption {
+            file: named, offset, ..
+        } => assert_eq!((named.as_path(), *offset), (file, keep)),
         other => panic!("{other}"),
     }
 }
@@ -320,21 +336,24 @@ fn a_log_that_cannot_be_read_to_its_end_is_refused_not_shortened() {
 
 #[test]
 fn a_manifest_that_cannot_be_read_to_its_end_is_refused_not_shortened() {
-    in_own_process("a_manifest_that_cannot_be_read_to_its_end_is_refused_not_shortened", || {
-        let dir = tempfile::tempdir().unwrap();
-        let options = options(dir.path());
-        let store = open(&real(), &options).unwrap();
-        // Long keys make long edits.
-        for n in 0..100 {
-            let key = Key::new("tenant", &format!("{n:01000}")).unwrap();
-            store.write(&key, Value::Live(value(n)), None).unwrap();
-            store.flush().unwrap();
-        }
-        drop(store);
-        let manifest = dir.path().join("sstables/MANIFEST");
-        assert!(fs::metadata(&manifest).unwrap().len() > 2 * PAGES);
-        assert_refused(&Cutting::new(manifest.clone(), PAGES, true), &options, &manifest, PAGES);
-    });
+    in_own_process(
+        "a_manifest_that_cannot_be_read_to_its_end_is_refused_not_shortened",
+        || {
+            let dir = tempfile::tempdir().unwrap();
+            let options = options(dir.path());
+            let store = open(&real(), &options).unwrap();
+            // Long keys make long edits.
+            for n in 0..100 {
+                let key = Key::new("tenant", &format!("{n:01000}")).unwrap();
+                store.write(&key, Value::Live(value(n)), None).unwrap();
+                store.flush().unwrap();
+            }
+            drop(store);
+            let manifest = dir.path().join("sstables/MANIFEST");
+            assert!(fs::metadata(&manifest).unwrap().len() > 2 * PAGES);
+            assert_refused(&Cutting::new(manifest.clone(), PAGES, true), &options, &manifest, PAGES);
+        },
+    );
 }
 
 #[test]
@@ -357,7 +376,11 @@ fn a_fault_is_told_of_its_map_alone() {
             for (n, map) in maps.iter().enumerate() {
                 let expected = (n == victim).then_some(PAGES);
                 let part = map.slice(100..);
-                assert_eq!((Faults::of(map).first(), Faults::of(&part).first()), (expected, expected), "map {n}");
+                assert_eq!(
+                    (Faults::of(map).first(), Faults::of(&part).first()),
+                    (expected, expected),
+                    "map {n}"
+                );
             }
             cut(&files[victim], 3 * PAGES);
         }
@@ -390,8 +413,14 @@ fn zeros_pass_for_nothing() {
         assert!(block::verify(&zeros).is_err(), "{len} zeros pass for a block");
         assert!(Layout::read(path, &zeros).is_err(), "{len} zeros pass for a table");
         assert!(Table::read(path.into(), 1, zeros.clone(), &Arc::new(ReadCounts::default())).is_err());
-        assert!(Segment::read(path.into(), zeros.clone()).is_err(), "{len} zeros pass for a segment");
-        assert!(manifest::edits::<Error>(path, &zeros, |_, _| Ok(())).is_err(), "{len} zeros pass for a manifest");
+        assert!(
+            Segment::read(path.into(), zeros.clone()).is_err(),
+            "{len} zeros pass for a segment"
+        );
+        assert!(
+            manifest::edits::<Error>(path, &zeros, |_, _| Ok(())).is_err(),
+            "{len} zeros pass for a manifest"
+        );
         for salt in [0, 1, u32::MAX, 0x8a91_36aa] {
             assert!(RawRecord::read(&zeros, salt).is_err(), "{len} zeros pass for a record");
         }

@@ -89,7 +89,9 @@ fn open(
 /// When that is no reason to do without it, or it is not known which keys it had.
 fn why_lost(error: Error, path: &Path, record: &TableRecord) -> Result<String> {
     let cause = match &error {
-        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => format!("{} is missing", path.display()),
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            format!("{} is missing", path.display())
+        }
         Error::Io { source, .. } if source.raw_os_error() == Some(libc::EIO) => error.to_string(),
         Error::Corruption { .. } => error.to_string(),
         // Too little memory, no permission, another version: the table itself may be well.

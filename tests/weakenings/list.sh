@@ -223,6 +223,15 @@ weaken damaged_table_put_back_unchecked compaction src/storage/reopen.rs \
     'damage = table.check(|_| Ok(()))?.damage.into_iter().next();' \
     ''
 
+# Compaction: what does not keep up.
+
+weaken l0_without_a_bound debt $compaction/debt.rs \
+    'if self.l0_tables > self.l0_most {' \
+    'if self.l0_tables / 2 > self.l0_most {'
+weaken node_takes_writes_past_the_bound debt src/actors/admission.rs \
+    'debt.check_write().is_err()' \
+    'debt.check_write().is_err() && is_delete'
+
 # Pages of a map that cannot be read.
 
 weaken bus_error_ends_the_process mapped src/storage/fs/mapped.rs \

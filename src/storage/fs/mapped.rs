@@ -234,10 +234,7 @@ extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, _context: 
 /// Puts zeros in place of the page at `address` and takes note of it, when it is a page of a map of ours.
 fn replace_page(address: usize) -> bool {
     let slots = chunks().flat_map(|chunk| &chunk.slots);
-    let Some((slot, offset)) = slots
-        .filter_map(|slot| Some((slot, slot.offset_of(address)?)))
-        .next()
-    else {
+    let Some((slot, offset)) = slots.filter_map(|slot| Some((slot, slot.offset_of(address)?))).next() else {
         return false;
     };
     let page_bytes = PAGE_BYTES.load(Ordering::SeqCst);

@@ -385,7 +385,9 @@ fn slice(content: &Bytes, offset: u64, length: u64) -> Option<Bytes> {
 
 fn unchecksum(part: &Bytes) -> Option<Bytes> {
     // Over nothing, zeros would be a checksum that holds.
-    let (covered, checksum) = part.split_last_chunk::<4>().filter(|(covered, _)| !covered.is_empty())?;
+    let (covered, checksum) = part
+        .split_last_chunk::<4>()
+        .filter(|(covered, _)| !covered.is_empty())?;
     (crc32c::crc32c(covered) == u32::from_le_bytes(*checksum)).then(|| part.slice(..covered.len()))
 }
 
