@@ -1,4 +1,5 @@
-//! Compaction that does not keep up: writes become slower and slower, then are refused, and come back by themselves.
+//! What grows has a bound: compaction that does not keep up makes writes slower and slower until they are refused, and
+//! come back by themselves; and tables grow with their level, so that there are never more than a process may map.
 
 mod common;
 
@@ -10,6 +11,7 @@ use pairdb_node::storage::error::ErrorKind;
 use pairdb_node::storage::fs::{FileSystem, RealFs, SimFs};
 use pairdb_node::storage::key::Key;
 use pairdb_node::storage::store::{Store, StoreOptions};
+use pairdb_node::storage::table::block::Compression;
 use pairdb_node::storage::time::{ManualTime, Time};
 use pairdb_node::storage::version::Value;
 use std::sync::Arc;
@@ -47,6 +49,81 @@ fn the_bound_follows_the_trigger() {
         };
         assert_eq!(options.l0_most(), most);
     }
+}
+
+#[test]
+fn ten_terabytes_need_fewer_tables_than_a_process_may_map() {
+    let options = LevelOptions::default();
+    assert_eq!(options.table_bytes(0), 16 << 20);
+    assert_eq!(
+        options.table_bytes(64 << 30),
+        16 << 20,
+        "a level of the usual size has tables of the usual size"
+    );
+    assert_eq!(options.table_bytes(u64::MAX), 256 << 20);
+    // The worst that merges make of it: no table of the last level is ever written again as the level grows.
+    let (mut bytes, mut tables) = (0, 0);
+    while bytes < 10 << 40 {
+        bytes += options.table_bytes(bytes);
+        tables += 1;
+    }
+    assert!(tables < 60_000, "{tables} tables");
+}
+
+#[test]
+fn tables_of_a_level_grow_with_the_level() {
+    let fs: Arc<dyn FileSystem> = Arc::new(SimFs::default());
+    let mut options = StoreOptions::at("/data");
+    options.engine.flush_threshold = 1 << 20;
+    options.engine.table.compression = Compression::None;
+    options.engine.levels = LevelOptions {
+        l1_size: 32 << 10,
+        l2_size: 64 << 10,
+        ..LevelOptions::default()
+    };
+    options.sync_writes = false;
+    options.compaction_bytes_per_second = 0;
+    let store = Store::open(&fs, options, "node").unwrap();
+    // What comes in key order is moved down as it is, and soon the last level has 40 MiB.
+    let put = |n: usize, round: u8| {
+        let clock = [("c", u64::from(round))].into_iter().collect();
+        let value = Value::Live(Bytes::from(vec![round; 1000]));
+        store.write(&key(&format!("{n:06}")), value, Some(clock)).unwrap();
+    };
+    let compact = || while store.compact().unwrap() {};
+    for n in 0..40_000 {
+        put(n, 1);
+        compact();
+    }
+    let before = store.published().load();
+    let last = before.tables.level(4);
+    assert!(
+        before.tables.level_bytes(4) > 36 << 20,
+        "{} tables in the last level",
+        last.len()
+    );
+    // Then something that overlaps it.
+    for n in (0..40_000).step_by(100) {
+        put(n, 2);
+    }
+    store.flush().unwrap();
+    compact();
+    let after = store.published().load();
+    let is_new = |id: u64| last.iter().all(|table| table.id() != id);
+    let new: Vec<u64> = after
+        .tables
+        .level(4)
+        .iter()
+        .filter(|t| is_new(t.id()))
+        .map(|t| t.size())
+        .collect();
+    let mean = new.iter().sum::<u64>() / new.len() as u64;
+    // Nine entries of 1000 bytes, not four.
+    assert!(
+        mean > 8 << 10 && new.len() > 100,
+        "{} new tables of {mean} bytes",
+        new.len()
+    );
 }
 
 #[test]

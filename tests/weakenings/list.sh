@@ -231,6 +231,9 @@ weaken l0_without_a_bound debt $compaction/debt.rs \
 weaken node_takes_writes_past_the_bound debt src/actors/admission.rs \
     'debt.check_write().is_err()' \
     'debt.check_write().is_err() && is_delete'
+weaken tables_of_one_size_however_large_the_level debt $compaction/job.rs \
+    'level_options().table_bytes(to_bytes)' \
+    'level_options().table_bytes(to_bytes.min(1))'
 
 # Pages of a map that cannot be read.
 

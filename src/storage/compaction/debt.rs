@@ -42,6 +42,11 @@ impl Default for LevelOptions {
 const TABLE_BYTES: std::ops::RangeInclusive<u64> = (4 << 10)..=(64 << 20);
 /// Tables that a full L1 consists of.
 const TABLES_IN_L1: u64 = 8;
+/// A level of more tables than this has larger ones. Each is mapped, and the system gives a process some 65,000 maps
+/// (vm.max_map_count): with these two numbers they suffice for more than 10 TB, however that came to be.
+const TABLES_BEFORE_LARGER: u64 = 4096;
+/// Largest size at which such a table is closed, in bytes: one that is being written has 8 bytes of memory for each key.
+const LARGEST_TABLE_BYTES: u64 = 256 << 20;
 
 /// L0 may have so many times the tables that start its compaction …
 const L0_MOST_TRIGGERS: usize = 16;
@@ -69,10 +74,11 @@ impl LevelOptions {
         }
     }
 
-    /// Bytes at which a table that compaction writes is closed.
+    /// Bytes at which a table is closed that compaction writes for a level of `level_bytes`.
     #[must_use]
-    pub fn table_bytes(&self) -> u64 {
-        (self.l1_size / TABLES_IN_L1).clamp(*TABLE_BYTES.start(), *TABLE_BYTES.end())
+    pub fn table_bytes(&self, level_bytes: u64) -> u64 {
+        let usual = (self.l1_size / TABLES_IN_L1).clamp(*TABLE_BYTES.start(), *TABLE_BYTES.end());
+        usual.max((level_bytes / TABLES_BEFORE_LARGER).min(LARGEST_TABLE_BYTES))
     }
 
     /// Share of the wanted rate of false positives that a filter at `level` may have. Each level above has half of the

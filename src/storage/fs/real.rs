@@ -14,6 +14,15 @@ pub struct RealFs;
 #[derive(Debug)]
 struct RealFile(File);
 
+/// The error of a map, with what to do about one that is not about this file.
+fn explained(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::OutOfMemory {
+        return error;
+    }
+    let detail = format!("{error}: each table takes a map, and there may be no more than vm.max_map_count; raise it");
+    io::Error::new(io::ErrorKind::OutOfMemory, detail)
+}
+
 impl FileSystem for RealFs {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         fs::create_dir_all(dir)
@@ -33,7 +42,7 @@ impl FileSystem for RealFs {
         // the log, which alone is ever cut, is cut only behind the last byte that anything reads through a map. The
         // directory lock keeps other nodes away. What somebody else cuts or the disk loses is found by [`mapped`].
         #[allow(unsafe_code)]
-        let map = unsafe { memmap2::Mmap::map(&file)? };
+        let map = unsafe { memmap2::Mmap::map(&file).map_err(explained)? };
         mapped::hold(map)
     }
 
