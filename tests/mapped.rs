@@ -229,7 +229,7 @@ struct Cutting {
 }
 
 impl Cutting {
-    fn new(file: PathBuf, keep: u64, at_once: bool) -> Arc<dyn FileSystem> {
+    fn fs(file: PathBuf, keep: u64, at_once: bool) -> Arc<dyn FileSystem> {
         Arc::new(Self {
             file,
             keep,
@@ -327,7 +327,7 @@ fn a_log_that_cannot_be_read_to_its_end_is_refused_not_shortened() {
             assert!(fs::metadata(&log).unwrap().len() > 2 * keep);
             // Later than the walk, a table is made of most of it: its values are read then.
             options.engine.flush_threshold = 1_500_000;
-            assert_refused(&Cutting::new(log.clone(), keep, at_once), &options, &log, keep);
+            assert_refused(&Cutting::fs(log.clone(), keep, at_once), &options, &log, keep);
             let manifest = manifest::load(&RealFs, &dir.path().join("sstables")).unwrap();
             assert!(manifest.tables.is_empty(), "no table of it counts");
         }
@@ -351,7 +351,7 @@ fn a_manifest_that_cannot_be_read_to_its_end_is_refused_not_shortened() {
             drop(store);
             let manifest = dir.path().join("sstables/MANIFEST");
             assert!(fs::metadata(&manifest).unwrap().len() > 2 * PAGES);
-            assert_refused(&Cutting::new(manifest.clone(), PAGES, true), &options, &manifest, PAGES);
+            assert_refused(&Cutting::fs(manifest.clone(), PAGES, true), &options, &manifest, PAGES);
         },
     );
 }

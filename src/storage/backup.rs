@@ -191,9 +191,12 @@ fn link_or_copy(fs: &dyn FileSystem, from: &Path, to: &Path, before: Option<Path
     let _ = fs.remove(&temporary);
     let mut file = fs.create(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
     let mut at = 0;
+    // What cannot be read becomes zeros in it; from the map itself, the system would refuse to write it.
+    let mut copy = Vec::new();
     for chunk in content.chunks(COPY_CHUNK_BYTES) {
-        // A copy: what cannot be read becomes zeros in it, but in a map the system would refuse to write it.
-        file.write_at(at, &chunk.to_vec())
+        copy.clear();
+        copy.extend_from_slice(chunk);
+        file.write_at(at, &copy)
             .map_err(|e| Error::io("write", &temporary, e))?;
         at += chunk.len() as u64;
     }

@@ -33,11 +33,13 @@ struct Slot {
 }
 
 impl Slot {
-    const FREE: Self = Self {
-        start: AtomicUsize::new(0),
-        end: AtomicUsize::new(0),
-        lost: AtomicUsize::new(usize::MAX),
-    };
+    const fn free() -> Self {
+        Self {
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            lost: AtomicUsize::new(usize::MAX),
+        }
+    }
 
     /// Where in the map `address` lies.
     fn offset_of(&self, address: usize) -> Option<usize> {
@@ -99,7 +101,7 @@ impl Registry {
         let link = chunks().last().map_or(&CHUNKS, |last| &last.next);
         let chunk = link.get_or_init(|| {
             Box::new(Chunk {
-                slots: [const { Slot::FREE }; SLOTS_IN_CHUNK],
+                slots: [const { Slot::free() }; SLOTS_IN_CHUNK],
                 next: OnceLock::new(),
             })
         });
@@ -163,8 +165,8 @@ impl Faults {
     pub fn first(&self) -> Option<u64> {
         let slot = self.0?;
         // The handler takes note before there are zeros: who has read them finds the note from here on.
-        fence(Ordering::SeqCst);
-        let lost = slot.lost.load(Ordering::SeqCst);
+        fence(Ordering::Acquire);
+        let lost = slot.lost.load(Ordering::Acquire);
         (lost != usize::MAX).then_some(lost as u64)
     }
 
@@ -233,8 +235,8 @@ extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, _context: 
 
 /// Puts zeros in place of the page at `address` and takes note of it, when it is a page of a map of ours.
 fn replace_page(address: usize) -> bool {
-    let slots = chunks().flat_map(|chunk| &chunk.slots);
-    let Some((slot, offset)) = slots.filter_map(|slot| Some((slot, slot.offset_of(address)?))).next() else {
+    let mut slots = chunks().flat_map(|chunk| &chunk.slots);
+    let Some((slot, offset)) = slots.find_map(|slot| Some((slot, slot.offset_of(address)?))) else {
         return false;
     };
     let page_bytes = PAGE_BYTES.load(Ordering::SeqCst);
