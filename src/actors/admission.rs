@@ -1,7 +1,8 @@
 //! Admission: how much may be under way at once, so that every buffer behind it is bounded.
 //!
-//! Owns: the permits of reads and writes, and the rule by which memtables that are not flushed, and tables that are not
-//! compacted, fast enough slow writes down and then refuse them. Does not own: the buffers themselves. A permit is held until its request was answered.
+//! Owns: the permits of reads and writes, and the rule by which memtables that are not flushed fast enough, and tables
+//! that are not compacted, slow writes down and then refuse them. Does not own: the buffers themselves. A permit is held
+//! until its request was answered.
 
 use crate::actors::disk::DiskWatch;
 use crate::actors::refusal::Refusal;
@@ -107,8 +108,7 @@ impl Admission {
     ///
     /// # Errors
     /// [`Refusal::Overloaded`] when there are too many writes under way, no memory is left for this one, or compaction is
-    /// too far behind;
-    /// [`Refusal::DiskFull`] when the disk is, unless it is a delete.
+    /// too far behind; [`Refusal::DiskFull`] when the disk is, unless it is a delete.
     pub fn admit_write(self: &Arc<Self>, bytes: usize, is_delete: bool) -> Result<(WritePermit, Duration), Refusal> {
         let disk_delay = match self.disk.write_delay() {
             Some(delay) => delay,
