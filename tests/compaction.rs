@@ -146,7 +146,7 @@ fn levels_keep_to_their_sizes_without_overlap_and_nothing_is_lost() {
                 assert!(pair[0].range().1 < pair[1].range().0, "L{number} overlaps");
             }
             // Index, filter and properties come on top of the data.
-            let most = levels.table_bytes() + levels.table_bytes() / 2;
+            let most = levels.table_bytes(bytes) * 3 / 2;
             assert!(level.iter().all(|table| number == 0 || table.size() <= most));
         }
         assert!(by_level[4].len() > 10, "{} tables in L4", by_level[4].len());

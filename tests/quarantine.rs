@@ -96,3 +96,30 @@ async fn the_scrub_finds_damage_before_a_client_does() {
     .await;
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_starts_without_a_table_and_names_it_loudly() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let table = damaged(&config, dir.path()).await;
+    std::fs::remove_file(&table).unwrap();
+    let port = free_port();
+    let (at, name) = (dir.path().to_path_buf(), table.to_str().unwrap().to_owned());
+    let process = tokio::task::spawn_blocking(move || Process::start(&at, port, &[]));
+    let mut process = process.await.unwrap();
+    let mut client = client(&process.addr);
+    let status = client.read(read("key00007")).await.unwrap_err();
+    assert_eq!(status.code(), Code::DataLoss, "{status}");
+    assert!(status.message().contains(&name), "{status}");
+    client.write(write("other", b"new", &[("c", 2)])).await.unwrap();
+    assert_eq!(client.read(read("other")).await.unwrap().into_inner().value, b"new");
+    drop(client);
+    assert_eq!(process.terminate(), Some(0));
+    let log = std::fs::read_to_string(dir.path().join("node.log")).unwrap();
+    let line = log.lines().find(|line| line.contains("ERROR") && line.contains(&name));
+    assert!(line.is_some_and(|line| line.contains("missing")), "{log}");
+    // And so does its health.
+    let node = start(&config).await;
+    assert!(names(&node, &table), "{:?}", node.health().status());
+    node.shutdown().await;
+}

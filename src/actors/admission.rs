@@ -1,7 +1,8 @@
 //! Admission: how much may be under way at once, so that every buffer behind it is bounded.
 //!
-//! Owns: the permits of reads and writes, and the rule by which memtables that are not flushed fast enough slow writes
-//! down and then refuse them. Does not own: the buffers themselves. A permit is held until its request was answered.
+//! Owns: the permits of reads and writes, and the rule by which memtables that are not flushed fast enough, and tables
+//! that are not compacted, slow writes down and then refuse them. Does not own: the buffers themselves. A permit is held
+//! until its request was answered.
 
 use crate::actors::disk::DiskWatch;
 use crate::actors::refusal::Refusal;
@@ -12,6 +13,8 @@ use std::time::Duration;
 
 /// Longest that one write is slowed down before it is sent on.
 const MAX_DELAY: Duration = Duration::from_millis(50);
+/// Why a write is refused that would make L0 grow past its bound.
+pub const TOO_FAR_BEHIND: &str = "L0 has too many tables, and compaction has not caught up";
 
 /// The bounds.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +67,7 @@ impl Drop for ReadPermit {
 }
 
 /// Numbers for health and metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdmissionStats {
     /// Writes under way.
     pub writes: usize,
@@ -76,6 +79,8 @@ pub struct AdmissionStats {
     pub slow: bool,
     /// Whether writes are being slowed down because compaction is behind.
     pub behind: bool,
+    /// Why writes are being refused: compaction is too far behind.
+    pub stopped: Option<String>,
     /// Requests refused so far.
     pub refused: u64,
     /// Writes slowed down so far.
@@ -102,8 +107,8 @@ impl Admission {
     /// zero as memory fills, as compaction falls behind, or as the disk fills.
     ///
     /// # Errors
-    /// [`Refusal::Overloaded`] when there are too many writes under way, or no memory is left for this one;
-    /// [`Refusal::DiskFull`] when the disk is, unless it is a delete.
+    /// [`Refusal::Overloaded`] when there are too many writes under way, no memory is left for this one, or compaction is
+    /// too far behind; [`Refusal::DiskFull`] when the disk is, unless it is a delete.
     pub fn admit_write(self: &Arc<Self>, bytes: usize, is_delete: bool) -> Result<(WritePermit, Duration), Refusal> {
         let disk_delay = match self.disk.write_delay() {
             Some(delay) => delay,
@@ -124,12 +129,14 @@ impl Admission {
             admission: Arc::clone(self),
             bytes,
         };
-        let (memtable_bytes, debt_delay) = self.published.load_on_writes();
+        let (memtable_bytes, debt) = self.published.load_on_writes();
         let held = under_way + memtable_bytes;
         let refusal = if writes > self.limits.writes {
             Some("too many writes under way")
         } else if held > self.limits.write_bytes {
             Some("the memtables are full and their flush has not caught up")
+        } else if debt.check_write().is_err() {
+            Some(TOO_FAR_BEHIND)
         } else {
             None
         };
@@ -141,7 +148,7 @@ impl Admission {
         let room = self.limits.write_bytes.saturating_sub(self.limits.slow_bytes).max(1);
         let delay = MAX_DELAY
             .mul_f64(over as f64 / room as f64)
-            .max(debt_delay)
+            .max(debt.write_delay())
             .max(disk_delay);
         if !delay.is_zero() {
             self.slowed.fetch_add(1, Ordering::Relaxed);
@@ -165,14 +172,15 @@ impl Admission {
     /// Numbers for health and metrics.
     #[must_use]
     pub fn stats(&self) -> AdmissionStats {
-        let (memtable_bytes, debt_delay) = self.published.load_on_writes();
+        let (memtable_bytes, debt) = self.published.load_on_writes();
         let write_bytes = self.write_bytes.load(Ordering::Relaxed) + memtable_bytes;
         AdmissionStats {
             writes: self.writes.load(Ordering::Relaxed),
             reads: self.reads.load(Ordering::Relaxed),
             write_bytes,
             slow: write_bytes > self.limits.slow_bytes,
-            behind: !debt_delay.is_zero(),
+            behind: !debt.write_delay().is_zero(),
+            stopped: debt.check_write().err().map(|why| why.to_string()),
             refused: self.refused.load(Ordering::Relaxed),
             slowed: self.slowed.load(Ordering::Relaxed),
         }

@@ -131,8 +131,10 @@ impl Health {
         if admission.slow {
             reasons.push("writes are slowed down: the memtables are full".to_owned());
         }
-        if admission.behind {
-            reasons.push("writes are slowed down: compaction is behind".to_owned());
+        match admission.stopped {
+            Some(why) => reasons.push(why),
+            None if admission.behind => reasons.push("writes are slowed down: compaction is behind".to_owned()),
+            None => {}
         }
         let view = self.handles.published.load();
         let damaged = view.tables.quarantine().iter();

@@ -1,11 +1,12 @@
 //! Why a request was not carried out: one answer for each thing that the caller can do about it.
 
+use crate::actors::admission::TOO_FAR_BEHIND;
 use crate::storage::error::{Error, ErrorKind};
 
 /// A refusal, or a failure, of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is more work than memory for it. Try again later.
+    /// There is more work than memory for it, or than gets done. Try again later.
     #[error("overloaded: {0}")]
     Overloaded(&'static str),
     /// The disk is full. Free space; the request can then be repeated.
@@ -45,6 +46,7 @@ impl From<&Error> for Refusal {
         match (error.kind(), error) {
             (ErrorKind::DiskFull, _) => Self::DiskFull(error.to_string()),
             (ErrorKind::Corruption, _) => Self::Corrupted(error.to_string()),
+            (ErrorKind::Overloaded, _) => Self::Overloaded(TOO_FAR_BEHIND),
             (ErrorKind::Retry, _) => Self::Restarting("the log"),
             (ErrorKind::Failed, Error::Latched { .. }) => Self::Latched(error.to_string()),
             (ErrorKind::Failed, _) => Self::Internal(error.to_string()),

@@ -44,6 +44,10 @@ impl Node {
         let address = listener.local_addr().map_err(listen)?;
         let listener = Arc::new(listener.into_std().map_err(listen)?);
         let report = recovered.report;
+        for table in recovered.published.load().tables.quarantine() {
+            let (error, keys) = (table.error(), (&table.first_key, &table.last_key));
+            tracing::error!(%error, ?keys, "a table stands aside: what cannot be read of it answers DATA_LOSS");
+        }
         let (parts, locks) = Parts::new(config, recovered, fs);
         let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health));
         let admin = admin_service(config, &parts);

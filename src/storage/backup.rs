@@ -147,10 +147,13 @@ fn copy_tables(
         if !damaged && !may_be_damaged {
             whole(fs, source, record.id)?;
         }
-        match link_or_copy(fs, &from, &to, before.map(|dir| table::path(dir, record.id)))? {
-            How::Linked => copied.linked += 1,
-            How::Reused => copied.reused += 1,
-            How::Copied => {
+        match link_or_copy(fs, &from, &to, before.map(|dir| table::path(dir, record.id))) {
+            // The manifest of the copy names it as damaged, too.
+            Err(Error::Io { source, .. }) if damaged && source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(How::Linked) => copied.linked += 1,
+            Ok(How::Reused) => copied.reused += 1,
+            Ok(How::Copied) => {
                 copied.copied += 1;
                 if !damaged {
                     whole(fs, target, record.id)?;
@@ -188,8 +191,12 @@ fn link_or_copy(fs: &dyn FileSystem, from: &Path, to: &Path, before: Option<Path
     let _ = fs.remove(&temporary);
     let mut file = fs.create(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
     let mut at = 0;
+    // What cannot be read becomes zeros in it; from the map itself, the system would refuse to write it.
+    let mut copy = Vec::new();
     for chunk in content.chunks(COPY_CHUNK_BYTES) {
-        file.write_at(at, chunk)
+        copy.clear();
+        copy.extend_from_slice(chunk);
+        file.write_at(at, &copy)
             .map_err(|e| Error::io("write", &temporary, e))?;
         at += chunk.len() as u64;
     }

@@ -49,6 +49,17 @@ pub enum Error {
         /// The failure that latched it.
         cause: String,
     },
+    /// Compaction has not kept up for so long that reads would become too slow.
+    #[error(
+        "L0 has {l0_tables} tables, and compaction does not keep up: writes are refused with more than {l0_most}; see why it \
+         fails, or raise compaction.workers or compaction.throttle"
+    )]
+    Behind {
+        /// Tables of L0.
+        l0_tables: usize,
+        /// With so many, writes are still taken.
+        l0_most: usize,
+    },
     /// A writer of an earlier generation tried to write after its successor took over.
     #[error("the commit log has a newer writer")]
     Fenced,
@@ -61,6 +72,8 @@ pub enum ErrorKind {
     DiskFull,
     /// Restore the damaged data from a replica or a backup.
     Corruption,
+    /// Repeat the operation later: there is more to do than gets done. Nothing was stored.
+    Overloaded,
     /// Look at the machine; restart when it is well.
     Failed,
     /// Repeat the operation: the component is being replaced.
@@ -106,6 +119,10 @@ impl Error {
             },
             Self::Locked { dir } => Self::Locked { dir: dir.clone() },
             Self::Latched { cause } => Self::Latched { cause: cause.clone() },
+            Self::Behind { l0_tables, l0_most } => Self::Behind {
+                l0_tables: *l0_tables,
+                l0_most: *l0_most,
+            },
             Self::Fenced => Self::Fenced,
         }
     }
@@ -116,6 +133,7 @@ impl Error {
         match self {
             Self::Io { source, .. } if is_disk_full(source) => ErrorKind::DiskFull,
             Self::Corruption { .. } | Self::Format { .. } => ErrorKind::Corruption,
+            Self::Behind { .. } => ErrorKind::Overloaded,
             Self::Fenced => ErrorKind::Retry,
             Self::Io { .. } | Self::Locked { .. } | Self::Latched { .. } => ErrorKind::Failed,
         }

@@ -8,7 +8,7 @@
 
 use crate::storage::codec::{FRAME_BYTES, FileKind, Reader, has_hole};
 use crate::storage::error::{Error, Result};
-use crate::storage::fs::{FileSystem, WriteFile};
+use crate::storage::fs::{Faults, FileSystem, WriteFile};
 use crate::storage::levels::LEVELS;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -244,6 +244,8 @@ pub fn load_to_end(fs: &dyn FileSystem, dir: &Path) -> Result<(State, End)> {
                 .apply(edit)
                 .map_err(|detail| Error::corruption(&path, at as u64, detail))
         })?;
+        // What cannot be read are zeros, which would pass for a torn edit.
+        Faults::of(&content).check(&path)?;
         return Ok((state, end));
     }
     match names.iter().find(|name| super::table::id_of(name).is_some()) {

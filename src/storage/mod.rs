@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod memtable;
 pub mod merger;
 pub mod recovery;
+mod reopen;
 pub mod replay;
 pub mod scan;
 pub mod scrub;

@@ -209,7 +209,9 @@ impl Replay<'_> {
         }
         let mut closed = VecDeque::new();
         let mut last_seq = flushed;
-        let chunks = replay::with_loader(tables, published, self.options.flush_threshold, |loader| {
+        let is_readable = || segments.iter().try_for_each(Segment::check_readable);
+        let threshold = self.options.flush_threshold;
+        let chunks = replay::with_loader(tables, published, threshold, &is_readable, |loader| {
             for (index, segment) in segments.iter().enumerate() {
                 let next = segments.get(index + 1);
                 let end = self.segment(fs, segment, next, flushed, loader)?;

@@ -86,6 +86,7 @@ pub struct Loader<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     tables: &'env Tables,
     published: &'env Published,
+    is_readable: &'env dyn Fn() -> Result<()>,
     threshold: usize,
     gathering: Chunk,
     writing: VecDeque<Writing<'scope>>,
@@ -93,14 +94,16 @@ pub struct Loader<'scope, 'env> {
 }
 
 /// Has `replay` feed a loader, and puts everything that it was fed where it belongs. Chunks of `threshold` bytes become
-/// tables.
+/// tables. Values are read when they are written, so `is_readable` is asked once more before each table counts, and in the
+/// end.
 ///
 /// # Errors
-/// That of `replay`, or of writing a table.
+/// That of `replay` or of `is_readable`, or of writing a table.
 pub fn with_loader(
     tables: &Tables,
     published: &Published,
     threshold: usize,
+    is_readable: &dyn Fn() -> Result<()>,
     replay: impl FnOnce(&mut Loader<'_, '_>) -> Result<()>,
 ) -> Result<Loaded> {
     std::thread::scope(|scope| {
@@ -108,6 +111,7 @@ pub fn with_loader(
             scope,
             tables,
             published,
+            is_readable,
             threshold,
             gathering: Chunk::default(),
             writing: VecDeque::new(),
@@ -169,6 +173,7 @@ impl Loader<'_, '_> {
             seq: last_seq,
             memtable: None,
         };
+        (self.is_readable)()?;
         self.tables.install_l0(Some(&table), up_to, self.published)?;
         self.loaded.tables += 1;
         Ok(())
@@ -182,6 +187,7 @@ impl Loader<'_, '_> {
         for (key, version) in self.gathering.sorted() {
             active.apply(&key, version.detached(), MAX_SIBLINGS);
         }
+        (self.is_readable)()?;
         Ok(self.loaded)
     }
 }

@@ -10,9 +10,10 @@ use crate::storage::compaction::debt::LevelOptions;
 use crate::storage::error::{Error, ErrorKind, Result};
 use crate::storage::fs::FileSystem;
 use crate::storage::key::Key;
-use crate::storage::levels::{LEVELS, Quarantined, TableChange, TableSet};
-use crate::storage::manifest::{Edit, Manifest, QUARANTINE, TableRecord};
+use crate::storage::levels::{Quarantined, TableChange, TableSet};
+use crate::storage::manifest::{Edit, Manifest};
 use crate::storage::memtable::Memtable;
+use crate::storage::reopen::{quarantine_record, record_of, reopen};
 use crate::storage::table::{self, ReadCounts, Table, TableBuilder, TableOptions};
 use crate::storage::verify;
 use crate::storage::version::{MAX_SIBLINGS, Versions};
@@ -119,10 +120,11 @@ pub struct FlushedUpTo {
 
 impl Tables {
     /// Opens the directory: reads the manifest, opens every table that it names, sweeps what it does not name. A table
-    /// that is damaged goes into quarantine; one that was there and is well again comes out.
+    /// that is damaged, missing or unreadable goes into quarantine; one that was there and is well again comes out.
     ///
     /// # Errors
-    /// When the manifest is damaged, or a table is missing, unreadable or of another format.
+    /// When the manifest is damaged, or a table is of another format; and when one of which the manifest does not know the
+    /// keys is missing or unreadable.
     pub fn open(
         fs: Arc<dyn FileSystem>,
         dir: &Path,
@@ -134,8 +136,7 @@ impl Tables {
         let mut change = TableChange::default();
         let records: Vec<_> = manifest.state().tables.values().cloned().collect();
         for record in records {
-            let record = open_table(fs.as_ref(), dir, &counts, record, &mut change)?;
-            manifest.describe(record);
+            manifest.describe(reopen(fs.as_ref(), dir, &counts, &record, &mut change)?);
         }
         let set = TableSet::default()
             .changed(&change, &levels)
@@ -428,75 +429,4 @@ impl Tables {
         });
         garbage.len()
     }
-}
-
-fn record_of(table: &Table, level: u8) -> TableRecord {
-    let (first_key, last_key) = table.range();
-    TableRecord {
-        id: table.id(),
-        level,
-        size: table.size(),
-        first_key: first_key.to_owned(),
-        last_key: last_key.to_owned(),
-    }
-}
-
-fn quarantine_record(table: &Quarantined) -> TableRecord {
-    TableRecord {
-        id: table.id,
-        level: QUARANTINE,
-        size: table.size,
-        first_key: table.first_key.clone(),
-        last_key: table.last_key.clone(),
-    }
-}
-
-/// Opens a table that the manifest names, puts it where it belongs, and returns what the manifest is to say of it.
-fn open_table(
-    fs: &dyn FileSystem,
-    dir: &Path,
-    counts: &Arc<ReadCounts>,
-    record: TableRecord,
-    change: &mut TableChange,
-) -> Result<TableRecord> {
-    let aside = |cause: String, table: Option<Arc<Table>>| {
-        Arc::new(Quarantined {
-            id: record.id,
-            path: table::path(dir, record.id),
-            size: record.size,
-            first_key: record.first_key.clone(),
-            last_key: record.last_key.clone(),
-            cause,
-            table,
-        })
-    };
-    let quarantined = match Table::open(fs, dir, record.id, counts) {
-        Ok(table) => {
-            let table = Arc::new(table);
-            let damage = if record.level == QUARANTINE {
-                table.check(|_| Ok(()))?.damage.into_iter().next()
-            } else {
-                None
-            };
-            match damage {
-                None => {
-                    // What was in quarantine and is well may overlap anything by now: L0.
-                    let level = if usize::from(record.level) < LEVELS {
-                        record.level
-                    } else {
-                        0
-                    };
-                    change.added.push((usize::from(level), Arc::clone(&table)));
-                    return Ok(record_of(&table, level));
-                }
-                Some(damage) => aside(damage.to_string(), Some(table)),
-            }
-        }
-        // Without a range it is not known which keys are lost.
-        Err(error @ Error::Corruption { .. }) if !record.last_key.is_empty() => aside(error.to_string(), None),
-        Err(error) => return Err(error),
-    };
-    let record = quarantine_record(&quarantined);
-    change.quarantined.push(quarantined);
-    Ok(record)
 }

@@ -4,6 +4,7 @@
 //! answer. Does not own: the sources. Writes are blind, so any source may hold a sibling, and a read asks all of them;
 //! filters make the tables cheap.
 
+use crate::storage::compaction::debt::Debt;
 use crate::storage::error::Result;
 use crate::storage::key::Key;
 use crate::storage::levels::TableSet;
@@ -14,7 +15,6 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 /// One consistent set of sources.
 #[derive(Debug, Clone)]
@@ -113,11 +113,11 @@ impl Published {
         self.view.load()
     }
 
-    /// Bytes of all memtables of this moment's view, and how long the debt of compaction holds up a write.
+    /// Bytes of all memtables of this moment's view, and how far compaction is behind.
     #[must_use]
-    pub fn load_on_writes(&self) -> (usize, Duration) {
+    pub fn load_on_writes(&self) -> (usize, Debt) {
         let view = self.view.load();
-        (view.memtable_bytes(), view.tables.debt().write_delay())
+        (view.memtable_bytes(), view.tables.debt())
     }
 
     /// Replaces the view by what `change` makes of it. Several owners may change their own part at once: `change` is

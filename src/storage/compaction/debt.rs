@@ -1,8 +1,10 @@
 //! How far compaction is behind, and what follows from it for those who must wait.
 //!
-//! Owns: the sizes of the levels, the measure of debt, and the two answers to it: compaction may go faster, and writes go
-//! slower. Both follow the debt smoothly, so that no write ever meets a wall. Does not own: what is compacted.
+//! Owns: the sizes of the levels, the measure of debt, and the answers to it: compaction may go faster, and writes go
+//! slower. Both follow the debt smoothly, so that no write meets a wall while compaction works at all; when it does not,
+//! writes are refused at a bound, since each table of L0 makes every read slower. Does not own: what is compacted.
 
+use crate::storage::error::{Error, Result};
 use crate::storage::levels::{LEVELS, TableSet};
 use std::time::Duration;
 
@@ -40,8 +42,24 @@ impl Default for LevelOptions {
 const TABLE_BYTES: std::ops::RangeInclusive<u64> = (4 << 10)..=(64 << 20);
 /// Tables that a full L1 consists of.
 const TABLES_IN_L1: u64 = 8;
+/// A level of more tables than this has larger ones. Each is mapped, and the system gives a process some 65,000 maps
+/// (vm.max_map_count): with these two numbers they suffice for more than 10 TB, however that came to be.
+const TABLES_BEFORE_LARGER: u64 = 4096;
+/// Largest size at which such a table is closed, in bytes: one that is being written has 8 bytes of memory for each key.
+const LARGEST_TABLE_BYTES: u64 = 256 << 20;
+
+/// L0 may have so many times the tables that start its compaction …
+const L0_MOST_TRIGGERS: usize = 16;
+/// … and always so many, before writes are refused.
+const L0_MOST_AT_LEAST: usize = 64;
 
 impl LevelOptions {
+    /// Tables of L0 with which writes are still taken.
+    #[must_use]
+    pub fn l0_most(&self) -> usize {
+        self.l0_trigger.saturating_mul(L0_MOST_TRIGGERS).max(L0_MOST_AT_LEAST)
+    }
+
     /// Bytes that a level is to have at most.
     #[must_use]
     pub fn size_of(&self, level: usize) -> u64 {
@@ -56,10 +74,11 @@ impl LevelOptions {
         }
     }
 
-    /// Bytes at which a table that compaction writes is closed.
+    /// Bytes at which a table is closed that compaction writes for a level of `level_bytes`.
     #[must_use]
-    pub fn table_bytes(&self) -> u64 {
-        (self.l1_size / TABLES_IN_L1).clamp(*TABLE_BYTES.start(), *TABLE_BYTES.end())
+    pub fn table_bytes(&self, level_bytes: u64) -> u64 {
+        let usual = (self.l1_size / TABLES_IN_L1).clamp(*TABLE_BYTES.start(), *TABLE_BYTES.end());
+        usual.max((level_bytes / TABLES_BEFORE_LARGER).min(LARGEST_TABLE_BYTES))
     }
 
     /// Share of the wanted rate of false positives that a filter at `level` may have. Each level above has half of the
@@ -84,6 +103,10 @@ pub struct Debt {
     pub pending_bytes: u64,
     /// 0: nothing is due. Up to 1 is ordinary work; at 2 there is twice as much as there should be, and so on.
     pub pressure: f64,
+    /// Tables of L0.
+    pub l0_tables: usize,
+    /// Tables of L0 with which writes are still taken.
+    pub l0_most: usize,
 }
 
 /// Pressure from which compaction may go faster than it is configured to …
@@ -117,7 +140,23 @@ impl Debt {
         Self {
             pending_bytes,
             pressure: l0_pressure.max(pending_bytes as f64 / wanted.max(1) as f64),
+            l0_tables,
+            l0_most: options.l0_most(),
         }
+    }
+
+    /// Whether a write may be taken.
+    ///
+    /// # Errors
+    /// [`Error::Behind`] when L0 has more tables than it may have.
+    pub fn check_write(&self) -> Result<()> {
+        if self.l0_tables > self.l0_most {
+            return Err(Error::Behind {
+                l0_tables: self.l0_tables,
+                l0_most: self.l0_most,
+            });
+        }
+        Ok(())
     }
 
     /// By how much compaction may exceed its configured rate; [`None`]: by any.

@@ -65,9 +65,11 @@ pub fn run(choice: &Choice, context: &mut JobContext<'_>) -> Result<Outcome> {
             ..Outcome::default()
         });
     }
+    let to_bytes = context.published.load().tables.level_bytes(choice.to);
     let mut merge = Merge {
         choice,
         removed: &removed,
+        table_bytes: context.tables.level_options().table_bytes(to_bytes),
         outputs: Vec::new(),
         open: None,
         paced: 0,
@@ -103,6 +105,8 @@ struct Merge<'a, 'tables> {
     choice: &'a Choice,
     /// Numbers of the inputs.
     removed: &'a [u64],
+    /// Bytes at which a result is closed.
+    table_bytes: u64,
     outputs: Vec<NewTable>,
     open: Option<OpenTable<'tables>>,
     /// Bytes of the open table that were paced.
@@ -136,7 +140,6 @@ impl<'tables> Merge<'_, 'tables> {
             return Ok(());
         };
         let key = std::str::from_utf8(cursor.key()).map_err(|_| cursor.damage("a key is not UTF-8"))?;
-        let table_bytes = context.tables.level_options().table_bytes();
         match peek_single_live(cursor.encoded()) {
             // Most entries: nothing to merge, nothing to drop.
             Some(seq) if alone => self
@@ -159,7 +162,7 @@ impl<'tables> Merge<'_, 'tables> {
             (context.pace)(ahead)?;
             self.paced = bytes;
         }
-        if bytes >= table_bytes {
+        if bytes >= self.table_bytes {
             self.close(context)?;
         }
         Ok(())

@@ -1,11 +1,14 @@
 //! The only door of the engine to files.
 //!
 //! Owns: the [`FileSystem`] and [`WriteFile`] traits, the real one ([`RealFs`]) and one in memory that can crash, tear,
-//! fill up and fail ([`SimFs`]). Does not own: any format, name or policy.
+//! fill up and fail ([`SimFs`]). What cannot be read of a file that is read already is told by [`Faults`]. Does not own: any
+//! format, name or policy.
 
+mod mapped;
 mod real;
 mod sim;
 
+pub use mapped::Faults;
 pub use real::RealFs;
 pub use sim::{Failure, Fault, Operation, OperationKind, SimFs, Survival};
 
@@ -54,7 +57,8 @@ pub trait FileSystem: Debug + Send + Sync {
     /// When it exists already, or as the operating system's.
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
 
-    /// The whole content of a file as it is now, without a copy where the system can map it.
+    /// The whole content of a file as it is now, without a copy where the system can map it. It is then read from the disk
+    /// when it is looked at, and what cannot be read are zeros: [`Faults`] of the content says so.
     ///
     /// # Errors
     /// As the operating system's.

@@ -1,6 +1,6 @@
 //! The operating system's file system.
 
-use super::{DirLock, FileSystem, Space, WriteFile};
+use super::{DirLock, FileSystem, Space, WriteFile, mapped};
 use bytes::Bytes;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,6 +13,15 @@ pub struct RealFs;
 
 #[derive(Debug)]
 struct RealFile(File);
+
+/// The error of a map, with what to do about one that is not about this file.
+fn explained(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::OutOfMemory {
+        return error;
+    }
+    let detail = format!("{error}: each table takes a map, and there may be no more than vm.max_map_count; raise it");
+    io::Error::new(io::ErrorKind::OutOfMemory, detail)
+}
 
 impl FileSystem for RealFs {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
@@ -31,10 +40,10 @@ impl FileSystem for RealFs {
         }
         // SAFETY: the engine never changes bytes that it has written: files are appended to, renamed and unlinked, and
         // the log, which alone is ever cut, is cut only behind the last byte that anything reads through a map. The
-        // directory lock keeps other nodes away.
+        // directory lock keeps other nodes away. What somebody else cuts or the disk loses is found by [`mapped`].
         #[allow(unsafe_code)]
-        let map = unsafe { memmap2::Mmap::map(&file)? };
-        Ok(Bytes::from_owner(map))
+        let map = unsafe { memmap2::Mmap::map(&file).map_err(explained)? };
+        mapped::hold(map)
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {

@@ -7,7 +7,7 @@ use super::record::{Change, RECORD_HEADER_BYTES, RECORD_TYPE_AT, RawRecord, Unre
 use super::{HEADER, HEADER_BYTES, HEADER_FIELDS, path};
 use crate::storage::codec::{Reader, SECTOR_BYTES, has_hole};
 use crate::storage::error::{Error, Result};
-use crate::storage::fs::FileSystem;
+use crate::storage::fs::{Faults, FileSystem};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,7 @@ pub struct Segment {
     pub salt: u32,
     path: PathBuf,
     content: Bytes,
+    faults: Faults,
 }
 
 /// How a walk over a segment ended.
@@ -76,6 +77,7 @@ impl Segment {
             opened_ms,
             salt,
             path,
+            faults: Faults::of(&content),
             content,
         })
     }
@@ -129,8 +131,28 @@ impl Segment {
     /// the walk then ends exactly there. Without it, this is the last segment, whose tail may be torn.
     ///
     /// # Errors
-    /// On damage, or when `each` fails.
+    /// On damage, when part of the file cannot be read, or when `each` fails.
     pub fn walk<E: From<Error>>(
+        &self,
+        from: u64,
+        expected_len: Option<u64>,
+        each: impl FnMut(u64, &RawRecord<'_>) -> Result<(), E>,
+    ) -> Result<End, E> {
+        let end = self.walk_records(from, expected_len, each)?;
+        self.check_readable()?;
+        Ok(end)
+    }
+
+    /// Whether everything that was read of it so far is what the file holds. What cannot be read are zeros, and would pass
+    /// for a torn tail; and the values of changes are read later than the walk.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] with the place when not.
+    pub fn check_readable(&self) -> Result<()> {
+        self.faults.check(&self.path)
+    }
+
+    fn walk_records<E: From<Error>>(
         &self,
         from: u64,
         expected_len: Option<u64>,

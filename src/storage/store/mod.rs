@@ -175,10 +175,10 @@ impl Store {
     /// a clock it supersedes all that is there. Returns its clock joined with what memory knows of the key.
     ///
     /// # Errors
-    /// When the log cannot take it; nothing is visible then. An error of a flush that this write brought about does not
+    /// When the log cannot take it, or compaction is too far behind; nothing is visible then. An error of a flush that this write brought about does not
     /// concern the write, and is met again by the next flush.
     pub fn write(&self, key: &Key, value: Value, clock: Option<VectorClock>) -> Result<VectorClock> {
-        let delay = self.write_delay();
+        let delay = self.write_delay()?;
         if !delay.is_zero() {
             self.options.time.sleep(delay);
         }
@@ -192,13 +192,15 @@ impl Store {
 
     /// How long a write is held up: by the debt of compaction, and by memory that fills while the last memtable is still
     /// being flushed.
-    fn write_delay(&self) -> Duration {
+    fn write_delay(&self) -> Result<Duration> {
         let view = self.published.peek();
-        let debt = view.tables.debt().write_delay();
+        let debt = view.tables.debt();
+        debt.check_write()?;
         if view.sealed.len() + 1 < self.options.num_mem_tables {
-            return debt;
+            return Ok(debt.write_delay());
         }
-        debt.max(memory_delay(view.active.bytes(), self.options.engine.flush_threshold))
+        let memory = memory_delay(view.active.bytes(), self.options.engine.flush_threshold);
+        Ok(debt.write_delay().max(memory))
     }
 
     /// Everything that a key has.

@@ -3,7 +3,6 @@
 //! Owns: the checks that an ordinary read does not make, because they need the whole: order, counts, and that the filter
 //! lets every key pass. Does not own: what becomes of a damaged table (see [`crate::storage::tables`]).
 
-use super::block::{self, Block};
 use super::filter;
 use super::reader::Table;
 use crate::storage::error::{Error, Result};
@@ -51,12 +50,11 @@ impl Table {
     }
 
     fn check_block(&self, number: usize, last_key: &mut Vec<u8>) -> Result<u64> {
-        let Some(stored) = self.stored(number)? else {
+        let Some(block) = self.block_copy(number, true)? else {
             return Ok(0);
         };
         let damage = |detail: &str| self.damage(number, detail);
-        block::verify(stored).map_err(damage)?;
-        let mut iter = Block::open(&self.content.slice_ref(stored)).map_err(damage)?.seek(&[]);
+        let mut iter = block.seek(&[]);
         let mut keys = 0;
         while iter.advance().map_err(damage)? {
             let key = iter.key();

@@ -1,8 +1,8 @@
 //! Walks tables forward, entry by entry, as they are encoded.
 //!
 //! Owns: the position in a run of tables that do not overlap: one table, or a whole level. Does not own: the merge of
-//! several runs (see [`crate::storage::merger`]). A block is unpacked when the walk comes to it, and a table is touched
-//! not before.
+//! several runs (see [`crate::storage::merger`]). A block is copied and unpacked when the walk comes to it, so that what it
+//! hands over stays as it was checked; a table is touched not before.
 
 use super::block::BlockIter;
 use super::reader::Table;
@@ -76,7 +76,7 @@ impl Cursor {
                     return Ok(true);
                 }
             }
-            match table.block(self.next_block, self.verifying)? {
+            match table.block_copy(self.next_block, self.verifying)? {
                 Some(block) => {
                     self.block = Some(block.seek(&self.from));
                     self.from.clear();

@@ -5,7 +5,7 @@ use super::index::Index;
 use super::{FOOTER, FOOTER_BYTES, FOOTER_FIELDS, HEADER, Properties, filter, path};
 use crate::storage::codec::{Reader, decode_versions};
 use crate::storage::error::{Error, Result};
-use crate::storage::fs::FileSystem;
+use crate::storage::fs::{Faults, FileSystem};
 use crate::storage::version::Versions;
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -81,7 +81,9 @@ pub struct Table {
     id: u64,
     layout: Layout,
     pub(super) path: PathBuf,
-    pub(super) content: Bytes,
+    content: Bytes,
+    /// What turned out to be unreadable of it.
+    faults: Faults,
     pub(super) index: Index,
     pub(super) filter: Bytes,
     properties: Properties,
@@ -123,9 +125,11 @@ impl Table {
     /// When header, footer or index is damaged, or the file is of another format.
     pub fn read(path: PathBuf, id: u64, content: Bytes, counts: &Arc<ReadCounts>) -> Result<(Self, Vec<Error>)> {
         let layout = Layout::read(&path, &content)?;
+        // Copies: what was checked stays as it was, whatever becomes of the pages of the map.
         let part = |name: &str, place: Place| {
             range(&content, place)
-                .map(|range| content.slice(range))
+                .and_then(|range| content.get(range))
+                .map(Bytes::copy_from_slice)
                 .ok_or_else(|| Error::corruption(&path, place.offset, format!("the {name} lies outside the file")))
         };
         let index = Index::read(&part("index", layout.index)?)
@@ -150,17 +154,27 @@ impl Table {
             id,
             layout,
             index,
-            // A copy, so that the filter stays in memory whatever becomes of the pages of the map.
-            filter: Bytes::copy_from_slice(&filter),
+            filter,
             has_properties: properties.is_some(),
             properties: properties.unwrap_or_default(),
             verified,
             damaged: OnceLock::new(),
             counts: Arc::clone(counts),
+            faults: Faults::of(&content),
             content,
             path,
         };
         Ok((table, damage))
+    }
+
+    /// The table, which may hold the keys from `first` to `last`, in case it cannot say that itself.
+    #[must_use]
+    pub fn with_range(mut self, first: &str, last: &str) -> Self {
+        if !self.has_properties {
+            first.clone_into(&mut self.properties.first_key);
+            last.clone_into(&mut self.properties.last_key);
+        }
+        self
     }
 
     /// Where its parts lie.
@@ -195,7 +209,7 @@ impl Table {
     /// When the block is damaged.
     pub fn entries(&self, number: usize) -> Result<Vec<(Vec<u8>, Versions)>> {
         let mut entries = Vec::new();
-        let Some(block) = self.block(number, false)? else {
+        let Some(block) = self.block_copy(number, false)? else {
             return Ok(entries);
         };
         let mut iter = block.seek(&[]);
@@ -273,9 +287,26 @@ impl Table {
         }
         self.counts.blocks.fetch_add(1, Ordering::Relaxed);
         let number = self.block_for(key);
-        let Some(stored) = self.verified(number, false)? else {
+        let was_whole = self.faults.first().is_none();
+        let found = self.find(number, key);
+        if was_whole && self.faults.first().is_some() {
+            // What was just read may be the zeros of a lost page. From now on everything is checked as it is read.
+            return self.find(number, key);
+        }
+        found
+    }
+
+    /// What block `number` has for a key. Whoever calls it must ask for faults afterwards.
+    fn find(&self, number: usize, key: &[u8]) -> Result<Versions> {
+        let Some(mut stored) = self.stored(number)? else {
             return Ok(Versions::default());
         };
+        let faulty = self.faults.first().is_some();
+        let copy = if faulty { stored.to_vec() } else { Vec::new() };
+        if faulty {
+            stored = &copy;
+        }
+        self.verify(number, stored, faulty)?;
         SCRATCH.with_borrow_mut(|scratch| {
             let found = BlockView::open(stored, scratch).and_then(|block| block.find(key));
             let versions = match found.map_err(|detail| self.damage(number, detail))? {
@@ -308,21 +339,21 @@ impl Table {
         decode_versions(encoded, take).ok_or_else(|| self.damage(number, "the versions of a key do not decode"))
     }
 
-    /// Data block `number`, verified when it is read for the first time, or `again`; [`None`] behind the last.
-    pub(super) fn block(&self, number: usize, again: bool) -> Result<Option<Block>> {
-        let Some(stored) = self.verified(number, again)? else {
+    /// Data block `number` in memory of its own, which no fault can change any more, verified when it is read for the first
+    /// time, or `again`; [`None`] behind the last.
+    pub(super) fn block_copy(&self, number: usize, again: bool) -> Result<Option<Block>> {
+        let Some(stored) = self.stored(number)? else {
             return Ok(None);
         };
-        Block::open(&self.content.slice_ref(stored))
+        let stored = Bytes::copy_from_slice(stored);
+        self.verify(number, &stored, again || self.faults.first().is_some())?;
+        Block::open(&stored)
             .map(Some)
             .map_err(|detail| self.damage(number, detail))
     }
 
-    /// Data block `number` as it lies on disk, verified when it is read for the first time, or `again`.
-    fn verified(&self, number: usize, again: bool) -> Result<Option<&[u8]>> {
-        let Some(stored) = self.stored(number)? else {
-            return Ok(None);
-        };
+    /// Verifies what lies on disk as block `number`, if that was not done yet, or `again`.
+    fn verify(&self, number: usize, stored: &[u8], again: bool) -> Result<()> {
         let bit = 1_u64 << (number % 64);
         let verified = self.verified.get(number / 64);
         // Relaxed: the bit says only that these immutable bytes were once found good; nothing is published by it.
@@ -332,11 +363,11 @@ impl Table {
                 bits.fetch_or(bit, Ordering::Relaxed);
             }
         }
-        Ok(Some(stored))
+        Ok(())
     }
 
     /// Data block `number` as it lies on disk; [`None`] behind the last.
-    pub(super) fn stored(&self, number: usize) -> Result<Option<&[u8]>> {
+    fn stored(&self, number: usize) -> Result<Option<&[u8]>> {
         let Some(place) = self.index.place(number) else {
             return Ok(None);
         };
@@ -354,6 +385,9 @@ fn range(content: &[u8], place: Place) -> Option<Range<usize>> {
 }
 
 fn unchecksum(part: &Bytes) -> Option<Bytes> {
-    let (covered, checksum) = part.split_last_chunk::<4>()?;
+    // Over nothing, zeros would be a checksum that holds.
+    let (covered, checksum) = part
+        .split_last_chunk::<4>()
+        .filter(|(covered, _)| !covered.is_empty())?;
     (crc32c::crc32c(covered) == u32::from_le_bytes(*checksum)).then(|| part.slice(..covered.len()))
 }

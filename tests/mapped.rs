@@ -1,0 +1,428 @@
+//! A page of a mapped file that cannot be read: what stands in it is lost and is told, and nothing else is.
+//!
+//! A test that meets SIGBUS runs in a process of its own, which it would otherwise end for all.
+
+use bytes::Bytes;
+use pairdb_node::storage::error::{Error, ErrorKind};
+use pairdb_node::storage::fs::{DirLock, Faults, FileSystem, RealFs, Space, WriteFile};
+use pairdb_node::storage::key::Key;
+use pairdb_node::storage::log::reader::Segment;
+use pairdb_node::storage::log::record::RawRecord;
+use pairdb_node::storage::manifest;
+use pairdb_node::storage::store::{Store, StoreOptions};
+use pairdb_node::storage::table::block::{self, Compression};
+use pairdb_node::storage::table::{Layout, ReadCounts, Table};
+use pairdb_node::storage::version::Value;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// Whole pages, whatever size the system's have.
+const PAGES: u64 = 64 << 10;
+const CHILD: &str = "PAIRDB_TEST_CHILD";
+const KEYS: u32 = 6000;
+
+/// Runs this test again in a process of its own; [`None`] in that process.
+fn own_process(test: &str) -> Option<Output> {
+    if std::env::var_os(CHILD).is_some() {
+        return None;
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    Some(command.args(["--exact", test]).env(CHILD, "yes").output().unwrap())
+}
+
+fn in_own_process(test: &str, body: impl FnOnce()) {
+    match own_process(test) {
+        None => body(),
+        Some(Output { status, stdout, stderr }) => {
+            let said = [stdout, stderr].concat();
+            assert!(status.success(), "{status}: {}", String::from_utf8_lossy(&said));
+        }
+    }
+}
+
+fn cut(path: &Path, len: u64) {
+    OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
+}
+
+fn key(n: u32) -> Key {
+    Key::new("tenant", &format!("key{n:06}")).unwrap()
+}
+
+fn value(n: u32) -> Bytes {
+    let mut bytes = vec![0; 200];
+    StdRng::seed_from_u64(u64::from(n)).fill(&mut bytes[..100]);
+    Bytes::from(bytes)
+}
+
+fn options(dir: &Path) -> StoreOptions {
+    let mut options = StoreOptions::at(dir);
+    options.engine.flush_threshold = usize::MAX;
+    options.sync_writes = false;
+    options
+}
+
+fn open(fs: &Arc<dyn FileSystem>, options: &StoreOptions) -> Result<Store, Error> {
+    Store::open(fs, options.clone(), "node")
+}
+
+fn real() -> Arc<dyn FileSystem> {
+    Arc::new(RealFs)
+}
+
+fn fill(store: &Store) {
+    for n in 0..KEYS {
+        store.write(&key(n), Value::Live(value(n)), None).unwrap();
+    }
+}
+
+/// The keys that answer with damage in `path`. All others must have their value.
+fn lost(store: &Store, path: &Path) -> Vec<u32> {
+    let is_lost = |n: &u32| match store.get(&key(*n)) {
+        Ok(found) => {
+            let found = found.winner().and_then(|winner| winner.value.live().cloned());
+            assert_eq!(found, Some(value(*n)), "key {n}");
+            false
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Corruption);
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            true
+        }
+    };
+    (0..KEYS).filter(is_lost).collect()
+}
+
+fn only_table(store: &Store) -> PathBuf {
+    let view = store.published().load();
+    view.tables.all().next().unwrap().path().to_path_buf()
+}
+
+#[test]
+fn a_table_that_loses_its_end_while_it_is_mapped_loses_the_keys_there_alone() {
+    in_own_process(
+        "a_table_that_loses_its_end_while_it_is_mapped_loses_the_keys_there_alone",
+        || {
+            for compression in [Compression::None, Compression::Lz4] {
+                for read_before in [false, true] {
+                    lose_the_end(compression, read_before);
+                }
+            }
+        },
+    );
+}
+
+fn lose_the_end(compression: Compression, read_before: bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.engine.table.compression = compression;
+    let store = open(&real(), &options).unwrap();
+    fill(&store);
+    store.flush().unwrap();
+    let path = only_table(&store);
+    if read_before {
+        // Every block is then known to be well, and not verified again.
+        assert!(lost(&store, &path).is_empty());
+    }
+    let whole = fs::read(&path).unwrap();
+    cut(&path, 4 * PAGES);
+    let (store, path) = (&store, path.as_path());
+    let answers: Vec<Vec<u32>> = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..4).map(|_| scope.spawn(move || lost(store, path))).collect();
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+    });
+    let first = answers[0][0];
+    assert!((KEYS / 10..KEYS * 9 / 10).contains(&first), "from key {first} on");
+    for answer in answers {
+        assert!(
+            answer.into_iter().eq(first..KEYS),
+            "all that lie behind the cut, and no other"
+        );
+    }
+    // A scan comes as far, and says so.
+    let mut scanned: Vec<_> = store.scan(&Key::least()).collect();
+    let end = scanned.pop().unwrap().unwrap_err();
+    assert_eq!(end.kind(), ErrorKind::Corruption, "{end}");
+    for (n, item) in (0..first).zip(&scanned) {
+        let (found, versions) = item.as_ref().unwrap();
+        assert_eq!(
+            (found, versions.winner().unwrap().value.live()),
+            (&key(n), Some(&value(n)))
+        );
+    }
+    assert_eq!(scanned.len(), first as usize);
+    store.compact().unwrap();
+    let view = store.published().load();
+    assert_eq!(view.tables.quarantine().len(), 1, "it stands aside");
+    assert!(lost(store, path).into_iter().eq(first..KEYS));
+    store.write(&key(KEYS), Value::Live(value(KEYS)), None).unwrap();
+    store.flush().unwrap();
+    assert!(!store.get(&key(KEYS)).unwrap().is_empty());
+    // Put back, it is read again; not in place, where the map would see it.
+    let aside = dir.path().join("whole");
+    fs::write(&aside, whole).unwrap();
+    fs::rename(&aside, path).unwrap();
+    let path = path.to_path_buf();
+    drop(view);
+    let again = dir.path().join("again");
+    copy(dir.path(), &again, &["sstables", "commitlog"]);
+    let mut options = options.clone();
+    options.engine.data_dir.clone_from(&again);
+    options.engine.sstable_dir = again.join("sstables");
+    options.engine.log.dir = again.join("commitlog");
+    let store = open(&real(), &options).unwrap();
+    assert!(store.published().load().tables.quarantine().is_empty());
+    assert!(lost(&store, &path).is_empty());
+}
+
+fn copy(from: &Path, to: &Path, dirs: &[&str]) {
+    for dir in dirs {
+        fs::create_dir_all(to.join(dir)).unwrap();
+        for entry in fs::read_dir(from.join(dir)).unwrap().map(Result::unwrap) {
+            fs::copy(entry.path(), to.join(dir).join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn compaction_sets_aside_a_table_that_loses_its_end_and_writes_no_zeros() {
+    in_own_process(
+        "compaction_sets_aside_a_table_that_loses_its_end_and_writes_no_zeros",
+        || {
+            let dir = tempfile::tempdir().unwrap();
+            let mut options = options(dir.path());
+            options.engine.levels.l0_trigger = 2;
+            let store = open(&real(), &options).unwrap();
+            fill(&store);
+            store.flush().unwrap();
+            let path = only_table(&store);
+            assert!(lost(&store, &path).is_empty());
+            for n in [0, KEYS + 1] {
+                store.write(&key(n), Value::Live(value(n)), None).unwrap();
+            }
+            store.flush().unwrap();
+            cut(&path, 4 * PAGES);
+            let error = store.compact().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            assert_eq!(store.published().load().tables.quarantine().len(), 1);
+            assert!(!lost(&store, &path).is_empty());
+        },
+    );
+}
+
+/// The files of the system, of which one is cut under its map.
+#[derive(Debug)]
+struct Cutting {
+    file: PathBuf,
+    keep: u64,
+    /// As soon as it is mapped; otherwise when the first table is begun, and the log was walked to its end.
+    at_once: bool,
+    walked: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Cutting {
+    fn fs(file: PathBuf, keep: u64, at_once: bool) -> Arc<dyn FileSystem> {
+        Arc::new(Self {
+            file,
+            keep,
+            at_once,
+            walked: Mutex::new(false),
+            changed: Condvar::new(),
+        })
+    }
+}
+
+impl FileSystem for Cutting {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        RealFs.create_dir_all(dir)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        if !self.at_once && path.to_string_lossy().ends_with(".sst.tmp") {
+            let walked = self.walked.lock().unwrap();
+            let timeout = Duration::from_secs(20);
+            let (walked, _) = self
+                .changed
+                .wait_timeout_while(walked, timeout, |walked| !*walked)
+                .unwrap();
+            assert!(*walked, "the log is not walked to its end");
+            cut(&self.file, self.keep);
+        }
+        RealFs.create(path)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Bytes> {
+        let content = RealFs.read(path)?;
+        if self.at_once && path == self.file {
+            cut(path, self.keep);
+        }
+        Ok(content)
+    }
+
+    /// A recovery syncs the last segment when it has walked it.
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        *self.walked.lock().unwrap() = true;
+        self.changed.notify_all();
+        RealFs.sync_file(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        RealFs.list(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealFs.rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealFs.link(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealFs.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealFs.sync_dir(dir)
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        RealFs.space(dir)
+    }
+
+    fn lock_dir(&self, dir: &Path) -> io::Result<DirLock> {
+        RealFs.lock_dir(dir)
+    }
+}
+
+fn assert_refused(fs: &Arc<dyn FileSystem>, options: &StoreOptions, file: &Path, keep: u64) {
+    let error = open(fs, options)
+        .err()
+        .expect("what cannot be read passed for a torn end");
+    match &error {
+        Error::Corruption {
+            file: named, offset, ..
+        } => assert_eq!((named.as_path(), *offset), (file, keep)),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_read_to_its_end_is_refused_not_shortened() {
+    in_own_process("a_log_that_cannot_be_read_to_its_end_is_refused_not_shortened", || {
+        for at_once in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut options = options(dir.path());
+            fill(&open(&real(), &options).unwrap());
+            let log = dir.path().join("commitlog/commitlog-000000000001.log");
+            let keep = 4 * PAGES;
+            assert!(fs::metadata(&log).unwrap().len() > 2 * keep);
+            // Later than the walk, a table is made of most of it: its values are read then.
+            options.engine.flush_threshold = 1_500_000;
+            assert_refused(&Cutting::fs(log.clone(), keep, at_once), &options, &log, keep);
+            let manifest = manifest::load(&RealFs, &dir.path().join("sstables")).unwrap();
+            assert!(manifest.tables.is_empty(), "no table of it counts");
+        }
+    });
+}
+
+#[test]
+fn a_manifest_that_cannot_be_read_to_its_end_is_refused_not_shortened() {
+    in_own_process(
+        "a_manifest_that_cannot_be_read_to_its_end_is_refused_not_shortened",
+        || {
+            let dir = tempfile::tempdir().unwrap();
+            let options = options(dir.path());
+            let store = open(&real(), &options).unwrap();
+            // Long keys make long edits.
+            for n in 0..60 {
+                let key = Key::new("tenant", &format!("{n:01000}")).unwrap();
+                store.write(&key, Value::Live(value(n)), None).unwrap();
+                store.flush().unwrap();
+            }
+            drop(store);
+            let manifest = dir.path().join("sstables/MANIFEST");
+            assert!(fs::metadata(&manifest).unwrap().len() > PAGES * 3 / 2);
+            assert_refused(&Cutting::fs(manifest.clone(), PAGES, true), &options, &manifest, PAGES);
+        },
+    );
+}
+
+#[test]
+fn a_fault_is_told_of_its_map_alone() {
+    in_own_process("a_fault_is_told_of_its_map_alone", || {
+        let dir = tempfile::tempdir().unwrap();
+        let files: Vec<_> = (0..2100).map(|n| dir.path().join(n.to_string())).collect();
+        for file in &files {
+            fs::File::create(file).unwrap().set_len(3 * PAGES).unwrap();
+        }
+        // More than once: places of maps that are gone are taken again.
+        for victim in [1500, 3] {
+            let maps: Vec<Bytes> = files.iter().map(|file| RealFs.read(file).unwrap()).collect();
+            cut(&files[victim], PAGES);
+            for map in maps.iter().rev() {
+                for at in [2 * PAGES + 5, PAGES, 0] {
+                    assert_eq!(map[at as usize], 0);
+                }
+            }
+            for (n, map) in maps.iter().enumerate() {
+                let expected = (n == victim).then_some(PAGES);
+                let part = map.slice(100..);
+                assert_eq!(
+                    (Faults::of(map).first(), Faults::of(&part).first()),
+                    (expected, expected),
+                    "map {n}"
+                );
+            }
+            cut(&files[victim], 3 * PAGES);
+        }
+        assert_eq!(Faults::of(&[0; 100]).first(), None);
+    });
+}
+
+#[test]
+fn a_fault_elsewhere_ends_the_process() {
+    if let Some(output) = own_process("a_fault_elsewhere_ends_the_process") {
+        assert_eq!(output.status.signal(), Some(libc::SIGBUS), "{output:?}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    fs::write(&path, vec![1; PAGES as usize]).unwrap();
+    let ours = RealFs.read(&path).unwrap();
+    // SAFETY: it is cut on purpose.
+    let foreign = unsafe { memmap2::Mmap::map(&fs::File::open(&path).unwrap()).unwrap() };
+    cut(&path, 0);
+    assert_eq!((ours[0], Faults::of(&ours).first()), (0, Some(0)));
+    println!("{}", foreign[0]);
+}
+
+#[test]
+fn zeros_pass_for_nothing() {
+    let path = Path::new("zeros");
+    for len in (0..200).chain([512, 4096, 8192, 65_536, 1 << 20]) {
+        let zeros = Bytes::from(vec![0; len]);
+        assert!(block::verify(&zeros).is_err(), "{len} zeros pass for a block");
+        assert!(Layout::read(path, &zeros).is_err(), "{len} zeros pass for a table");
+        assert!(Table::read(path.into(), 1, zeros.clone(), &Arc::new(ReadCounts::default())).is_err());
+        assert!(
+            Segment::read(path.into(), zeros.clone()).is_err(),
+            "{len} zeros pass for a segment"
+        );
+        assert!(
+            manifest::edits::<Error>(path, &zeros, |_, _| Ok(())).is_err(),
+            "{len} zeros pass for a manifest"
+        );
+        for salt in [0, 1, u32::MAX, 0x8a91_36aa] {
+            assert!(RawRecord::read(&zeros, salt).is_err(), "{len} zeros pass for a record");
+        }
+    }
+}
