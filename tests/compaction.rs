@@ -622,7 +622,8 @@ fn writes_slow_down_smoothly_and_compaction_speeds_up_first() {
         pressure,
         ..Debt::default()
     };
-    assert_eq!(at(1.0).haste(), Some(1.0));
+    assert_eq!(at(1.0).haste(), Some(0.1), "hardly due, it takes nobody's turn");
+    assert_eq!(at(1.5).haste(), Some(1.0));
     assert_eq!(at(3.9).write_delay(), Duration::ZERO);
     assert_eq!(
         at(4.0).haste(),

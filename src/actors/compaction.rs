@@ -9,13 +9,16 @@ use crate::actors::mailbox::Envelope;
 use crate::actors::reply::Reply;
 use crate::storage::compaction::job::Outcome;
 use crate::storage::compaction::jobs::{Job, Jobs};
+use crate::storage::compaction::priority;
 use crate::storage::error::{Error, Result as StorageResult};
 use crate::storage::tables::Tables;
 use arc_swap::ArcSwapOption;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// After a failed job, the time until the next is chosen: space that returns is used within a second.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
@@ -124,6 +127,21 @@ impl Actor for CompactionActor {
     }
 }
 
+/// Runs a job on a thread of its own, whose priority is lowered for good: one of the runtime would have to get it back.
+///
+/// # Errors
+/// When there is no thread, or the job panics.
+async fn run_aside(job: Job) -> io::Result<StorageResult<Outcome>> {
+    let (done, result) = oneshot::channel();
+    let work = move || {
+        priority::lower();
+        // Nobody waits any more when the process ends.
+        let _ = done.send(job.run());
+    };
+    std::thread::Builder::new().name("pairdb-compact".into()).spawn(work)?;
+    result.await.map_err(|_| io::Error::other("the job panicked"))
+}
+
 impl CompactionActor {
     fn start_jobs(&self, state: &CompactionState) {
         while !state.pausing && self.jobs.active() < self.workers {
@@ -137,17 +155,13 @@ impl CompactionActor {
     fn start(&self, job: Job) {
         let (mailbox, tables) = (self.handles.compaction.clone(), Arc::clone(&self.tables));
         tokio::spawn(async move {
-            let result = match tokio::task::spawn_blocking(move || job.run()).await {
+            let result = match run_aside(job).await {
                 Ok(result) => result,
                 // The claim on its tables ended with it; what it wrote is a leftover.
-                Err(panicked) => {
+                Err(cause) => {
                     let swept = tokio::task::spawn_blocking(move || tables.sweep());
                     let _ = swept.await;
-                    Err(Error::io(
-                        "compact",
-                        Path::new("tables"),
-                        std::io::Error::other(panicked.to_string()),
-                    ))
+                    Err(Error::io("compact", Path::new("tables"), cause))
                 }
             };
             // To whatever generation runs then; one that starts later looks by itself.

@@ -166,7 +166,7 @@ fn parent(drivers: &[Driver], args: &Args) -> Result<()> {
     if let Some(file) = &args.json {
         serde_json::to_writer_pretty(std::fs::File::create(file)?, &suite)?;
     }
-    Ok(())
+    suite.check_memory(&drivers)
 }
 
 /// Those of `all` that are named, or all when none is.

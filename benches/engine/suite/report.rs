@@ -3,9 +3,12 @@
 //! Owns: which of several rounds is told (the one with the median throughput, but the longest stall of all), and the
 //! form.
 
-use super::engine::Driver;
+use super::engine::{Driver, Result};
 use super::workloads::{Figures, Latency, Sizes, WORKLOADS, Workload};
 use serde::Serialize;
+
+/// Most memory that the first engine may take, as a multiple of what it was given.
+const MOST_MEMORY: f64 = 1.2;
 
 /// One run of one workload on one engine.
 #[derive(Serialize)]
@@ -80,12 +83,27 @@ impl Suite {
         self.print_costs(drivers);
     }
 
+    /// Checks that the first engine kept to the memory that it was given, and a fifth more.
+    ///
+    /// # Errors
+    /// Where it did not.
+    pub fn check_memory(&self, drivers: &[&Driver]) -> Result<()> {
+        let ours = |run: &&Run| drivers.first().is_some_and(|first| run.engine == first.name);
+        for run in self.runs.iter().filter(ours) {
+            if let Some(times) = run.figures.of_given().filter(|times| *times > MOST_MEMORY) {
+                return Err(format!("{} took {times:.2} times its memory in {}", run.engine, run.workload).into());
+            }
+        }
+        Ok(())
+    }
+
     fn print_costs(&self, drivers: &[&Driver]) {
         println!(
-            "\nlatency of one put in µs (max: of all rounds), bytes written and kept, memory in MiB (anon: no mapped files)"
+            "\nlatency of one put in µs (max: of all rounds), bytes written and kept, memory in MiB (anon: no mapped files; \
+             given: anon as a multiple of two write buffers and the cache)"
         );
         println!(
-            "{:<14} {:<8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>9} {:>8} {:>9} {:>9}",
+            "{:<14} {:<8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>9} {:>8} {:>9} {:>9} {:>6}",
             "workload",
             "engine",
             "p50",
@@ -96,7 +114,8 @@ impl Suite {
             "space amp",
             "settle s",
             "peak RSS",
-            "peak anon"
+            "peak anon",
+            "given"
         );
         for workload in WORKLOADS {
             for driver in drivers {
@@ -107,7 +126,7 @@ impl Suite {
                 let cost = figures.cost;
                 let mib = |bytes: Option<u64>| number(bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)), 0);
                 println!(
-                    "{:<14} {:<8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>9} {:>8} {:>9} {:>9}",
+                    "{:<14} {:<8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>9} {:>8} {:>9} {:>9} {:>6}",
                     workload.name,
                     driver.name,
                     latency(|latency| latency.p50),
@@ -119,6 +138,7 @@ impl Suite {
                     number(cost.map(|c| c.settle_seconds), 1),
                     mib(figures.peak_resident),
                     mib(figures.peak_anonymous),
+                    number(figures.of_given(), 2),
                 );
             }
         }

@@ -162,6 +162,8 @@ pub struct Figures {
     pub cost: Option<Cost>,
     pub peak_resident: Option<u64>,
     pub peak_anonymous: Option<u64>,
+    /// Bytes of memory that the engine was given: two write buffers, one of which is flushed, and the cache.
+    pub given: u64,
 }
 
 /// Latencies in microseconds.
@@ -189,6 +191,11 @@ pub struct Cost {
 }
 
 impl Figures {
+    /// The peak of anonymous memory as a multiple of what the engine was given.
+    pub fn of_given(&self) -> Option<f64> {
+        Some(self.peak_anonymous? as f64 / self.given as f64)
+    }
+
     pub fn per_second(&self) -> f64 {
         self.ops as f64 / self.seconds.max(f64::MIN_POSITIVE)
     }
@@ -444,6 +451,7 @@ pub fn run(workload: &Workload, driver: &Driver, dir: &Path, sizes: &Sizes) -> R
         cost,
         peak_resident: measure::peak_resident(),
         peak_anonymous: watch.end(),
+        given: 2 * sizes.write_buffer as u64 + cache,
     })
 }
 

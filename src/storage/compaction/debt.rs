@@ -109,7 +109,12 @@ pub struct Debt {
     pub l0_most: usize,
 }
 
-/// Pressure from which compaction may go faster than it is configured to …
+/// Share of the configured rate at which compaction goes while it is only just due: what is done slowly takes nobody's turn
+/// at the disk, and where it is too slow, the pressure grows until it is not.
+const SLOWEST: f64 = 0.1;
+/// Pressure up to which it does.
+const CALM_TO: f64 = 1.0;
+/// Pressure at which compaction goes as fast as configured, and from which it may go faster …
 const FASTER_FROM: f64 = 1.5;
 /// … and from which nothing holds it back.
 const UNLIMITED_FROM: f64 = 4.0;
@@ -159,13 +164,17 @@ impl Debt {
         Ok(())
     }
 
-    /// By how much compaction may exceed its configured rate; [`None`]: by any.
+    /// The factor of its configured rate at which compaction goes, growing with the debt; [`None`]: without a limit.
     #[must_use]
     pub fn haste(&self) -> Option<f64> {
         if self.pressure >= UNLIMITED_FROM {
             return None;
         }
-        let over = (self.pressure - FASTER_FROM).max(0.0) / (UNLIMITED_FROM - FASTER_FROM);
+        if self.pressure < FASTER_FROM {
+            let due = (self.pressure - CALM_TO).max(0.0) / (FASTER_FROM - CALM_TO);
+            return Some(SLOWEST + due.powi(2) * (1.0 - SLOWEST));
+        }
+        let over = (self.pressure - FASTER_FROM) / (UNLIMITED_FROM - FASTER_FROM);
         Some(1.0 + over * (FASTEST - 1.0))
     }
 

@@ -121,6 +121,10 @@ pub trait WriteFile: Debug + Send {
     /// As the operating system's; part of it may then have been written.
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()>;
 
+    /// Has a part of what was written go to the disk now, and waits for it. Only a matter of pace: nothing is durable by
+    /// it, and where the system cannot do it, nothing happens.
+    fn write_out(&mut self, _offset: u64, _length: u64) {}
+
     /// Makes what was written durable (fdatasync).
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use super::{DirLock, FileSystem, Space, WriteFile, mapped};
 use bytes::Bytes;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
@@ -105,6 +106,19 @@ impl FileSystem for RealFs {
 impl WriteFile for RealFile {
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.0.write_all_at(data, offset)
+    }
+
+    fn write_out(&mut self, offset: u64, length: u64) {
+        let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else {
+            return;
+        };
+        let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+        // SAFETY: the call takes numbers alone, and the descriptor is open as long as the file is held. Its failure is
+        // none: the sync that follows tells.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::sync_file_range(self.0.as_raw_fd(), offset, length, flags);
+        }
     }
 
     fn sync(&mut self) -> io::Result<()> {

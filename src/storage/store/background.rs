@@ -3,6 +3,7 @@
 //! Owns: the threads, and when they wake. Does not own: the work.
 
 use super::Store;
+use crate::storage::compaction::priority;
 use crate::storage::error::Result;
 use parking_lot::{Condvar, Mutex};
 use std::io;
@@ -87,7 +88,7 @@ impl Store {
             threads: Vec::new(),
         };
         let flusher: fn(&Store) -> Result<bool> = Store::flush_oldest;
-        let compactor: fn(&Store) -> Result<bool> = Store::compact;
+        let compactor: fn(&Store) -> Result<bool> = Store::compact_aside;
         let syncer: fn(&Store) -> Result<bool> = Store::sync_ahead;
         let work = [("pairdb-flush", flusher), ("pairdb-sync", syncer)]
             .into_iter()
@@ -101,6 +102,12 @@ impl Store {
             background.threads.push(thread);
         }
         Ok(background)
+    }
+
+    /// Compacts on a thread that does nothing else.
+    fn compact_aside(&self) -> Result<bool> {
+        priority::lower();
+        self.compact()
     }
 
     fn run(&self, work: fn(&Self) -> Result<bool>) {

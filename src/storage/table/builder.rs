@@ -35,8 +35,6 @@ impl Default for TableOptions {
 
 /// Bytes gathered before they are handed to the file.
 const WRITE_CHUNK_BYTES: usize = 256 << 10;
-/// Bytes after which what was written is synced: one large sync at the end would keep the log's small ones waiting.
-const SYNC_EVERY_BYTES: u64 = 1 << 20;
 
 /// A table being written. Dropped before [`TableBuilder::finish`] succeeds, it removes what it wrote: the space is needed
 /// for the next attempt.
@@ -50,7 +48,6 @@ pub struct TableBuilder<'a> {
     finished: bool,
     pending: Vec<u8>,
     written: u64,
-    synced: u64,
     block: BlockBuilder,
     index: BlockBuilder,
     hashes: Vec<u64>,
@@ -76,7 +73,6 @@ impl<'a> TableBuilder<'a> {
             finished: false,
             pending: HEADER.frame(&[]),
             written: 0,
-            synced: 0,
             block: BlockBuilder::default(),
             index: BlockBuilder::default(),
             hashes: Vec::new(),
@@ -183,17 +179,11 @@ impl<'a> TableBuilder<'a> {
         self.file
             .write_at(self.written, &self.pending)
             .map_err(|e| Error::io("write", &self.temporary, e))?;
+        // Now, and not all at the end: the log's small syncs would wait behind it.
+        self.file.write_out(self.written, self.pending.len() as u64);
         self.written += self.pending.len() as u64;
         self.pending.clear();
-        if self.written - self.synced >= SYNC_EVERY_BYTES {
-            self.sync()?;
-        }
         Ok(())
-    }
-
-    fn sync(&mut self) -> Result<()> {
-        self.synced = self.written;
-        self.file.sync().map_err(|e| Error::io("sync", &self.temporary, e))
     }
 
     fn put_part(&mut self, fields: &mut Vec<u8>, part: &[u8]) -> Result<()> {
@@ -218,7 +208,7 @@ impl<'a> TableBuilder<'a> {
         self.put_part(&mut fields, &checksummed(properties))?;
         self.put(&FOOTER.frame(&fields))?;
         self.write_pending()?;
-        self.sync()?;
+        self.file.sync().map_err(|e| Error::io("sync", &self.temporary, e))?;
         let target = path(self.dir, self.id);
         self.fs
             .rename(&self.temporary, &target)
