@@ -1,9 +1,11 @@
-//! What compaction at work costs those who read and write: `cargo bench --bench compaction -- [--rounds N] [--seconds N] [DIR]`.
+//! What compaction at work costs those who read and write: `cargo bench --bench compaction -- [--rounds N] [--seconds N]
+//! [--tables N] [DIR]`.
 //!
 //! A store is given tables that overlap. Threads then write (each write synced) and read keys, first while nothing
 //! compacts them, then while compaction does, at its default pace and with its default workers; in turns, several rounds.
 //! Told is the median of each figure. Exits non-zero when compaction costs a tenth of the throughput, or the p99.9 of
-//! writes is more than three times what it is without. DIR (default: the directory for temporary files) says which disk.
+//! writes is more than three times what it is without. More than the usual number of tables (4, with which compaction is just
+//! due) show what it costs when it is behind and goes faster. DIR (default: the directory for temporary files) says which disk.
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
@@ -27,10 +29,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-const KEYS: u64 = 1_000_000;
+const KEYS_IN_TABLE: u64 = 250_000;
 const VALUE_BYTES: usize = 100;
-/// Tables that the store begins with: as many as start a compaction.
-const TABLES: u64 = 4;
 const WRITERS: usize = 16;
 const READERS: usize = 2;
 /// Workers of a node by default.
@@ -59,14 +59,21 @@ fn options(dir: &Path, sync_writes: bool) -> StoreOptions {
 }
 
 /// Each key once, in tables that overlap: what compaction has to do.
-fn fill(fs: &Arc<dyn FileSystem>, dir: &Path) -> Result<()> {
-    let store = Store::open(fs, options(dir, false), "node")?;
+fn fill(fs: &Arc<dyn FileSystem>, dir: &Path, tables: u64) -> Result<()> {
+    let mut options = options(dir, false);
+    // So that each flush below makes the one table that it is to make.
+    options.engine.flush_threshold = 1 << 30;
+    let store = Store::open(fs, options, "node")?;
     let mut rng = SmallRng::seed_from_u64(7);
-    for table in 0..TABLES {
-        for number in (table..KEYS).step_by(TABLES as usize) {
+    for table in 0..tables {
+        for number in (table..tables * KEYS_IN_TABLE).step_by(tables as usize) {
             store.write(&key(number)?, value(&mut rng), Some(clock(1)))?;
         }
         store.flush()?;
+    }
+    let made = store.published().load().tables.level(0).len() as u64;
+    if made != tables {
+        return Err(format!("the store has {made} tables at L0, not {tables}").into());
     }
     store.close()?;
     Ok(())
@@ -134,21 +141,29 @@ fn drive(
     })
 }
 
+/// The store that each phase gets a copy of.
+struct Filled<'a> {
+    fs: &'a Arc<dyn FileSystem>,
+    dir: &'a Path,
+    keys: u64,
+}
+
 /// Writes, or reads, with compaction or without, on a copy of the filled store.
-fn measure(fs: &Arc<dyn FileSystem>, filled: &Path, writes: bool, compact: bool, longest: Duration) -> Result<Phase> {
-    let dir = tempfile::tempdir_in(filled.parent().ok_or("the store has no parent")?)?;
-    copy(filled, dir.path())?;
+fn measure(filled: &Filled<'_>, writes: bool, compact: bool, longest: Duration) -> Result<Phase> {
+    let (fs, keys) = (filled.fs, filled.keys);
+    let dir = tempfile::tempdir_in(filled.dir.parent().ok_or("the store has no parent")?)?;
+    copy(filled.dir, dir.path())?;
     let store = Arc::new(Store::open(fs, options(dir.path(), true), "node")?);
     let background = store.start_background(if compact { WORKERS } else { 0 })?;
     let phase = if writes {
         drive(&store, WRITERS, longest, compact, |store, rng| {
-            let key = key(rng.random_range(0..KEYS))?;
+            let key = key(rng.random_range(0..keys))?;
             store.write(&key, value(rng), Some(clock(2)))?;
             Ok(())
         })
     } else {
         drive(&store, READERS, longest, compact, |store, rng| {
-            let found = store.get(&key(rng.random_range(0..KEYS))?)?;
+            let found = store.get(&key(rng.random_range(0..keys))?)?;
             black_box(found.winner().ok_or("a key is gone")?);
             Ok(())
         })
@@ -178,20 +193,26 @@ fn median(of: &[Phase], figure: impl Fn(&Phase) -> f64) -> f64 {
 }
 
 fn main() -> Result<ExitCode> {
-    let (mut rounds, mut seconds, mut at) = (5_usize, 2, std::env::temp_dir());
+    let (mut rounds, mut seconds, mut tables, mut at) = (5_usize, 2, 4, std::env::temp_dir());
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--bench" => {}
             "--rounds" => rounds = args.next().ok_or("--rounds needs a number")?.parse()?,
             "--seconds" => seconds = args.next().ok_or("--seconds needs a number")?.parse()?,
+            "--tables" => tables = args.next().ok_or("--tables needs a number")?.parse()?,
             dir => at = PathBuf::from(dir),
         }
     }
     let fs: Arc<dyn FileSystem> = Arc::new(RealFs);
     let base = tempfile::tempdir_in(&at)?;
-    let filled = base.path().join("filled");
-    fill(&fs, &filled)?;
+    let dir = base.path().join("filled");
+    fill(&fs, &dir, tables)?;
+    let filled = Filled {
+        fs: &fs,
+        dir: &dir,
+        keys: tables * KEYS_IN_TABLE,
+    };
     let mut well = true;
     for (name, writes) in [
         ("synced writes, 16 threads", true),
@@ -200,8 +221,8 @@ fn main() -> Result<ExitCode> {
         let (mut idle, mut busy) = (Vec::new(), Vec::new());
         for _ in 0..rounds.max(1) {
             let longest = Duration::from_secs(seconds);
-            idle.push(measure(&fs, &filled, writes, false, longest)?);
-            busy.push(measure(&fs, &filled, writes, true, longest)?);
+            idle.push(measure(&filled, writes, false, longest)?);
+            busy.push(measure(&filled, writes, true, longest)?);
         }
         let rate = |of: &[Phase]| median(of, |phase| phase.per_second);
         let p999 = |of: &[Phase]| median(of, |phase| phase.p999);

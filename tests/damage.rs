@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pairdb_node::storage::error::Error;
-use pairdb_node::storage::fs::{FileSystem, SimFs};
+use pairdb_node::storage::fs::{Failure, Fault, FileSystem, OperationKind, SimFs};
 use pairdb_node::storage::key::Key;
 use pairdb_node::storage::log;
 use pairdb_node::storage::recovery::Options;
@@ -336,6 +336,20 @@ fn a_failed_sync_latches_the_log_and_reads_go_on() {
         store.get(&key(2)).unwrap().is_empty(),
         "a write whose sync failed must not be seen"
     );
+}
+
+/// The system tells a failed write once: the sync that follows would succeed, and the log be deleted for a table that is not
+/// there.
+#[test]
+fn a_table_of_which_a_part_did_not_reach_the_disk_is_not_kept() {
+    let disk = SimFs::default();
+    let store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
+    store.write(&key(1), Value::Live(value(1)), None).unwrap();
+    disk.fail(Fault::next(OperationKind::WriteOut, ".sst.tmp", Failure::Device));
+    store.flush().unwrap_err();
+    assert_eq!(store.published().load().tables.all().count(), 0);
+    store.flush().unwrap();
+    assert_eq!(store.published().load().tables.all().count(), 1);
 }
 
 #[test]

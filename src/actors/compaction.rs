@@ -127,14 +127,17 @@ impl Actor for CompactionActor {
     }
 }
 
-/// Runs a job on a thread of its own, whose priority is lowered for good: one of the runtime would have to get it back.
+/// Runs a job on a thread of its own, whose priority is lowered for good unless it is urgent: one of the runtime would have
+/// to get it back.
 ///
 /// # Errors
 /// When there is no thread, or the job panics.
-async fn run_aside(job: Job) -> io::Result<StorageResult<Outcome>> {
+async fn run_aside(job: Job, urgent: bool) -> io::Result<StorageResult<Outcome>> {
     let (done, result) = oneshot::channel();
     let work = move || {
-        priority::lower();
+        if !urgent {
+            priority::lower();
+        }
         // Nobody waits any more when the process ends.
         let _ = done.send(job.run());
     };
@@ -154,8 +157,10 @@ impl CompactionActor {
 
     fn start(&self, job: Job) {
         let (mailbox, tables) = (self.handles.compaction.clone(), Arc::clone(&self.tables));
+        // Readers who leave nothing of the processors would let tables pile up.
+        let urgent = self.handles.published.peek().tables.debt().is_urgent();
         tokio::spawn(async move {
-            let result = match run_aside(job).await {
+            let result = match run_aside(job, urgent).await {
                 Ok(result) => result,
                 // The claim on its tables ended with it; what it wrote is a leftover.
                 Err(cause) => {

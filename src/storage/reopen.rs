@@ -83,6 +83,9 @@ fn open(
     Ok((Arc::new(table), damage))
 }
 
+/// What systems answer when a device or a file system is damaged at that place.
+const DAMAGE: [i32; 5] = [libc::EIO, libc::EUCLEAN, libc::EBADMSG, libc::ENODATA, libc::EREMOTEIO];
+
 /// Why a table is lost that did not open.
 ///
 /// # Errors
@@ -92,7 +95,9 @@ fn why_lost(error: Error, path: &Path, record: &TableRecord) -> Result<String> {
         Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             format!("{} is missing", path.display())
         }
-        Error::Io { source, .. } if source.raw_os_error() == Some(libc::EIO) => error.to_string(),
+        Error::Io { source, .. } if source.raw_os_error().is_some_and(|code| DAMAGE.contains(&code)) => {
+            error.to_string()
+        }
         Error::Corruption { .. } => error.to_string(),
         // Too little memory, no permission, another version: the table itself may be well.
         _ => return Err(error),

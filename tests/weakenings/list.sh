@@ -17,9 +17,11 @@ weaken segment_header_not_synced_before_rename crash_states $log/writer.rs \
     '.and_then(|()| file.sync().map_err(|e| Error::io("sync", &temporary, e)))' \
     ''
 weaken table_not_synced_before_rename crash_states $tables/builder.rs \
-    'self.write_pending()?;
-        self.sync()?;' \
-    'self.write_pending()?;'
+    'self.file.sync().map_err(|e| Error::io("sync", &self.temporary, e))?;' \
+    ''
+weaken failed_write_out_ignored damage $tables/builder.rs \
+    '.map_err(|e| Error::io("write out", &self.temporary, e))?;' \
+    '.unwrap_or_default();'
 weaken manifest_edit_not_synced crash_states src/storage/manifest.rs \
     'file.sync().map_err(|e| Error::io("sync", path, e))?;' \
     ''

@@ -100,7 +100,7 @@ impl Suite {
     fn print_costs(&self, drivers: &[&Driver]) {
         println!(
             "\nlatency of one put in µs (max: of all rounds), bytes written and kept, memory in MiB (anon: no mapped files; \
-             given: anon as a multiple of two write buffers and the cache)"
+             given: anon as a multiple of two write buffers, the cache and 1 MiB a thread)"
         );
         println!(
             "{:<14} {:<8} {:>8} {:>8} {:>8} {:>10} {:>9} {:>9} {:>8} {:>9} {:>9} {:>6}",

@@ -25,6 +25,9 @@ const CACHE_THAT_FITS: u64 = 4;
 /// The part of the set that fits into the cache of all other workloads.
 const CACHE_PART: u64 = 10;
 
+/// Memory that a calling thread takes by itself: each has pages of its own in the allocator, for each size of allocation.
+const THREAD_BYTES: u64 = 1 << 20;
+
 /// How much is done.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Sizes {
@@ -146,6 +149,18 @@ impl Workload {
         matches!(self.kind, Kind::Read { .. } | Kind::ScanAll | Kind::ScanShort { .. })
     }
 
+    /// Threads that call the engine.
+    fn threads(&self) -> u64 {
+        match self.kind {
+            Kind::SyncFill { threads }
+            | Kind::Fill { threads }
+            | Kind::Read { threads, .. }
+            | Kind::ScanShort { threads }
+            | Kind::Overwrite { threads } => threads,
+            Kind::ScanAll => 1,
+        }
+    }
+
     pub fn is_overwrite(&self) -> bool {
         matches!(self.kind, Kind::Overwrite { .. })
     }
@@ -162,7 +177,8 @@ pub struct Figures {
     pub cost: Option<Cost>,
     pub peak_resident: Option<u64>,
     pub peak_anonymous: Option<u64>,
-    /// Bytes of memory that the engine was given: two write buffers, one of which is flushed, and the cache.
+    /// Bytes of memory that the engine was given: two write buffers, one of which is flushed, the cache, and for each thread
+    /// that calls it a stack and pages of the allocator.
     pub given: u64,
 }
 
@@ -451,7 +467,7 @@ pub fn run(workload: &Workload, driver: &Driver, dir: &Path, sizes: &Sizes) -> R
         cost,
         peak_resident: measure::peak_resident(),
         peak_anonymous: watch.end(),
-        given: 2 * sizes.write_buffer as u64 + cache,
+        given: 2 * sizes.write_buffer as u64 + cache + workload.threads() * THREAD_BYTES,
     })
 }
 

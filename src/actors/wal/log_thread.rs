@@ -16,6 +16,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use ractor::ActorRef;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ pub struct SharedLog {
     log: Mutex<Log>,
     status: Mutex<LogStats>,
     latched: ArcSwapOption<String>,
+    is_unlinking: AtomicBool,
 }
 
 impl SharedLog {
@@ -33,6 +35,7 @@ impl SharedLog {
         Arc::new(Self {
             status: Mutex::new(log.stats()),
             latched: ArcSwapOption::empty(),
+            is_unlinking: AtomicBool::new(false),
             log: Mutex::new(log),
         })
     }
@@ -256,17 +259,26 @@ impl Worker {
     /// Deletes what is wholly flushed on a thread of its own: to unlink a large file takes the disk a tenth of a second,
     /// and batches would wait for it.
     fn delete_flushed_aside(&self) {
-        if !self.log.log.lock().has_flushed_segment() {
+        // One at a time: on a disk that hangs they would pile up.
+        if !self.log.log.lock().has_flushed_segment() || self.log.is_unlinking.swap(true, Ordering::AcqRel) {
             return;
         }
         let (log, actor, mailbox) = (Arc::clone(&self.log), self.actor.clone(), self.mailbox.clone());
         let work = move || {
-            if let Err(error) = log.delete_flushed() {
+            let deleted = log.delete_flushed();
+            log.is_unlinking.store(false, Ordering::Release);
+            if let Err(error) = deleted {
                 let _ = actor.send_message(mailbox.envelope(WalMessage::Done(Done::UpkeepFailed(error))));
             }
         };
         // Without a thread it is tried again after the next flush.
-        let _ = std::thread::Builder::new().name("pairdb-unlink".into()).spawn(work);
+        if std::thread::Builder::new()
+            .name("pairdb-unlink".into())
+            .spawn(work)
+            .is_err()
+        {
+            self.log.is_unlinking.store(false, Ordering::Release);
+        }
     }
 
     fn write(&mut self, batch: Batch) {

@@ -150,6 +150,12 @@ impl Debt {
         }
     }
 
+    /// Whether compaction is so far behind that it takes its turn as everybody else.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        self.pressure >= FASTER_FROM
+    }
+
     /// Whether a write may be taken.
     ///
     /// # Errors

@@ -101,6 +101,9 @@ pub fn run(choice: &Choice, context: &mut JobContext<'_>) -> Result<Outcome> {
     })
 }
 
+/// Keys with which a table is closed, however well they compress: while it is written, each has 8 bytes of memory.
+const MOST_KEYS: u64 = 8 << 20;
+
 struct Merge<'a, 'tables> {
     choice: &'a Choice,
     /// Numbers of the inputs.
@@ -162,10 +165,14 @@ impl<'tables> Merge<'_, 'tables> {
             (context.pace)(ahead)?;
             self.paced = bytes;
         }
-        if bytes >= self.table_bytes {
+        if bytes >= self.table_bytes || self.open_keys() >= MOST_KEYS {
             self.close(context)?;
         }
         Ok(())
+    }
+
+    fn open_keys(&mut self) -> u64 {
+        self.open.as_mut().map_or(0, |open| open.builder().keys())
     }
 
     /// Whether nothing needs these versions any more: all are tombstones, older than their grace, and no memtable and no

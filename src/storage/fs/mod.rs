@@ -121,9 +121,12 @@ pub trait WriteFile: Debug + Send {
     /// As the operating system's; part of it may then have been written.
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()>;
 
-    /// Has a part of what was written go to the disk now, and waits for it. Only a matter of pace: nothing is durable by
-    /// it, and where the system cannot do it, nothing happens.
-    fn write_out(&mut self, _offset: u64, _length: u64) {}
+    /// Has a part of what was written go to the disk now, and waits for it: a matter of pace, nothing is durable by it.
+    ///
+    /// # Errors
+    /// As the operating system's. It tells a failure once, so a later [`WriteFile::sync`] may succeed although what was
+    /// written is lost.
+    fn write_out(&mut self, offset: u64, length: u64) -> io::Result<()>;
 
     /// Makes what was written durable (fdatasync).
     ///

@@ -108,16 +108,24 @@ impl WriteFile for RealFile {
         self.0.write_all_at(data, offset)
     }
 
-    fn write_out(&mut self, offset: u64, length: u64) {
-        let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else {
-            return;
-        };
+    fn write_out(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        let out_of_range = |_| io::Error::from(io::ErrorKind::InvalidInput);
+        let (offset, length) = (
+            offset.try_into().map_err(out_of_range)?,
+            length.try_into().map_err(out_of_range)?,
+        );
         let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-        // SAFETY: the call takes numbers alone, and the descriptor is open as long as the file is held. Its failure is
-        // none: the sync that follows tells.
+        // SAFETY: the call takes numbers alone, and the descriptor is open as long as the file is held.
         #[allow(unsafe_code)]
-        unsafe {
-            libc::sync_file_range(self.0.as_raw_fd(), offset, length, flags);
+        let done = unsafe { libc::sync_file_range(self.0.as_raw_fd(), offset, length, flags) };
+        if done == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            // The system, or this file system, does not know it.
+            Some(libc::ENOSYS | libc::EINVAL | libc::ESPIPE | libc::EOPNOTSUPP) => self.0.sync_data(),
+            _ => Err(error),
         }
     }
 

@@ -15,24 +15,25 @@ use std::io::ErrorKind;
 /// When a file cannot be removed; it is then tried again the next time.
 pub fn delete_flushed(log: &Mutex<Log>) -> Result<usize> {
     let (fs, dir) = log.lock().place();
-    let mut deleted = 0;
-    loop {
+    let (mut deleted, mut result) = (0, Ok(()));
+    while result.is_ok() {
         let Some(oldest) = log.lock().oldest_flushed() else {
             break;
         };
         let segment = path(&dir, oldest.id);
         match fs.remove(&segment) {
-            // Somebody else was at it as well, and faster.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            removed => removed.map_err(|e| Error::io("remove", &segment, e))?,
+            Err(error) if error.kind() != ErrorKind::NotFound => result = Err(Error::io("remove", &segment, error)),
+            // Or somebody else was at it as well, and faster.
+            _ => {
+                log.lock().forget_oldest(oldest.id);
+                deleted += 1;
+            }
         }
-        log.lock().forget_oldest(oldest.id);
-        deleted += 1;
     }
     if deleted > 0 {
         fs.sync_dir(&dir).map_err(|e| Error::io("sync", &dir, e))?;
     }
-    Ok(deleted)
+    result.map(|()| deleted)
 }
 
 /// Syncs the open segment if it has at least so many bytes that are not: whoever closes it then has little left to wait
@@ -45,7 +46,13 @@ pub fn sync_ahead(log: &Mutex<Log>, least_bytes: u64) -> bool {
             None => return false,
         }
     };
-    let result = fs.sync_file(&path(&dir, unsynced.segment));
-    log.lock().synced(unsynced, result);
+    match fs.sync_file(&path(&dir, unsynced.segment)) {
+        Ok(()) => log.lock().synced(unsynced),
+        // Perhaps the file could not even be opened. What is true of it the log's own descriptor tells: a failed write is
+        // told to each.
+        Err(_) => {
+            let _ = log.lock().sync_open();
+        }
+    }
     true
 }

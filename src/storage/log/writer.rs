@@ -221,7 +221,9 @@ impl Log {
 
     /// Every segment with the length up to which its records are durable, the oldest first, the open one last.
     pub fn durable_ends(&self) -> impl Iterator<Item = DurableEnd> {
-        let closed = self.closed.iter().map(|s| DurableEnd { id: s.id, len: s.len });
+        // One that is wholly flushed may be on its way out.
+        let needed = self.closed.iter().filter(|s| s.last_seq > self.flushed_seq);
+        let closed = needed.map(|s| DurableEnd { id: s.id, len: s.len });
         closed.chain(self.open.iter().map(|s| DurableEnd {
             id: s.id,
             len: s.durable,
@@ -415,7 +417,7 @@ impl Log {
     }
 
     /// Syncs, unless an earlier sync has failed: a second one would not tell what became of the first.
-    fn sync_open(&mut self) -> Result<()> {
+    pub(super) fn sync_open(&mut self) -> Result<()> {
         let Some(open) = self.open.as_mut().filter(|_| !self.unsure) else {
             return Ok(());
         };
@@ -530,24 +532,14 @@ impl Log {
         })
     }
 
-    /// States what became of a sync that somebody else made of `unsynced`, which the log was at before it began.
-    pub(super) fn synced(&mut self, unsynced: Unsynced, result: std::io::Result<()>) {
-        let Some(open) = self.open.as_mut().filter(|open| open.id == unsynced.segment) else {
-            // Closed since, which took a sync of its own.
-            return;
-        };
-        match result {
-            Err(source) => {
-                self.unsure = true;
-                let error = Error::io("sync", &path(&self.options.dir, open.id), source);
-                self.latched = Some(error.to_string());
-            }
-            Ok(()) if self.unsure => {}
-            Ok(()) => {
-                open.durable = open.durable.max(unsynced.len);
-                self.durable_seq = self.durable_seq.max(unsynced.last_seq);
-                self.syncs += 1;
-            }
+    /// States that a sync which somebody else made of `unsynced`, which the log was at before it began, succeeded.
+    pub(super) fn synced(&mut self, unsynced: Unsynced) {
+        // One that was closed since took a sync of its own.
+        let open = self.open.as_mut().filter(|open| open.id == unsynced.segment);
+        if let Some(open) = open.filter(|_| !self.unsure) {
+            open.durable = open.durable.max(unsynced.len);
+            self.durable_seq = self.durable_seq.max(unsynced.last_seq);
+            self.syncs += 1;
         }
     }
 

@@ -104,10 +104,17 @@ impl Store {
         Ok(background)
     }
 
-    /// Compacts on a thread that does nothing else.
+    /// Compacts, on a thread of lower priority unless it is urgent: readers who leave nothing would let tables pile up.
     fn compact_aside(&self) -> Result<bool> {
-        priority::lower();
-        self.compact()
+        if self.published.peek().tables.debt().is_urgent() || !self.jobs.is_due() {
+            return self.compact();
+        }
+        let lowered = || {
+            priority::lower();
+            self.compact()
+        };
+        // A thread cannot raise its priority again, so each job has its own.
+        std::thread::scope(|scope| scope.spawn(lowered).join()).unwrap_or(Ok(false))
     }
 
     fn run(&self, work: fn(&Self) -> Result<bool>) {

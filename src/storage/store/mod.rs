@@ -175,8 +175,8 @@ impl Store {
     /// a clock it supersedes all that is there. Returns its clock joined with what memory knows of the key.
     ///
     /// # Errors
-    /// When the log cannot take it, or compaction is too far behind; nothing is visible then. An error of a flush that this write brought about does not
-    /// concern the write, and is met again by the next flush.
+    /// When the log cannot take it, or compaction is too far behind; nothing is visible then. An error of a flush that this
+    /// write brought about does not concern the write, and is met again by the next flush.
     pub fn write(&self, key: &Key, value: Value, clock: Option<VectorClock>) -> Result<VectorClock> {
         let delay = self.write_delay()?;
         if !delay.is_zero() {
@@ -250,13 +250,13 @@ impl Store {
         *self.flush_failure.lock() = flushed.as_ref().err().map(Error::shared);
         let flushed = flushed?;
         self.log.lock().set_flushed(flushed.seq);
-        upkeep::delete_flushed(&self.log)?;
+        let deleted = upkeep::delete_flushed(&self.log);
         if self.wake.is_running() {
             // Whoever waits for room need not wait for the memory.
             self.wake.all();
             memtable::free(oldest, self.options.time.as_ref());
         }
-        Ok(true)
+        deleted.map(|_segments| true)
     }
 
     /// Syncs the log aside, where writes do not; `false` when there is nothing worth it.

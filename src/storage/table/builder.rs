@@ -140,6 +140,12 @@ impl<'a> TableBuilder<'a> {
         Ok(())
     }
 
+    /// Keys so far.
+    #[must_use]
+    pub fn keys(&self) -> u64 {
+        self.properties.keys
+    }
+
     /// Bytes of data so far; what filter and index will take is not among them.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -180,7 +186,9 @@ impl<'a> TableBuilder<'a> {
             .write_at(self.written, &self.pending)
             .map_err(|e| Error::io("write", &self.temporary, e))?;
         // Now, and not all at the end: the log's small syncs would wait behind it.
-        self.file.write_out(self.written, self.pending.len() as u64);
+        self.file
+            .write_out(self.written, self.pending.len() as u64)
+            .map_err(|e| Error::io("write out", &self.temporary, e))?;
         self.written += self.pending.len() as u64;
         self.pending.clear();
         Ok(())

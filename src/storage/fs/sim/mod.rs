@@ -449,6 +449,11 @@ impl WriteFile for SimFile {
         }
     }
 
+    fn write_out(&mut self, _offset: u64, _length: u64) -> io::Result<()> {
+        // What goes to the disk before a sync is what a crash leaves or not anyway.
+        self.operate(OperationKind::WriteOut, |_disk| Ok(()))
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.operate(OperationKind::Sync, |disk| {
             disk.content(self.file)?.sync();

@@ -16,6 +16,8 @@ pub enum OperationKind {
     Read,
     /// Write to a file.
     Write,
+    /// Have a part of a file go to the disk.
+    WriteOut,
     /// Make a file's bytes durable.
     Sync,
     /// Cut a file.
@@ -48,7 +50,7 @@ impl OperationKind {
             | Self::Rename
             | Self::Link
             | Self::Remove => true,
-            Self::Read | Self::Sync | Self::List | Self::SyncDir | Self::Space | Self::Lock => false,
+            Self::Read | Self::WriteOut | Self::Sync | Self::List | Self::SyncDir | Self::Space | Self::Lock => false,
         }
     }
 
