@@ -15,6 +15,7 @@ use pairdb_node::storage::key::Key;
 use pairdb_node::storage::log::record::Operation;
 use pairdb_node::storage::version::Value;
 use prost::Message;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,19 +39,27 @@ fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     [&[flag], &(message.len() as u32).to_be_bytes()[..], message].concat()
 }
 
-/// Calls an RPC by hand, with these headers; returns the headers of the answer and its body.
-async fn call(node: SocketAddr, rpc: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (http::HeaderMap, Vec<u8>) {
+/// A connection by hand.
+async fn connect(node: impl tokio::net::ToSocketAddrs) -> h2::client::SendRequest<bytes::Bytes> {
     let stream = tokio::net::TcpStream::connect(node).await.unwrap();
     let (client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
-    let mut request = http::Request::post(format!("http://{node}/{SERVICE}/{rpc}"))
+    client.ready().await.unwrap()
+}
+
+fn request(rpc: &str, headers: &[(&str, &str)]) -> http::Request<()> {
+    let mut request = http::Request::post(format!("http://node/{SERVICE}/{rpc}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let mut client = client.ready().await.unwrap();
-    let (response, mut sender) = client.send_request(request.body(()).unwrap(), false).unwrap();
+    request.body(()).unwrap()
+}
+
+/// Calls an RPC by hand, with these headers; returns the headers of the answer and its body.
+async fn call(node: SocketAddr, rpc: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (http::HeaderMap, Vec<u8>) {
+    let (response, mut sender) = connect(node).await.send_request(request(rpc, headers), false).unwrap();
     sender.send_data(body.into(), true).unwrap();
     let (head, mut body) = response.await.unwrap().into_parts();
     let mut content = Vec::new();
@@ -238,6 +247,37 @@ async fn gzip_is_taken_and_given() {
         assert_eq!(content.len() < value.len() / 10, key == "small" || flag == 1, "{key}");
     }
     node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_compressed_requests_become_is_not_held_for_a_slow_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Process::start(dir.path(), free_port(), &[]);
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed
+        .write_all(&write("k", &vec![0; 20 << 20], &[]).encode_to_vec())
+        .unwrap();
+    let bomb = bytes::Bytes::from(framed(1, &packed.finish().unwrap()));
+    let mut client = connect(&node.addr).await;
+    let mut begun = Vec::new();
+    for _ in 0..40 {
+        let (response, mut sender) = client
+            .send_request(request("Write", &[("grpc-encoding", "gzip")]), false)
+            .unwrap();
+        sender.send_data(bomb.clone(), false).unwrap();
+        begun.push((response, sender));
+    }
+    for (response, mut sender) in begun.split_off(38) {
+        sender.send_data(bytes::Bytes::new(), true).unwrap();
+        let refused = refusal(response.await.unwrap().headers());
+        assert!(refused.message().contains("20971520 bytes"), "{refused}");
+    }
+    // What is whole was unpacked, and each of the others would have been by now.
+    let peak = node.peak_memory();
+    assert!(
+        peak < 300 << 20,
+        "{peak} bytes for 40 requests of 20 MiB that have not ended"
+    );
 }
 
 fn health(node: SocketAddr) -> HealthClient<tonic::transport::Channel> {

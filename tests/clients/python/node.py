@@ -23,11 +23,16 @@ ROOMY = {
     "PAIRDB__STORAGE__MAX_DISK_USAGE": "0.99",
     "PAIRDB__DISK__STOP_USAGE": "1.0",
 }
-LARGE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+# No limits of the client's own, and a connection for each channel.
+OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),
+]
 
 
 def connect(port, **options):
-    return grpc.insecure_channel(f"127.0.0.1:{port}", options=LARGE, **options)
+    return grpc.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS, **options)
 
 
 class Node:
@@ -75,17 +80,21 @@ class Node:
 class Refused(Exception):
     """A status, with its details unpacked: what the contract says of it."""
 
-    def __init__(self, error):
-        super().__init__(f"{error.code().name}: {error.details()}")
-        self.code = error.code().name
-        trailers = dict(error.trailing_metadata() or ())
-        packed = status_pb2.Status.FromString(trailers.get("grpc-status-details-bin", b""))
+    def __init__(self, code, message, packed):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        packed = status_pb2.Status.FromString(packed)
         self.info = unpack(packed, error_details_pb2.ErrorInfo)
         self.retry = unpack(packed, error_details_pb2.RetryInfo)
         self.clock = unpack(packed, pb.VectorClock)
         bad = unpack(packed, error_details_pb2.BadRequest)
         self.fields = [violation.field for violation in bad.field_violations] if bad else []
         self.reason = self.info.reason if self.info else None
+
+
+def refused(error):
+    trailers = dict(error.trailing_metadata() or ())
+    return Refused(error.code().name, error.details(), trailers.get("grpc-status-details-bin", b""))
 
 
 def unpack(packed, kind):
@@ -103,27 +112,27 @@ def call(stub, rpc, request, timeout=30):
         answer = getattr(stub, rpc)(request, timeout=timeout)
         return answer if hasattr(answer, "DESCRIPTOR") else list(answer)
     except grpc.RpcError as error:
-        raise Refused(error) from None
+        raise refused(error) from None
 
 
 def refusal(stub, rpc, request, timeout=30):
     try:
         answer = call(stub, rpc, request, timeout)
-    except Refused as refused:
-        return refused
+    except Refused as error:
+        return error
     raise AssertionError(f"is accepted: {str(answer)[:200]!r}")
 
 
-def expect_refusal(refused, code, reason, field=None):
+def expect_refusal(refusal, code, reason, field=None):
     """Code, reason and all details that belong to them."""
-    assert refused.code == code, f"{refused}, not {code}"
-    assert refused.info is not None, f"{refused}: no ErrorInfo"
-    assert refused.info.domain == DOMAIN, refused.info.domain
-    assert refused.reason == reason, f"{refused}: reason {refused.reason}, not {reason}"
+    assert refusal.code == code, f"{refusal}, not {code}"
+    assert refusal.info is not None, f"{refusal}: no ErrorInfo"
+    assert refusal.info.domain == DOMAIN, refusal.info.domain
+    assert refusal.reason == reason, f"{refusal}: reason {refusal.reason}, not {reason}"
     retryable = code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
-    assert (refused.retry is not None) == retryable, f"{refused}: RetryInfo {refused.retry}"
+    assert (refusal.retry is not None) == retryable, f"{refusal}: RetryInfo {refusal.retry}"
     if field is not None:
-        assert refused.fields == [field], f"{refused}: names {refused.fields}, not {field}"
+        assert refusal.fields == [field], f"{refusal}: names {refusal.fields}, not {field}"
 
 
 def eventually(what, check, seconds=30):
