@@ -85,6 +85,16 @@ fn impossible_values_are_refused_with_what_would_be_right() {
         ("[server]\nnode_id = \"\"", "server.node_id", "1 to 128"),
         ("[server]\nmax_connections = 0", "server.max_connections", "at least 1"),
         (
+            "[server]\nmax_concurrent_streams = 0",
+            "server.max_concurrent_streams",
+            "at least 1",
+        ),
+        (
+            "[server]\nkeepalive_timeout = \"0s\"",
+            "server.keepalive_timeout",
+            "longer than zero",
+        ),
+        (
             "[server]\nwrite_timeout = \"0s\"",
             "server.write_timeout",
             "longer than zero",

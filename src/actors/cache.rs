@@ -156,6 +156,10 @@ impl Actor for CacheActor {
         state.tell_time(&self.held);
         match envelope.message {
             CacheMessage::Get { key, permit, reply } => {
+                if !reply.is_awaited() {
+                    reply.send(Err(Refusal::DeadlineExceeded));
+                    return Ok(());
+                }
                 if let Some(versions) = state.cache.get(&key) {
                     self.stats.hits.fetch_add(1, Ordering::Relaxed);
                     reply.send(Ok(versions.clone()));

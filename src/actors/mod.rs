@@ -5,6 +5,7 @@
 pub mod admission;
 pub mod cache;
 pub mod compaction;
+pub mod deadline;
 pub mod disk;
 pub mod flush;
 pub mod gateway;

@@ -21,6 +21,9 @@ pub enum Refusal {
     /// There was no answer in the configured time; the outcome of a write is unknown.
     #[error("no answer within {0:?}")]
     TimedOut(std::time::Duration),
+    /// The deadline of the request passed before it was carried out. Nothing was written.
+    #[error("the deadline passed before the request was carried out")]
+    DeadlineExceeded,
     /// The data is damaged on this node. Read another replica.
     #[error("{0}")]
     Corrupted(String),

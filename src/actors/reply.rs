@@ -1,30 +1,36 @@
 //! The reply port of a request, which travels with it from actor to actor.
 
+use crate::actors::deadline;
 use crate::actors::refusal::Refusal;
-use std::time::Duration;
+use std::future::Future;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Answers one request, once. Dropped without an answer (with the message, its actor or its batch), it tells the caller
 /// that a component is restarting.
 #[derive(Debug)]
-pub struct Reply<T>(oneshot::Sender<Result<T, Refusal>>);
+pub struct Reply<T> {
+    sender: oneshot::Sender<Result<T, Refusal>>,
+    deadline: Option<Instant>,
+}
 
 /// Where the answer arrives.
 #[derive(Debug)]
 pub struct Answer<T>(oneshot::Receiver<Result<T, Refusal>>);
 
-/// A reply port and where its answer arrives.
+/// A reply port and where its answer arrives. The port knows the deadline of the request that this task carries out.
 #[must_use]
 pub fn reply_port<T>() -> (Reply<T>, Answer<T>) {
     let (sender, receiver) = oneshot::channel();
-    (Reply(sender), Answer(receiver))
+    let deadline = deadline::current();
+    (Reply { sender, deadline }, Answer(receiver))
 }
 
 /// Asks `component` something: `send` sends a message with the reply port, and says whether it could. Waits for the answer
 /// for at most `limit`.
 ///
 /// # Errors
-/// As [`Answer::within`]; [`Refusal::Restarting`] also when the message could not be sent.
+/// As [`Answer::wait_for`]; [`Refusal::Restarting`] also when the message could not be sent; [`Refusal::TimedOut`].
 pub async fn ask<T>(
     component: &'static str,
     limit: Duration,
@@ -32,29 +38,41 @@ pub async fn ask<T>(
 ) -> Result<T, Refusal> {
     let (reply, answer) = reply_port();
     if send(reply) {
-        answer.within(limit, component).await
+        within(limit, answer.wait_for(component)).await
     } else {
         Err(Refusal::Restarting(component))
     }
 }
 
+/// Does `work`, for at most `limit`.
+///
+/// # Errors
+/// As `work`; [`Refusal::TimedOut`].
+pub async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    tokio::time::timeout(limit, work)
+        .await
+        .unwrap_or(Err(Refusal::TimedOut(limit)))
+}
+
 impl<T> Reply<T> {
     /// Answers. A caller that has gone away is nobody's loss.
     pub fn send(self, answer: Result<T, Refusal>) {
-        let _ = self.0.send(answer);
+        let _ = self.sender.send(answer);
+    }
+
+    /// Whether anybody still waits for the answer: the deadline has not passed, and the caller has not gone away.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        !self.sender.is_closed() && !deadline::has_passed(self.deadline)
     }
 }
 
 impl<T> Answer<T> {
-    /// Waits for the answer for at most `limit`. `component` is named when the port was lost.
+    /// Waits for the answer. `component` is named when the port was lost.
     ///
     /// # Errors
-    /// The refusal that was sent; [`Refusal::Restarting`] when the port was lost; [`Refusal::TimedOut`].
-    pub async fn within(self, limit: Duration, component: &'static str) -> Result<T, Refusal> {
-        match tokio::time::timeout(limit, self.0).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_lost)) => Err(Refusal::Restarting(component)),
-            Err(_elapsed) => Err(Refusal::TimedOut(limit)),
-        }
+    /// The refusal that was sent; [`Refusal::Restarting`] when the port was lost.
+    pub async fn wait_for(self, component: &'static str) -> Result<T, Refusal> {
+        self.0.await.unwrap_or_else(|_lost| Err(Refusal::Restarting(component)))
     }
 }

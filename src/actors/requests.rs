@@ -5,10 +5,11 @@
 use crate::actors::Handles;
 use crate::actors::admission::{Admission, ReadPermit};
 use crate::actors::cache::{CacheMessage, read_view};
+use crate::actors::deadline;
 use crate::actors::health::RequestCounts;
 use crate::actors::mailbox::Undelivered;
 use crate::actors::refusal::Refusal;
-use crate::actors::reply::reply_port;
+use crate::actors::reply::{reply_port, within};
 use crate::actors::wal::WalMessage;
 use crate::actors::write::{PendingWrite, WriteClock, WriteOutcome};
 use crate::storage::clock::VectorClock;
@@ -29,7 +30,7 @@ const CLOCKLESS_TRIES: u32 = 8;
 /// Pause before it looks again.
 const CLOCKLESS_PAUSE: Duration = Duration::from_millis(1);
 
-/// How long a caller may wait.
+/// How long a caller may wait, whatever is done for him meanwhile.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
     /// For a read.
@@ -73,7 +74,7 @@ impl Requests {
         value: Value,
         clock: Option<VectorClock>,
     ) -> Result<WriteOutcome, Refusal> {
-        let outcome = self.try_write(operation, key, value, clock).await;
+        let outcome = within(self.timeouts.write, self.try_write(operation, key, value, clock)).await;
         self.count(&self.counts.writes, &outcome);
         outcome
     }
@@ -83,10 +84,10 @@ impl Requests {
     /// # Errors
     /// As [`Refusal`] says.
     pub async fn read(&self, key: Key) -> Result<Versions, Refusal> {
-        let versions = match self.admit_read() {
-            Ok(permit) => self.read_admitted(key, permit).await,
-            Err(refusal) => Err(refusal),
-        };
+        let versions = within(self.timeouts.read, async {
+            self.read_admitted(key, self.admit_read()?).await
+        })
+        .await;
         self.count(&self.counts.reads, &versions);
         versions
     }
@@ -94,9 +95,9 @@ impl Requests {
     /// Walks everything from `from` on as it is now. The permit bounds how many do, and is to be held meanwhile.
     ///
     /// # Errors
-    /// [`Refusal::Overloaded`] when too many scans are open, [`Refusal::ShuttingDown`].
+    /// [`Refusal::Overloaded`] when too many scans are open, [`Refusal::ShuttingDown`], [`Refusal::DeadlineExceeded`].
     pub fn scan(&self, from: &Key) -> Result<(Scan, OwnedSemaphorePermit), Refusal> {
-        self.check_accepting()?;
+        self.check_admissible()?;
         let permit = Arc::clone(&self.scans)
             .try_acquire_owned()
             .map_err(|_full| Refusal::Overloaded("too many scans are open"))?;
@@ -112,16 +113,22 @@ impl Requests {
         }
     }
 
-    fn check_accepting(&self) -> Result<(), Refusal> {
-        if self.accepting.load(Ordering::Acquire) {
-            Ok(())
-        } else {
-            Err(Refusal::ShuttingDown)
+    /// Whether the node takes requests: not while it is being stopped.
+    #[must_use]
+    pub fn is_accepting(&self) -> bool {
+        self.accepting.load(Ordering::Acquire)
+    }
+
+    /// Refuses what comes too late: to a node that is being stopped, or behind its deadline.
+    fn check_admissible(&self) -> Result<(), Refusal> {
+        if !self.is_accepting() {
+            return Err(Refusal::ShuttingDown);
         }
+        deadline::check()
     }
 
     fn admit_read(&self) -> Result<ReadPermit, Refusal> {
-        self.check_accepting()?;
+        self.check_admissible()?;
         self.admission.admit_read()
     }
 
@@ -138,7 +145,7 @@ impl Requests {
             None => Err(Undelivered::Down(message)),
         };
         let lost = match sent {
-            Ok(()) => match answer.within(self.timeouts.read, "the cache").await {
+            Ok(()) => match answer.wait_for("the cache").await {
                 Err(Refusal::Restarting(_)) => None,
                 answered => return answered,
             },
@@ -146,9 +153,9 @@ impl Requests {
             Err(Undelivered::Down(message)) => Some(message),
         };
         // The shard is down: the view answers, and only more slowly. The lost message, and its permit, end with this.
-        let read = tokio::time::timeout(self.timeouts.read, read_view(&self.handles, &self.loads, key)).await;
+        let read = read_view(&self.handles, &self.loads, key).await;
         drop(lost);
-        read.unwrap_or(Err(Refusal::TimedOut(self.timeouts.read)))
+        read
     }
 
     async fn try_write(
@@ -158,7 +165,7 @@ impl Requests {
         value: Value,
         clock: Option<VectorClock>,
     ) -> Result<WriteOutcome, Refusal> {
-        self.check_accepting()?;
+        self.check_admissible()?;
         if let Some(clock) = clock {
             return self.send_write(operation, key, value, WriteClock::Given(clock)).await;
         }
@@ -207,7 +214,7 @@ impl Requests {
             reply,
         };
         match self.handles.wal.send(WalMessage::Append(Box::new(write)), bytes) {
-            Ok(()) => answer.within(self.timeouts.write, "the log or the memtable").await,
+            Ok(()) => answer.wait_for("the log or the memtable").await,
             Err(Undelivered::Full(_)) => Err(Refusal::Overloaded("the log's mailbox is full")),
             Err(Undelivered::Down(_)) => Err(Refusal::Restarting("the log")),
         }

@@ -41,7 +41,15 @@ impl Config {
             &server.max_connections,
             "must be at least 1",
         );
+        require(
+            server.max_concurrent_streams > 0,
+            "server.max_concurrent_streams",
+            &server.max_concurrent_streams,
+            "must be at least 1",
+        );
         for (key, value) in [
+            ("server.keepalive_interval", server.keepalive_interval),
+            ("server.keepalive_timeout", server.keepalive_timeout),
             ("server.read_timeout", server.read_timeout),
             ("server.write_timeout", server.write_timeout),
             ("server.shutdown_timeout", server.shutdown_timeout),

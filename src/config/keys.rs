@@ -46,6 +46,11 @@ pub struct Server {
     pub host: String,
     pub port: u16,
     pub max_connections: usize,
+    pub max_concurrent_streams: u32,
+    #[serde(with = "humantime_serde")]
+    pub keepalive_interval: Duration,
+    #[serde(with = "humantime_serde")]
+    pub keepalive_timeout: Duration,
     #[serde(with = "humantime_serde")]
     pub read_timeout: Duration,
     #[serde(with = "humantime_serde")]

@@ -15,6 +15,7 @@ use crate::actors::requests::{Requests, Timeouts};
 use crate::actors::supervisor::Tree;
 use crate::actors::wal::SharedLog;
 use crate::config::{self, Config};
+use crate::rpc::server::Http2;
 use crate::storage::compaction::debt::LevelOptions;
 use crate::storage::compaction::jobs::Jobs;
 use crate::storage::fs::{DirLock, FileSystem};
@@ -45,6 +46,16 @@ const MAX_SHARDS: usize = 16;
 
 pub(super) fn bytes(size: bytesize::ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
+/// How a node with this configuration speaks HTTP/2.
+#[must_use]
+pub fn http2(config: &Config) -> Http2 {
+    Http2 {
+        max_streams: config.server.max_concurrent_streams,
+        keepalive_interval: config.server.keepalive_interval,
+        keepalive_timeout: config.server.keepalive_timeout,
+    }
 }
 
 /// How the engine of a node with this configuration is laid out.

@@ -8,7 +8,7 @@ mod composition;
 mod shutdown;
 mod start;
 
-pub use composition::storage_options;
+pub use composition::{http2, storage_options};
 
 use crate::actors::health::Health;
 use crate::actors::requests::Requests;

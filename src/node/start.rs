@@ -2,7 +2,7 @@
 //!
 //! Owns: its order, and the supervisor's restart. Does not own: what is started (see [`super::composition`]).
 
-use super::composition::{Parts, storage_options};
+use super::composition::{Parts, http2, storage_options};
 use super::{Node, NodeError};
 use crate::actors::gateway::Connections;
 use crate::actors::maintenance::Maintenance;
@@ -49,7 +49,7 @@ impl Node {
             tracing::error!(%error, ?keys, "a table stands aside: what cannot be read of it answers DATA_LOSS");
         }
         let (parts, locks) = Parts::new(config, recovered, fs);
-        let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health));
+        let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health), http2(config));
         let admin = admin_service(config, &parts);
         let connections = Connections::new(serve, config.server.max_connections);
         let specs = Arc::new(parts.children(config, listener, connections));

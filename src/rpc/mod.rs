@@ -3,9 +3,13 @@
 //! Owns: the wire and its translation to and from the actors' requests. Does not own: any state, or what a request does.
 
 pub mod admin;
+mod compression;
 mod connection;
 pub mod convert;
+mod deadline;
+mod health;
 mod receiving;
+mod reflection;
 pub mod server;
 mod service;
 pub mod status;

@@ -1,9 +1,10 @@
 //! Bounds what requests hold in memory while they are received, before anything is known of them.
 //!
-//! Owns: a budget of bytes over all connections, and the time for which a request may make no progress. Does not own:
-//! what a request may hold afterwards (see [`crate::actors::admission`]).
+//! Owns: a budget of bytes over all connections, the time for which a request may make no progress, and that a compressed
+//! request stays so until all of it is there. Does not own: what a request may hold afterwards (see [`crate::actors::admission`]).
 
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
+use std::collections::{HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,8 +22,27 @@ pub const BUDGET_BYTES: usize = 128 << 20;
 const PROGRESS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Puts the request bodies of a server under one budget.
-#[derive(Debug, Clone, Default)]
-pub(super) struct ReceiveBudget(Arc<AtomicUsize>);
+#[derive(Debug, Clone)]
+pub(super) struct ReceiveBudget {
+    received: Arc<AtomicUsize>,
+    /// Paths of the methods with one message a request; the others are conversations.
+    unary: Arc<HashSet<String>>,
+}
+
+impl ReceiveBudget {
+    pub(super) fn new(unary: HashSet<String>) -> Self {
+        Self {
+            received: Arc::default(),
+            unary: Arc::new(unary),
+        }
+    }
+
+    /// Whether the request is compressed, and all of it can be waited for.
+    fn gathers<B>(&self, request: &http::Request<B>) -> bool {
+        let encoding = request.headers().get("grpc-encoding");
+        encoding.is_some_and(|encoding| encoding != "identity") && self.unary.contains(request.uri().path())
+    }
+}
 
 impl<S> Layer<S> for ReceiveBudget {
     type Service = Receiving<S>;
@@ -53,12 +73,15 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Receiving
 
     fn call(&mut self, request: http::Request<Body>) -> S::Future {
         let budget = self.budget.clone();
+        let gathering = budget.gathers(&request);
         self.inner.call(request.map(|body| {
             Body::new(Counted {
                 body,
                 budget,
                 bytes: 0,
                 stalled: None,
+                gathering,
+                gathered: VecDeque::new(),
             })
         }))
     }
@@ -70,29 +93,27 @@ struct Counted {
     budget: ReceiveBudget,
     bytes: usize,
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Nothing is passed on until the end has arrived: a few compressed bytes become a thousand times as many, which must
+    /// not be held while a client takes its time.
+    gathering: bool,
+    gathered: VecDeque<Frame<bytes::Bytes>>,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.budget.received.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
-impl http_body::Body for Counted {
-    type Data = bytes::Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
+impl Counted {
+    fn poll_received(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         match &frame {
             Poll::Ready(Some(Ok(frame))) => {
                 self.stalled = None;
                 let bytes = frame.data_ref().map_or(0, bytes::Bytes::len);
                 self.bytes += bytes;
-                if self.budget.0.fetch_add(bytes, Ordering::AcqRel) + bytes > BUDGET_BYTES {
+                if self.budget.received.fetch_add(bytes, Ordering::AcqRel) + bytes > BUDGET_BYTES {
                     let refusal = crate::actors::refusal::Refusal::Overloaded("too many large requests at once");
                     return Poll::Ready(Some(Err(super::status::of_refusal(&refusal))));
                 }
@@ -110,9 +131,30 @@ impl http_body::Body for Counted {
         }
         frame
     }
+}
+
+impl http_body::Body for Counted {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
+        if self.gathering {
+            while let Some(frame) = std::task::ready!(self.poll_received(context)) {
+                self.gathered.push_back(frame?);
+            }
+            self.gathering = false;
+        }
+        match self.gathered.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => self.poll_received(context),
+        }
+    }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.gathered.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -4,6 +4,7 @@ use crate::actors::health::Health;
 use crate::actors::health::Status as NodeStatus;
 use crate::actors::refusal::Refusal;
 use crate::actors::requests::Requests;
+use crate::rpc::compression::answer;
 use crate::rpc::convert::{CheckedWrite, check_write, clock_from_wire, clock_to_wire, read_response};
 use crate::rpc::pb::storage_node_service_server::StorageNodeService;
 use crate::rpc::{pb, status};
@@ -46,7 +47,7 @@ impl StorageNodeService for StorageNode {
         let write = check_write(&request.tenant_id, &request.key, request.value, request.vector_clock)
             .map_err(|error| status::of_limit(&error))?;
         let (clock, applied) = self.put(Operation::Write, write).await?;
-        Ok(Response::new(pb::WriteResponse {
+        Ok(answer(pb::WriteResponse {
             success: true,
             updated_vector_clock: Some(clock),
             applied,
@@ -59,7 +60,7 @@ impl StorageNodeService for StorageNode {
         let write = check_write(&request.tenant_id, &request.key, request.value, request.vector_clock)
             .map_err(|error| status::of_limit(&error))?;
         self.put(Operation::Repair, write).await?;
-        Ok(Response::new(pb::RepairResponse {
+        Ok(answer(pb::RepairResponse {
             success: true,
             ..pb::RepairResponse::default()
         }))
@@ -74,7 +75,7 @@ impl StorageNodeService for StorageNode {
             clock: clock_from_wire(request.vector_clock).map_err(refuse)?,
         };
         let (clock, applied) = self.put(Operation::Delete, write).await?;
-        Ok(Response::new(pb::DeleteResponse {
+        Ok(answer(pb::DeleteResponse {
             success: true,
             updated_vector_clock: Some(clock),
             applied,
@@ -91,7 +92,7 @@ impl StorageNodeService for StorageNode {
             .await
             .map_err(|refusal| status::of_refusal(&refusal))?;
         read_response(&versions)
-            .map(Response::new)
+            .map(answer)
             .ok_or_else(|| status::not_found(clock_to_wire(&versions.clock())))
     }
 
@@ -136,7 +137,7 @@ impl StorageNodeService for StorageNode {
         if !reasons.is_empty() {
             metrics.insert("reasons".to_owned(), reasons.join("; "));
         }
-        Ok(Response::new(pb::HealthResponse {
+        Ok(answer(pb::HealthResponse {
             healthy: node != NodeStatus::Unhealthy,
             status: node.as_str().to_owned(),
             metrics,

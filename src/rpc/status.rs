@@ -1,9 +1,11 @@
-//! The one table from a refusal to a gRPC status, with `google.rpc.ErrorInfo` attached.
+//! The one table from a refusal to a gRPC status, with its details: `google.rpc.ErrorInfo` in all of them, the fields at
+//! fault (`BadRequest`), when to try again (`RetryInfo`).
 
 use crate::actors::refusal::Refusal;
 use crate::rpc::pb::{self, ErrorCode};
 use crate::storage::limits::LimitError;
 use prost::Message;
+use std::time::Duration;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -11,9 +13,31 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// The `domain` of every `ErrorInfo`.
 const DOMAIN: &str = "storage.pairdb";
 
-/// A status with the error code's name as its reason.
+/// What restarts is back in milliseconds.
+const RETRY_RESTART: Duration = Duration::from_millis(100);
+/// What is full or behind takes longer to pass.
+const RETRY_OVERLOAD: Duration = Duration::from_secs(1);
+
+/// The details of every status: the error code's name as the reason and, for one that passes, when to try again.
+fn details(code: Code, reason: ErrorCode) -> ErrorDetails {
+    let mut details = ErrorDetails::with_error_info(reason.as_str_name(), DOMAIN, []);
+    match code {
+        Code::Unavailable => details.set_retry_info(Some(RETRY_RESTART)),
+        Code::ResourceExhausted => details.set_retry_info(Some(RETRY_OVERLOAD)),
+        _ => &mut details,
+    };
+    details
+}
+
 fn status(code: Code, reason: ErrorCode, message: impl Into<String>) -> Status {
-    let details = ErrorDetails::with_error_info(reason.as_str_name(), DOMAIN, []);
+    Status::with_error_details(code, message, details(code, reason))
+}
+
+/// The status of a request with a `field` that is not as it must be; [`None`]: the whole of it is not.
+fn invalid(field: Option<&str>, message: String) -> Status {
+    let code = Code::InvalidArgument;
+    let mut details = details(code, ErrorCode::InvalidRequest);
+    details.add_bad_request_violation(field.unwrap_or_default(), message.as_str());
     Status::with_error_details(code, message, details)
 }
 
@@ -24,7 +48,8 @@ pub fn of_refusal(refusal: &Refusal) -> Status {
         Refusal::Overloaded(_) => (Code::ResourceExhausted, ErrorCode::MemoryPressure),
         Refusal::DiskFull(_) => (Code::ResourceExhausted, ErrorCode::DiskFull),
         Refusal::Restarting(_) | Refusal::TimedOut(_) | Refusal::Stale => (Code::Unavailable, ErrorCode::Unknown),
-        Refusal::ClockTooLarge(_) => (Code::InvalidArgument, ErrorCode::InvalidRequest),
+        Refusal::ClockTooLarge(_) => return invalid(Some("vector_clock"), refusal.to_string()),
+        Refusal::DeadlineExceeded => (Code::DeadlineExceeded, ErrorCode::Unknown),
         Refusal::ShuttingDown => (Code::Unavailable, ErrorCode::NodeDraining),
         Refusal::Corrupted(_) => (Code::DataLoss, ErrorCode::CorruptedData),
         Refusal::Latched(_) | Refusal::Internal(_) => (Code::Internal, ErrorCode::InternalError),
@@ -35,21 +60,42 @@ pub fn of_refusal(refusal: &Refusal) -> Status {
 /// The status of a request outside the limits.
 #[must_use]
 pub fn of_limit(error: &LimitError) -> Status {
-    status(Code::InvalidArgument, ErrorCode::InvalidRequest, error.to_string())
+    invalid(Some(error.field), error.to_string())
 }
 
-/// Gives tonic's answer to a request that it could not decode the status of an invalid request. It answers INTERNAL, or
-/// OUT_OF_RANGE for a message larger than is read at all, and names no reason, which every answer of this node's own does.
+/// The status of a request that was not answered by its deadline.
 #[must_use]
-pub fn of_undecodable(response: http::Response<Body>) -> http::Response<Body> {
-    let undecodable =
-        |status: &Status| matches!(status.code(), Code::Internal | Code::OutOfRange) && status.details().is_empty();
-    match Status::from_header_map(response.headers()).filter(undecodable) {
-        Some(refused) => {
-            let message = format!("the request cannot be decoded: {}", refused.message());
-            status(Code::InvalidArgument, ErrorCode::InvalidRequest, message).into_http()
+pub fn deadline_passed() -> Status {
+    let message = "the deadline has passed; the outcome of a write is unknown";
+    status(Code::DeadlineExceeded, ErrorCode::Unknown, message)
+}
+
+/// The status of a question about a service that the node does not have.
+#[must_use]
+pub fn unknown_service(name: &str) -> Status {
+    let message = format!("there is no service {name:?} here");
+    status(Code::NotFound, ErrorCode::Unknown, message)
+}
+
+/// Gives the answers that tonic makes by itself the details that every answer of this node's own has. A request that it
+/// could not decode (INTERNAL), or that is larger than is read at all (OUT_OF_RANGE, RESOURCE_EXHAUSTED), is an invalid one;
+/// for the others, such as UNIMPLEMENTED, there is no error code.
+#[must_use]
+pub fn explained(response: http::Response<Body>) -> http::Response<Body> {
+    let Some(plain) = Status::from_header_map(response.headers()) else {
+        return response;
+    };
+    match plain.code() {
+        _ if !plain.details().is_empty() => response,
+        Code::Ok => response,
+        Code::Internal | Code::OutOfRange | Code::ResourceExhausted => {
+            let message = format!("the request cannot be decoded: {}", plain.message());
+            invalid(None, message).into_http()
         }
-        None => response,
+        code => {
+            let (details, metadata) = (details(code, ErrorCode::Unknown), plain.metadata().clone());
+            Status::with_error_details_and_metadata(code, plain.message(), details, metadata).into_http()
+        }
     }
 }
 

@@ -193,6 +193,9 @@ impl WalActor {
     fn append(&self, write: PendingWrite, state: &mut WalState) {
         let refusal = if state.ended || state.closing.is_some() {
             Some(Refusal::ShuttingDown)
+        } else if !write.reply.is_awaited() {
+            // From here on it would be carried out.
+            Some(Refusal::DeadlineExceeded)
         } else {
             self.log.latched().map(|cause| {
                 Refusal::from(&Error::Latched {

@@ -4,9 +4,10 @@
 //! and encodes answers of the same size, and does nothing between. It ends with the process that started it.
 
 use crate::cli::Failure;
+use crate::config::Config;
+use crate::node;
 use crate::rpc::pb;
 use crate::rpc::pb::storage_node_service_server::{StorageNodeService, StorageNodeServiceServer};
-use crate::rpc::server::settings;
 use clap::Args;
 use std::process::{ExitCode, Stdio};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -67,7 +68,8 @@ pub(in crate::cli) async fn serve(args: BaselineServerArgs) -> Result<ExitCode, 
         stream.set_nodelay(true)?;
         Ok::<_, std::io::Error>(stream)
     });
-    settings()
+    node::http2(&Config::default())
+        .server()
         .add_service(StorageNodeServiceServer::new(empty).max_decoding_message_size(crate::rpc::MAX_MESSAGE_BYTES))
         .serve_with_incoming_shutdown(incoming, async {
             let mut rest = Vec::new();
