@@ -11,12 +11,13 @@ use pairdb_node::storage::log::record::RawRecord;
 use pairdb_node::storage::manifest;
 use pairdb_node::storage::store::{Store, StoreOptions};
 use pairdb_node::storage::table::block::{self, Compression};
-use pairdb_node::storage::table::{Layout, ReadCounts, Table};
+use pairdb_node::storage::table::{Cursor, Layout, ReadCounts, Table};
 use pairdb_node::storage::version::Value;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -25,12 +26,16 @@ use std::time::Duration;
 
 /// Whole pages, whatever size the system's have.
 const PAGES: u64 = 64 << 10;
+/// How long such a process may take.
+const SECONDS: u32 = 60;
 const CHILD: &str = "PAIRDB_TEST_CHILD";
 const KEYS: u32 = 6000;
 
 /// Runs this test again in a process of its own; [`None`] in that process.
 fn own_process(test: &str) -> Option<Output> {
     if std::env::var_os(CHILD).is_some() {
+        // SAFETY: it ends this process, and nothing else. A signal that nobody heeds comes again and again.
+        unsafe { libc::alarm(SECONDS) };
         return None;
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -182,6 +187,81 @@ fn lose_the_end(compression: Compression, read_before: bool) {
     assert!(lost(&store, &path).is_empty());
 }
 
+/// Has the system read nothing any more of a part of a map, as if its sectors were bad.
+fn lose(content: &Bytes, at: u64, len: u64) {
+    let empty = tempfile::tempfile().unwrap();
+    // SAFETY: the place is a part of a map of a file, and becomes one of another; what stands there was lost on purpose.
+    let mapped = unsafe {
+        libc::mmap(
+            content.as_ptr().add(at as usize).cast_mut().cast(),
+            len as usize,
+            libc::PROT_READ,
+            libc::MAP_SHARED | libc::MAP_FIXED,
+            empty.as_raw_fd(),
+            0,
+        )
+    };
+    assert_ne!(mapped, libc::MAP_FAILED);
+}
+
+fn get(table: &Table, key: &Key) -> Result<Option<Bytes>, Error> {
+    let found = table.get(key.as_bytes(), key.hash64())?;
+    Ok(found.winner().and_then(|winner| winner.value.live().cloned()))
+}
+
+#[test]
+fn a_block_that_was_well_when_it_was_read_first_is_not_trusted_when_it_loses_its_beginning() {
+    let test = "a_block_that_was_well_when_it_was_read_first_is_not_trusted_when_it_loses_its_beginning";
+    in_own_process(test, || {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = options(dir.path());
+        // Of a compressed block not even the trailer would look well.
+        options.engine.table.compression = Compression::None;
+        let store = open(&real(), &options).unwrap();
+        fill(&store);
+        store.flush().unwrap();
+        let path = only_table(&store);
+        let fresh = || {
+            let content = RealFs.read(&path).unwrap();
+            Table::read(path.clone(), 1, content.clone(), &Arc::default()).map(|(table, _)| (Arc::new(table), content))
+        };
+        // The block that begins in what is lost, and ends behind it.
+        let (table, _) = fresh().unwrap();
+        let end = 4 * PAGES;
+        let begins_before = |number: &usize| table.block_place(*number).unwrap().offset < end;
+        let number = (0..table.blocks()).take_while(begins_before).last().unwrap();
+        let place = table.block_place(number).unwrap();
+        assert!(place.offset + place.length > end + 9, "{place:?}");
+        let entries = table.entries(number).unwrap();
+        assert!(entries.len() > 10);
+        let mut refused = 0;
+        for (name, _) in &entries {
+            let wanted = Key::from_stored(std::str::from_utf8(name).unwrap()).unwrap();
+            let (table, content) = fresh().unwrap();
+            let well = get(&table, &wanted).unwrap().unwrap();
+            lose(&content, end - PAGES, PAGES);
+            // The page goes while the block is read, and is gone when it is read again. Where nothing of it is needed, the
+            // answer is right.
+            for _ in 0..2 {
+                match get(&table, &wanted) {
+                    Ok(found) => assert_eq!(found, Some(well.clone()), "zeros pass for data"),
+                    Err(error) => {
+                        assert!(error.to_string().contains("checksum"), "{error}");
+                        refused += 1;
+                    }
+                }
+            }
+            let mut walk = Cursor::over(&table, name);
+            assert!(walk.advance().is_err(), "a walk comes to {:?}", walk.key());
+            assert!(table.is_damaged());
+            // What is not lost is read as before.
+            let before = (0..KEYS).map(key).find(|k| get(&table, k).is_err()).unwrap();
+            assert!(before > key(0) && get(&table, &key(KEYS - 1)).unwrap() == Some(value(KEYS - 1)));
+        }
+        assert!(refused > 2, "{refused}");
+    });
+}
+
 fn copy(from: &Path, to: &Path, dirs: &[&str]) {
     for dir in dirs {
         fs::create_dir_all(to.join(dir)).unwrap();
@@ -329,6 +409,17 @@ fn a_log_that_cannot_be_read_to_its_end_is_refused_not_shortened() {
             // Later than the walk, a table is made of most of it: its values are read then.
             options.engine.flush_threshold = 1_500_000;
             assert_refused(&Cutting::fs(log.clone(), keep, at_once), &options, &log, keep);
+            if at_once {
+                // Nor does any other walk pass over it.
+                cut(&log, 2 * keep);
+                let fs = Cutting::fs(log.clone(), keep, at_once);
+                let segment = Segment::open(fs.as_ref(), log.parent().unwrap(), 1).unwrap();
+                let error = segment.replay(0, 0, None, |_| Ok(())).unwrap_err();
+                assert!(
+                    matches!(error, Error::Corruption { offset, .. } if offset == keep),
+                    "{error}"
+                );
+            }
             let manifest = manifest::load(&RealFs, &dir.path().join("sstables")).unwrap();
             assert!(manifest.tables.is_empty(), "no table of it counts");
         }

@@ -16,6 +16,9 @@ use tonic::transport::{Channel, Endpoint};
 
 pub type Client = StorageNodeServiceClient<Channel>;
 
+/// How long a test waits for what must come: long, since it ends as soon as it came.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A configuration for a node in `dir`, on a port that the system chooses.
 pub fn config(dir: &Path) -> Config {
     let mut config = Config::default();
@@ -80,11 +83,11 @@ pub fn wire_clock(clock: &[(&str, i64)]) -> Option<pb::VectorClock> {
     })
 }
 
-/// Repeats `check` until it holds; fails the test when it does not within ten seconds.
+/// Repeats `check` until it holds; fails the test when it does not within a minute.
 pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !check().await {
-        assert!(begun.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
+        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -153,7 +156,7 @@ impl Process {
                 "the node ended: {}",
                 std::fs::read_to_string(dir.join("node.log")).unwrap()
             );
-            assert!(begun.elapsed() < Duration::from_secs(30), "the node does not listen");
+            assert!(begun.elapsed() < PATIENCE, "the node does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
         process
