@@ -251,16 +251,6 @@ async fn rpcs_of_later_versions_are_unimplemented() {
             .await
             .unwrap_err()
             .code(),
-        client
-            .stream_keys(pb::StreamKeysRequest::default())
-            .await
-            .unwrap_err()
-            .code(),
-        client
-            .get_key_range(pb::KeyRangeRequest::default())
-            .await
-            .unwrap_err()
-            .code(),
         client.drain_node(pb::DrainRequest::default()).await.unwrap_err().code(),
         client
             .start_streaming(pb::StartStreamingRequest::default())
@@ -283,7 +273,7 @@ async fn rpcs_of_later_versions_are_unimplemented() {
             .unwrap_err()
             .code(),
     ];
-    assert_eq!(codes, [Code::Unimplemented; 8]);
+    assert_eq!(codes, [Code::Unimplemented; 6]);
     let health = client
         .health_check(pb::HealthCheckRequest {})
         .await

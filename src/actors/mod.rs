@@ -12,6 +12,7 @@ pub mod health;
 pub mod mailbox;
 pub mod maintenance;
 pub mod memtable;
+pub mod ranges;
 pub mod refusal;
 pub mod reply;
 pub mod requests;

@@ -5,6 +5,7 @@
 pub mod admin;
 mod connection;
 pub mod convert;
+mod ranges;
 mod receiving;
 pub mod server;
 mod service;
