@@ -2,7 +2,10 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(["proto/storage.proto", "proto/admin.proto"], ["proto"])?;
+    let descriptors = protox::compile(
+        ["proto/storage.proto", "proto/admin.proto", "proto/coordinator.proto"],
+        ["proto"],
+    )?;
     // What a service does not define answers UNIMPLEMENTED.
     tonic_prost_build::configure()
         .generate_default_stubs(true)

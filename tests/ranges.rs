@@ -92,7 +92,10 @@ async fn a_stream_has_all_entries_of_its_range_and_no_others() {
             "k300" => {
                 let clocks: Vec<_> = entry.siblings.iter().map(|s| s.vector_clock.clone()).collect();
                 assert_eq!(clocks, [wire_clock(&[("d", 5)]), wire_clock(&[("c", 1)])]);
-                assert_eq!((&entry.value[..], &entry.siblings[1].value[..]), (&b"beside"[..], &b"k300"[..]));
+                assert_eq!(
+                    (&entry.value[..], &entry.siblings[1].value[..]),
+                    (&b"beside"[..], &b"k300"[..])
+                );
                 assert_eq!(entry.vector_clock, wire_clock(&[("d", 5)]), "the winner's own");
             }
             key => {
@@ -105,7 +108,12 @@ async fn a_stream_has_all_entries_of_its_range_and_no_others() {
     // An empty end is the end of the tenant; a range that ends before it starts is empty; any batch size does.
     let tail = stream(&mut client, stream_request("k698", "")).await.unwrap();
     assert_eq!(tail.len(), 2);
-    assert!(stream(&mut client, stream_request("k5", "k4")).await.unwrap().is_empty());
+    assert!(
+        stream(&mut client, stream_request("k5", "k4"))
+            .await
+            .unwrap()
+            .is_empty()
+    );
     for batch_size in [i32::MIN, -1, 1, 3, i32::MAX] {
         let request = pb::StreamKeysRequest {
             batch_size,
@@ -127,16 +135,29 @@ async fn pages_join_without_gap_or_overlap() {
     }
     let live = |end: u32| -> Vec<String> { (0..end).filter(|n| n % 3 != 0).map(|n| format!("k{n:04}")).collect() };
     for (max_keys, pages) in [(0, 1), (-7, 1), (1000, 1), (999, 2), (500, 2), (333, 4), (i32::MAX, 1)] {
-        assert_eq!(all_pages(&mut client, "", max_keys).await, (live(1500), pages), "{max_keys}");
+        assert_eq!(
+            all_pages(&mut client, "", max_keys).await,
+            (live(1500), pages),
+            "{max_keys}"
+        );
     }
     assert_eq!(all_pages(&mut client, "k1000", 100).await.0, live(1000));
-    assert_eq!(all_pages(&mut client, "k0002", 1).await, (live(2), 1), "nothing but deleted keys is not more");
+    assert_eq!(
+        all_pages(&mut client, "k0002", 1).await,
+        (live(2), 1),
+        "nothing but deleted keys is not more"
+    );
     // The longest keys: more than a coordinator receives at a time.
     fill(&mut client, (0..6000).map(|n| format!("l{n:04}{}", "x".repeat(1000)))).await;
-    let mut plain = pb::storage_node_service_client::StorageNodeServiceClient::connect(format!("http://{}", node.address()))
+    let mut plain =
+        pb::storage_node_service_client::StorageNodeServiceClient::connect(format!("http://{}", node.address()))
+            .await
+            .unwrap();
+    let page = plain
+        .get_key_range(page_request("l", "", 10_000))
         .await
-        .unwrap();
-    let page = plain.get_key_range(page_request("l", "", 10_000)).await.unwrap().into_inner();
+        .unwrap()
+        .into_inner();
     let bytes: usize = page.keys.iter().map(String::len).sum();
     assert!(page.has_more && (500_000..2 << 20).contains(&bytes), "{bytes}");
     assert_eq!(all_pages(&mut plain, "", 10_000).await.0.len(), 7000);
@@ -150,10 +171,16 @@ async fn a_call_needs_a_tenant_and_a_client_that_keeps_coming() {
     let mut client = client(node.address());
     let no_stream = client.stream_keys(pb::StreamKeysRequest::default()).await.unwrap_err();
     let no_page = client.get_key_range(pb::KeyRangeRequest::default()).await.unwrap_err();
-    assert_eq!((no_stream.code(), no_page.code()), (Code::InvalidArgument, Code::InvalidArgument));
+    assert_eq!(
+        (no_stream.code(), no_page.code()),
+        (Code::InvalidArgument, Code::InvalidArgument)
+    );
     // More than fits between node and client, so that a stream which nobody takes stands still.
     for n in 0..40 {
-        client.write(write(&format!("k{n}"), &vec![n; 1 << 20], &[("c", 1)])).await.unwrap();
+        client
+            .write(write(&format!("k{n}"), &vec![n; 1 << 20], &[("c", 1)]))
+            .await
+            .unwrap();
     }
     let scans = &node.requests().scans;
     let places = scans.available_permits();
@@ -164,13 +191,19 @@ async fn a_call_needs_a_tenant_and_a_client_that_keeps_coming() {
     let refused = client.stream_keys(stream_request("", "")).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     drop(open);
-    eventually("those who left free their places", async || scans.available_permits() == places).await;
+    eventually("those who left free their places", async || {
+        scans.available_permits() == places
+    })
+    .await;
     // One who stays, and whose deadline passes, does so as well.
     let mut request = Request::new(stream_request("", ""));
     request.set_timeout(Duration::from_millis(300));
     let mut stalled = client.stream_keys(request).await.unwrap().into_inner();
     assert_eq!(scans.available_permits(), places - 1);
-    eventually("the deadline ends the walk", async || scans.available_permits() == places).await;
+    eventually("the deadline ends the walk", async || {
+        scans.available_permits() == places
+    })
+    .await;
     let mut taken = 0;
     let ended = loop {
         match stalled.message().await {
@@ -220,7 +253,11 @@ async fn a_stream_is_of_one_moment_while_writes_go_on_and_actors_die() {
         numbers.max().expect("a number")
     };
     let mut seen = 0;
-    for victim in ["memtable", "flush", "compaction", "wal", "cache-0"].iter().cycle().take(40) {
+    for victim in ["memtable", "flush", "compaction", "wal", "cache-0"]
+        .iter()
+        .cycle()
+        .take(40)
+    {
         let request = pb::StreamKeysRequest {
             batch_size: 50,
             ..stream_request("", "")
@@ -236,7 +273,10 @@ async fn a_stream_is_of_one_moment_while_writes_go_on_and_actors_die() {
         assert_eq!(entries.len(), 3002);
         assert!(entries.is_sorted_by(|a, b| a.key < b.key));
         let (first, last) = (number(&entries[0]), number(&entries[3001]));
-        assert!((last..=last + 1).contains(&first), "of two moments: {first}, then {last}");
+        assert!(
+            (last..=last + 1).contains(&first),
+            "of two moments: {first}, then {last}"
+        );
         assert!(last >= seen, "older than the one before");
         seen = last;
     }
@@ -254,15 +294,23 @@ async fn damage_is_told_when_the_walk_comes_to_it() {
     let node = start(&config).await;
     let mut client = client(node.address());
     // Values that do not compress, so that the middle of the file is one of their blocks.
-    let value: Vec<u8> = (0..200_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let value: Vec<u8> = (0..200_u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
     for n in 0..2000 {
-        let request = write(&format!("k{n:04}"), &[value.as_slice(), &[n as u8]].concat(), &[("c", 1)]);
+        let request = write(
+            &format!("k{n:04}"),
+            &[value.as_slice(), &[n as u8]].concat(),
+            &[("c", 1)],
+        );
         client.write(request).await.unwrap();
     }
     node.shutdown().await;
     let tables = std::fs::read_dir(dir.path().join("data/sstables")).unwrap();
     let mut tables = tables.map(|entry| entry.unwrap().path());
-    let table = tables.find(|path| path.extension().is_some_and(|e| e == "sst")).unwrap();
+    let table = tables
+        .find(|path| path.extension().is_some_and(|e| e == "sst"))
+        .unwrap();
     let mut content = std::fs::read(&table).unwrap();
     let middle = content.len() / 2;
     content[middle] ^= 0x40;
@@ -297,7 +345,10 @@ async fn damage_is_told_when_the_walk_comes_to_it() {
     };
     assert_eq!((status.code(), paged), (Code::DataLoss, streamed), "{status}");
     // Behind it all is well.
-    assert_eq!(stream(&mut client, stream_request("k1800", "")).await.unwrap().len(), 200);
+    assert_eq!(
+        stream(&mut client, stream_request("k1800", "")).await.unwrap().len(),
+        200
+    );
     node.shutdown().await;
 }
 

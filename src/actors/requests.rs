@@ -5,8 +5,10 @@
 use crate::actors::Handles;
 use crate::actors::admission::{Admission, ReadPermit};
 use crate::actors::cache::{CacheMessage, read_view};
+use crate::actors::drain::Drain;
 use crate::actors::health::RequestCounts;
 use crate::actors::mailbox::Undelivered;
+use crate::actors::peers::Peers;
 use crate::actors::ranges::{KeyRange, RangeItem, RangeWalk};
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::reply_port;
@@ -53,6 +55,10 @@ pub struct Requests {
     pub timeouts: Timeouts,
     /// Counts.
     pub counts: Arc<RequestCounts>,
+    /// The other nodes.
+    pub peers: Peers,
+    /// Whether writes are taken at all.
+    pub drain: Arc<Drain>,
     /// Cleared when the node is being stopped.
     pub accepting: Arc<AtomicBool>,
     /// What dates the writes.

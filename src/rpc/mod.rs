@@ -5,8 +5,12 @@
 pub mod admin;
 mod connection;
 pub mod convert;
+pub mod coordinator;
+mod drain;
+pub mod peer;
 mod ranges;
 mod receiving;
+mod replicate;
 pub mod server;
 mod service;
 pub mod status;
@@ -33,6 +37,18 @@ pub mod pb {
 )]
 pub mod admin_pb {
     tonic::include_proto!("pairdb.admin");
+}
+
+/// The messages and the service of `proto/coordinator.proto`.
+#[allow(
+    missing_docs,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::default_trait_access
+)]
+pub mod coordinator_pb {
+    tonic::include_proto!("proto");
 }
 
 /// Largest message that is read at all, in bytes: well above the largest that is accepted, so that one which is a little too

@@ -5,7 +5,7 @@ use crate::actors::health::Status as NodeStatus;
 use crate::actors::requests::Requests;
 use crate::rpc::convert::{CheckedWrite, check_write, clock_from_wire, clock_to_wire, read_response};
 use crate::rpc::pb::storage_node_service_server::StorageNodeService;
-use crate::rpc::{pb, ranges, status};
+use crate::rpc::{drain, pb, ranges, replicate, status};
 use crate::storage::key::Key;
 use crate::storage::log::record::Operation;
 use crate::storage::version::Value;
@@ -100,6 +100,14 @@ impl StorageNodeService for StorageNode {
 
     async fn get_key_range(&self, request: Request<pb::KeyRangeRequest>) -> Answer<pb::KeyRangeResponse> {
         ranges::get_key_range(&self.requests, request.into_inner()).await
+    }
+
+    async fn replicate_data(&self, request: Request<pb::ReplicateRequest>) -> Answer<pb::ReplicateResponse> {
+        replicate::replicate_data(&self.requests, &self.health.node_id, request).await
+    }
+
+    async fn drain_node(&self, request: Request<pb::DrainRequest>) -> Answer<pb::DrainResponse> {
+        drain::drain_node(&self.requests.drain, request.into_inner()).await
     }
 
     async fn health_check(&self, _request: Request<pb::HealthCheckRequest>) -> Answer<pb::HealthResponse> {
