@@ -207,10 +207,7 @@ async fn a_node_that_is_known_already_looks_itself_up_and_carries_on() {
     eventually("it was found", async || matches!(state(&node), Registered::KnownAt(_))).await;
     let (status, reasons) = node.health().status();
     assert_eq!(status, NodeStatus::Degraded);
-    assert!(
-        reasons.iter().any(|reason| reason.contains("10.1.2.3:")),
-        "{reasons:?}"
-    );
+    assert!(reasons.iter().any(|reason| reason.contains("10.1.2.3:")), "{reasons:?}");
     assert_serves(&node).await;
     node.shutdown().await;
 }
