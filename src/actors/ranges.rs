@@ -1,7 +1,7 @@
 //! Walks over a range of a tenant's keys, for whoever takes them at his own pace.
 //!
-//! Owns: where a range ends, and handing a walk over from the threads that may block to the task that sends, a bounded part at a
-//! time. Does not own: the walk itself (see [`crate::storage::scan`]), or what becomes of an entry.
+//! Owns: where a range ends, and handing a walk over from the threads that may block to the task that sends, a bounded part
+//! at a time. Does not own: the walk itself (see [`crate::storage::scan`]), or what becomes of an entry.
 //!
 //! A walk sees one moment: what is written later is not in it. One that ends before its range does, for whatever reason,
 //! says so: an end without a word would pass for completeness.

@@ -41,7 +41,8 @@ pub struct Selection {
 /// the number of keys when `peer` has acknowledged all of them.
 ///
 /// # Errors
-/// As [`Refusal`] says, [`Refusal::Overloaded`] when too many copies are under way; what was copied by then stays there, and copying it again does no harm.
+/// As [`Refusal`] says, [`Refusal::Overloaded`] when too many copies are under way. What was copied by then stays there, and
+/// copying it again does no harm.
 pub async fn replicate(requests: &Requests, peer: Arc<dyn Peer>, selection: Selection) -> Result<u64, Refusal> {
     let _place = requests
         .peers
