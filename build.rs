@@ -9,7 +9,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let storage = protox::compile(["proto/storage.proto"], ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("storage.bin"), storage.encode_to_vec())?;
-    let descriptors = protox::compile(["proto/storage.proto", "proto/admin.proto"], ["proto"])?;
+    let descriptors = protox::compile(
+        ["proto/storage.proto", "proto/admin.proto", "proto/coordinator.proto"],
+        ["proto"],
+    )?;
     // What a service does not define answers UNIMPLEMENTED.
     tonic_prost_build::configure()
         .generate_default_stubs(true)

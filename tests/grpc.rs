@@ -247,22 +247,6 @@ async fn rpcs_of_later_versions_are_unimplemented() {
     let mut client = client(node.address());
     let codes = [
         client
-            .replicate_data(pb::ReplicateRequest::default())
-            .await
-            .unwrap_err()
-            .code(),
-        client
-            .stream_keys(pb::StreamKeysRequest::default())
-            .await
-            .unwrap_err()
-            .code(),
-        client
-            .get_key_range(pb::KeyRangeRequest::default())
-            .await
-            .unwrap_err()
-            .code(),
-        client.drain_node(pb::DrainRequest::default()).await.unwrap_err().code(),
-        client
             .start_streaming(pb::StartStreamingRequest::default())
             .await
             .unwrap_err()
@@ -283,7 +267,7 @@ async fn rpcs_of_later_versions_are_unimplemented() {
             .unwrap_err()
             .code(),
     ];
-    assert_eq!(codes, [Code::Unimplemented; 8]);
+    assert_eq!(codes, [Code::Unimplemented; 4]);
     let health = client
         .health_check(pb::HealthCheckRequest {})
         .await
@@ -514,7 +498,10 @@ async fn what_cannot_be_decoded_is_an_invalid_request() {
     let mut client = client(node.address());
     client.write(write("k", b"v", &[])).await.unwrap();
     // What is not a request of this service at all keeps the status that gRPC has for it.
-    let unknown = client.drain_node(pb::DrainRequest::default()).await.unwrap_err();
+    let unknown = client
+        .stop_streaming(pb::StopStreamingRequest::default())
+        .await
+        .unwrap_err();
     assert_eq!(unknown.code(), Code::Unimplemented);
     node.shutdown().await;
 }

@@ -128,6 +128,7 @@ fn responses_have_the_contracts_field_numbers() {
         vector_clock: wire_clock(),
         timestamp: 5,
         is_tombstone: true,
+        siblings: Vec::new(),
     };
     let encoded = [
         bytes(1, b"t"),

@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use pairdb_node::actors::deadline;
+use pairdb_node::actors::ranges::KeyRange;
 use pairdb_node::actors::refusal::Refusal;
 use pairdb_node::actors::reply::reply_port;
 use pairdb_node::actors::wal::WalMessage;
@@ -116,7 +117,12 @@ async fn each_step_asks_whether_the_deadline_has_passed() {
     let admitted = deadline::until(passed, async {
         let write = requests.write(Operation::Write, key.clone(), value(), Some(clock()));
         let (write, read) = (write.await.map(|_| ()), requests.read(key.clone()).await.map(|_| ()));
-        [write, read, requests.scan(&key).map(|_| ())]
+        let range = KeyRange {
+            tenant: "tenant".to_owned(),
+            start: String::new(),
+            end: String::new(),
+        };
+        [write, read, requests.scan(range).map(|_| ())]
     });
     assert_eq!(admitted.await, [const { Err(Refusal::DeadlineExceeded) }; 3]);
     // And before it is encoded: by then the deadline has passed, or the caller has gone away.

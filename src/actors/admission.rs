@@ -8,7 +8,7 @@ use crate::actors::disk::DiskWatch;
 use crate::actors::refusal::Refusal;
 use crate::storage::view::Published;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Longest that one write is slowed down before it is sent on.
@@ -40,6 +40,7 @@ pub struct Admission {
     reads: AtomicUsize,
     refused: AtomicU64,
     slowed: AtomicU64,
+    draining: AtomicBool,
 }
 
 /// A write under way.
@@ -100,6 +101,7 @@ impl Admission {
             reads: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
             slowed: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
         })
     }
 
@@ -107,9 +109,10 @@ impl Admission {
     /// zero as memory fills, as compaction falls behind, or as the disk fills.
     ///
     /// # Errors
-    /// [`Refusal::Overloaded`] when there are too many writes under way, no memory is left for this one, or compaction is
-    /// too far behind; [`Refusal::DiskFull`] when the disk is, unless it is a delete.
+    /// [`Refusal::Draining`]; [`Refusal::Overloaded`] when there are too many writes under way, no memory is left for this
+    /// one, or compaction is too far behind; [`Refusal::DiskFull`] when the disk is, unless it is a delete.
     pub fn admit_write(self: &Arc<Self>, bytes: usize, is_delete: bool) -> Result<(WritePermit, Duration), Refusal> {
+        self.check_draining()?;
         let disk_delay = match self.disk.write_delay() {
             Some(delay) => delay,
             // What is left is for what gives space back.
@@ -122,13 +125,15 @@ impl Admission {
                 )));
             }
         };
-        let writes = self.writes.fetch_add(1, Ordering::AcqRel) + 1;
+        // In one order with the drain's steps: it sees this write under way, or this write sees the drain.
+        let writes = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
         let under_way = self.write_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
         // From here on the permit's drop takes both back.
         let permit = WritePermit {
             admission: Arc::clone(self),
             bytes,
         };
+        self.check_draining()?;
         let (memtable_bytes, debt) = self.published.load_on_writes();
         let held = under_way + memtable_bytes;
         let refusal = if writes > self.limits.writes {
@@ -169,13 +174,25 @@ impl Admission {
         Ok(permit)
     }
 
+    fn check_draining(&self) -> Result<(), Refusal> {
+        if self.draining.load(Ordering::SeqCst) {
+            return Err(Refusal::Draining);
+        }
+        Ok(())
+    }
+
+    /// Refuses every write from now on, or takes them again. Those that were admitted go on.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::SeqCst);
+    }
+
     /// Numbers for health and metrics.
     #[must_use]
     pub fn stats(&self) -> AdmissionStats {
         let (memtable_bytes, debt) = self.published.load_on_writes();
         let write_bytes = self.write_bytes.load(Ordering::Relaxed) + memtable_bytes;
         AdmissionStats {
-            writes: self.writes.load(Ordering::Relaxed),
+            writes: self.writes.load(Ordering::SeqCst),
             reads: self.reads.load(Ordering::Relaxed),
             write_bytes,
             slow: write_bytes > self.limits.slow_bytes,

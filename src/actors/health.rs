@@ -8,9 +8,12 @@ use crate::actors::admission::Admission;
 use crate::actors::cache::{CacheStats, ShardStats};
 use crate::actors::compaction::CompactionStats;
 use crate::actors::disk::DiskWatch;
+use crate::actors::drain::{Drain, DrainPhase};
 use crate::actors::flush::FlushStats;
 use crate::actors::memtable::MemtableStats;
+use crate::actors::registration::{Registered, RegistrationWatch};
 use crate::actors::supervisor::{ChildStatus, Tree};
+use crate::actors::vitals::{self, Vitals};
 use crate::actors::wal::SharedLog;
 use crate::storage::compaction::jobs::Jobs;
 use crate::storage::scrub::ScrubProgress;
@@ -75,6 +78,8 @@ pub struct Health {
     pub flush: Arc<FlushStats>,
     /// The walk over all tables.
     pub scrub: Arc<ScrubProgress>,
+    /// Whether writes are taken.
+    pub drain: Arc<Drain>,
     /// The disks.
     pub disk: Arc<DiskWatch>,
     /// Compaction's failures.
@@ -87,6 +92,10 @@ pub struct Health {
     pub cache: Arc<CacheStats>,
     /// The cache's shards.
     pub shards: Vec<Arc<ShardStats>>,
+    /// What is measured over a minute.
+    pub vitals: Arc<Vitals>,
+    /// Whether the coordinator knows the node.
+    pub registration: Arc<RegistrationWatch>,
     /// Requests.
     pub requests: Arc<RequestCounts>,
 }
@@ -111,6 +120,13 @@ impl Health {
             reasons.push(format!("the commit log is latched: {cause}"));
             return (Status::Unhealthy, reasons);
         }
+        match self.drain.phase() {
+            DrainPhase::Serving => {}
+            DrainPhase::Draining => reasons.push("the node is draining: it takes no writes, and flushes".to_owned()),
+            DrainPhase::Drained => {
+                reasons.push("the node is drained: it takes no writes until it is undrained".to_owned())
+            }
+        }
         if let Some(cause) = self.flush.failing.load_full() {
             reasons.push(format!("flushing fails: {cause}"));
         }
@@ -127,6 +143,7 @@ impl Health {
             let (used, dir) = (fullest.space.used() * 100.0, fullest.dir.display());
             reasons.push(format!("the disk of {dir} is {used:.1} % full{effect}"));
         }
+        reasons.extend(self.registration.problem());
         let admission = self.admission.stats();
         if admission.slow {
             reasons.push("writes are slowed down: the memtables are full".to_owned());
@@ -165,6 +182,8 @@ impl Health {
         let debt = view.tables.debt();
         let disks = self.disk.disks();
         let disk = disks.first();
+        let memory = vitals::memory();
+        let registered = matches!(*self.registration.state(), Registered::Known | Registered::KnownAt(_));
         let numbers = [
             ("write_requests", self.requests.writes.load(Ordering::Relaxed)),
             ("read_requests", self.requests.reads.load(Ordering::Relaxed)),
@@ -204,15 +223,28 @@ impl Health {
             ("scrubs_completed", self.scrub.completed.load(Ordering::Relaxed)),
             ("disk_total_bytes", disk.map_or(0, |disk| disk.space.total)),
             ("disk_available_bytes", disk.map_or(0, |disk| disk.space.available)),
+            ("memory_usage_bytes", memory.own),
+            ("memory_resident_bytes", memory.resident),
+            ("coordinator_registered", u64::from(registered)),
+            ("draining", u64::from(self.drain.phase() != DrainPhase::Serving)),
             ("commitlog_segments", log.segments as u64),
             ("commitlog_bytes", log.bytes),
             ("commitlog_syncs", log.syncs),
             ("applied_seq", self.handles.published.applied()),
             ("actor_restarts", restarts),
         ];
-        numbers
-            .into_iter()
-            .map(|(name, number)| (name.to_owned(), number.to_string()))
-            .collect()
+        let rates = self.vitals.rates();
+        let memory_limit = memory.limit.max(memory.own).max(1) as f64;
+        let shares = [
+            ("cpu_usage_percent", rates.cpu.min(1.0) * 100.0),
+            ("memory_usage_percent", memory.own as f64 / memory_limit * 100.0),
+            ("disk_usage_percent", disk.map_or(0.0, |disk| disk.space.used() * 100.0)),
+            ("request_rate", rates.requests),
+            ("error_rate", rates.errors),
+            ("cache_hit_rate", rates.cache_hits),
+        ];
+        let numbers = numbers.map(|(name, number)| (name.to_owned(), number.to_string()));
+        let shares = shares.map(|(name, share)| (name.to_owned(), format!("{share:.3}")));
+        numbers.into_iter().chain(shares).collect()
     }
 }

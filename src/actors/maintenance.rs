@@ -3,6 +3,7 @@
 //! Owns: the order of steps that several actors take part in. Does not own: the work, or the wire.
 
 use crate::actors::Handles;
+use crate::actors::drain::Drain;
 use crate::actors::flush::FlushMessage;
 use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
@@ -34,6 +35,8 @@ pub struct Maintenance {
     pub log: Arc<SharedLog>,
     /// Where the log is.
     pub log_dir: PathBuf,
+    /// Whether writes are taken.
+    pub drain: Arc<Drain>,
     /// Where files are.
     pub fs: Arc<dyn FileSystem>,
 }

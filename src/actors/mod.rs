@@ -2,22 +2,29 @@
 //!
 //! Owns all concurrency of the node. Knows `storage`, and nothing of gRPC: the gateway is given a function that serves.
 
+pub mod address_book;
 pub mod admission;
 pub mod cache;
 pub mod compaction;
 pub mod deadline;
 pub mod disk;
+pub mod drain;
 pub mod flush;
 pub mod gateway;
 pub mod health;
 pub mod mailbox;
 pub mod maintenance;
 pub mod memtable;
+pub mod peers;
+pub mod ranges;
 pub mod refusal;
+pub mod registration;
+pub mod replication;
 pub mod reply;
 pub mod requests;
 pub mod scrub;
 pub mod supervisor;
+pub mod vitals;
 pub mod wal;
 pub mod write;
 

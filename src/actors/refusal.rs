@@ -18,6 +18,12 @@ pub enum Refusal {
     /// The node is being stopped. Try another.
     #[error("the node is shutting down")]
     ShuttingDown,
+    /// Another node, which the request needs, does not do its part. Try again later.
+    #[error("{0}")]
+    PeerUnavailable(String),
+    /// The node takes no more writes. Use another.
+    #[error("the node is draining: it takes no writes; try another replica")]
+    Draining,
     /// There was no answer in the configured time; the outcome of a write is unknown.
     #[error("no answer within {0:?}")]
     TimedOut(std::time::Duration),

@@ -6,8 +6,11 @@ use crate::actors::Handles;
 use crate::actors::admission::{Admission, ReadPermit};
 use crate::actors::cache::{CacheMessage, read_view};
 use crate::actors::deadline;
+use crate::actors::drain::Drain;
 use crate::actors::health::RequestCounts;
 use crate::actors::mailbox::Undelivered;
+use crate::actors::peers::Peers;
+use crate::actors::ranges::{KeyRange, RangeItem, RangeWalk};
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::{reply_port, within};
 use crate::actors::wal::WalMessage;
@@ -16,7 +19,6 @@ use crate::storage::clock::VectorClock;
 use crate::storage::key::Key;
 use crate::storage::log::record::Operation;
 use crate::storage::memtable;
-use crate::storage::scan::Scan;
 use crate::storage::time::Time;
 use crate::storage::version::{Value, Versions};
 use std::sync::Arc;
@@ -54,6 +56,10 @@ pub struct Requests {
     pub timeouts: Timeouts,
     /// Counts.
     pub counts: Arc<RequestCounts>,
+    /// The other nodes.
+    pub peers: Peers,
+    /// Whether writes are taken at all.
+    pub drain: Arc<Drain>,
     /// Cleared when the node is being stopped.
     pub accepting: Arc<AtomicBool>,
     /// What dates the writes.
@@ -92,18 +98,43 @@ impl Requests {
         versions
     }
 
-    /// Walks everything from `from` on as it is now. The permit bounds how many do, and is to be held meanwhile.
+    /// Walks a range as it is now, for as long as whoever takes its entries wants. Few are open at once.
     ///
     /// # Errors
     /// [`Refusal::Overloaded`] when too many scans are open, [`Refusal::ShuttingDown`], [`Refusal::DeadlineExceeded`].
-    pub fn scan(&self, from: &Key) -> Result<(Scan, OwnedSemaphorePermit), Refusal> {
+    pub fn scan(&self, range: KeyRange) -> Result<RangeWalk<OwnedSemaphorePermit>, Refusal> {
         self.check_admissible()?;
         let permit = Arc::clone(&self.scans)
             .try_acquire_owned()
             .map_err(|_full| Refusal::Overloaded("too many scans are open"))?;
+        Ok(self.walk(range, permit))
+    }
+
+    /// Has `work` look at a range as it is now, in its turn among the reads of tables: for what ends soon by itself.
+    ///
+    /// # Errors
+    /// [`Refusal::TimedOut`] when its turn does not come, [`Refusal::ShuttingDown`], and what `work` says.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        range: KeyRange,
+        work: impl FnOnce(&mut dyn Iterator<Item = RangeItem>) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.check_admissible()?;
+        let limit = self.timeouts.read;
+        let turn = tokio::time::timeout(limit, Arc::clone(&self.loads).acquire_owned());
+        let permit = turn.await.map_err(|_elapsed| Refusal::TimedOut(limit))?;
+        let mut walk = self.walk(range, permit);
+        let looked = tokio::task::spawn_blocking(move || work(&mut walk));
+        looked
+            .await
+            .map_err(|panicked| Refusal::Internal(format!("the look at the keys failed: {panicked}")))?
+    }
+
+    fn walk<P>(&self, range: KeyRange, permit: P) -> RangeWalk<P> {
         // The view first: it then holds everything up to its own end, and the number cuts off what is later.
         let view = self.handles.published.load();
-        Ok((view.scan(from, self.handles.published.applied()), permit))
+        let scan = view.scan(&range.first(), self.handles.published.applied());
+        RangeWalk { scan, range, permit }
     }
 
     fn count<T>(&self, counter: &std::sync::atomic::AtomicU64, result: &Result<T, Refusal>) {

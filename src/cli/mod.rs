@@ -5,6 +5,7 @@
 mod backup;
 mod bench;
 mod client;
+mod drain;
 mod inspect;
 mod kv;
 mod serve;
@@ -41,6 +42,10 @@ enum Command {
     ///
     /// Asks by the admin socket in its data directory.
     Status(status::StatusArgs),
+    /// Take no more writes, also after a restart, and make tables of all that is in memory; reads go on
+    Drain(drain::DrainArgs),
+    /// Take writes again
+    Undrain(drain::UndrainArgs),
     /// Store every file below a directory: its path is the key, its content the value
     ///
     /// Run again after an interruption, it goes on where it was: what is stored already is not sent again.
@@ -149,6 +154,8 @@ impl Command {
             Self::Delete(args) => kv::delete(args).await,
             Self::Health(args) => kv::health(args).await,
             Self::Status(args) => status::run(&args).await,
+            Self::Drain(args) => drain::drain(&args).await,
+            Self::Undrain(args) => drain::undrain(&args).await,
             Self::Import(args) => transfer::import(args).await,
             Self::Export(args) => transfer::export(args).await,
             Self::Backup(args) => backup::backup(args).await,

@@ -176,6 +176,7 @@ impl Config {
             &self.supervisor.max_restarts,
             "must be 1 to 100000",
         );
+        problems.extend(self.check_cluster());
         problems.extend(self.not_yet());
         if problems.is_empty() {
             Ok(())

@@ -1,8 +1,8 @@
 //! The default of every key. `config.toml` gives the reasons.
 
 use super::keys::{
-    Cache, CommitLog, Compaction, Compression, Disk, Gossip, Level, LogFormat, Logging, MemTable, Metrics, Server,
-    SsTable, Storage, Supervisor,
+    Cache, CommitLog, Compaction, Compression, Coordinator, Disk, Gossip, Level, LogFormat, Logging, MemTable, Metrics,
+    Server, SsTable, Storage, Supervisor,
 };
 use bytesize::ByteSize;
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ impl Default for Server {
             node_id: "storage-node-1".to_owned(),
             host: "127.0.0.1".to_owned(),
             port: 50052,
+            advertise_host: None,
             max_connections: 1000,
             max_concurrent_streams: 1024,
             keepalive_interval: Duration::from_secs(30),
@@ -91,6 +92,20 @@ impl Default for Compaction {
             workers: 2,
             throttle: 50,
             gc_grace: Duration::from_secs(10 * 24 * 3600),
+        }
+    }
+}
+
+impl Default for Coordinator {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            host: "127.0.0.1".to_owned(),
+            port: 50051,
+            virtual_nodes: 150,
+            tries: 10,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(5),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +26,10 @@ pub struct Config {
     pub cache: Cache,
     /// Background compaction.
     pub compaction: Compaction,
+    /// The other nodes.
+    pub cluster: Cluster,
+    /// Who puts the nodes together to a cluster.
+    pub coordinator: Coordinator,
     /// How full the disks may be.
     pub disk: Disk,
     /// Gossip of health.
@@ -45,6 +50,7 @@ pub struct Server {
     pub node_id: String,
     pub host: String,
     pub port: u16,
+    pub advertise_host: Option<String>,
     pub max_connections: usize,
     pub max_concurrent_streams: u32,
     #[serde(with = "humantime_serde")]
@@ -140,6 +146,30 @@ pub struct Compaction {
     pub throttle: u32,
     #[serde(with = "humantime_serde")]
     pub gc_grace: Duration,
+}
+
+/// `[cluster]`
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Cluster {
+    pub nodes: BTreeMap<String, String>,
+}
+
+/// `[coordinator]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Coordinator {
+    pub enabled: bool,
+    pub host: String,
+    pub port: u16,
+    pub virtual_nodes: u32,
+    pub tries: u32,
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
 }
 
 /// `[disk]`

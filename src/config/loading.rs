@@ -3,6 +3,8 @@
 //! Owns: that order, and what a person is told of what does not fit a key. Does not own: the keys.
 
 use super::Config;
+use super::advertised::Pod;
+use std::collections::HashMap;
 use std::path::Path;
 
 /// Prefix of the environment variables: `PAIRDB__SERVER__PORT` is `server.port`.
@@ -37,7 +39,9 @@ impl Config {
         }
         let unreadable = |error: config::ConfigError| ConfigError::Unreadable(error.to_string());
         let mut overrides: Vec<(String, String)> = Vec::new();
+        let mut pod = Pod::default();
         for (name, value) in environment {
+            pod.see(&name, &value);
             if name == ENV_NODE_ID {
                 // Behind the prefixed name, which says more exactly what is meant.
                 overrides.insert(0, ("server.node_id".to_owned(), value));
@@ -47,7 +51,16 @@ impl Config {
         }
         overrides.extend(flags.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         for (key, value) in overrides {
-            builder = if key == "gossip.seed_nodes" {
+            builder = if key == "cluster.nodes" {
+                let nodes = value.split(',').filter(|node| !node.trim().is_empty());
+                let nodes = nodes.map(|node| {
+                    let (id, address) = node.trim().split_once('=').unwrap_or((node, ""));
+                    (id.trim().to_owned(), address.trim().to_owned())
+                });
+                builder
+                    .set_override(key, nodes.collect::<HashMap<_, _>>())
+                    .map_err(unreadable)?
+            } else if key == "gossip.seed_nodes" {
                 let nodes: Vec<String> = value.split(',').map(|node| node.trim().to_owned()).collect();
                 builder.set_override(key, nodes).map_err(unreadable)?
             } else {
@@ -55,10 +68,11 @@ impl Config {
             };
         }
         let merged = builder.build().map_err(unreadable)?;
-        let config: Self = serde_path_to_error::deserialize(merged).map_err(|error| {
+        let mut config: Self = serde_path_to_error::deserialize(merged).map_err(|error| {
             let key = error.path().to_string();
             ConfigError::Unreadable(format!("configuration key {key}: {}", error.into_inner()))
         })?;
+        pod.name(&mut config.server);
         config.check()?;
         Ok(config)
     }

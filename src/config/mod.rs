@@ -3,13 +3,14 @@
 //! Owns: every key, its default, and the checks of values that cannot work. Does not own: what a value does. The
 //! keys of the low-level design keep their names; `config.toml` documents each.
 
+mod advertised;
 mod checks;
 mod defaults;
 mod keys;
 mod loading;
 
 pub use keys::{
-    Cache, CommitLog, Compaction, Compression, Config, Disk, Gossip, Level, LogFormat, Logging, MemTable, Metrics,
-    Server, SsTable, Storage, Supervisor,
+    Cache, Cluster, CommitLog, Compaction, Compression, Config, Coordinator, Disk, Gossip, Level, LogFormat, Logging,
+    MemTable, Metrics, Server, SsTable, Storage, Supervisor,
 };
 pub use loading::ConfigError;

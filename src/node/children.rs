@@ -4,22 +4,29 @@
 //! [`super::composition`]).
 
 use super::composition::{Parts, bytes};
+use crate::actors::address_book::NodeAddress;
 use crate::actors::cache::CacheActor;
 use crate::actors::compaction::CompactionActor;
 use crate::actors::disk::DiskActor;
 use crate::actors::flush::FlushActor;
 use crate::actors::gateway::{Connections, RpcGateway};
+use crate::actors::mailbox::{Bound, Mailbox};
 use crate::actors::memtable::MemtableActor;
+use crate::actors::registration::{Coordinator, Member, RegistrationActor};
 use crate::actors::scrub::ScrubActor;
 use crate::actors::supervisor::ChildSpec;
+use crate::actors::vitals::VitalsActor;
 use crate::actors::wal::{SyncPolicy, WalActor, WalOptions};
 use crate::config::Config;
+use crate::rpc::coordinator::GrpcCoordinator;
 use crate::storage::cache::CacheOptions;
 use crate::storage::compaction::throttle::Throttle;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Bound of the mailbox of an actor that nobody else sends to.
+const OWN_MESSAGES: Bound = Bound { messages: 16, bytes: 0 };
 /// Longest time between two looks at the age of log segments.
 const LONGEST_AGE_CHECK: Duration = Duration::from_secs(10);
 
@@ -30,9 +37,10 @@ impl Parts {
         config: &Config,
         listener: Arc<TcpListener>,
         connections: Arc<Connections>,
+        port: u16,
     ) -> Vec<ChildSpec> {
         let handles = &self.requests.handles;
-        let mut children = Vec::new();
+        let mut children = vec![self.vitals()];
         let shard_bytes = bytes(config.cache.max_size) / handles.caches.len().max(1);
         for (shard, (mailbox, held)) in handles.caches.iter().zip(&self.health.shards).enumerate() {
             let options = CacheOptions {
@@ -140,6 +148,46 @@ impl Parts {
             connections: Arc::clone(&connections),
             handles: neighbours.clone(),
         }));
+        // Once the node can be reached.
+        children.extend(config.coordinator.enabled.then(|| self.registration(config, port)));
         children
+    }
+
+    fn vitals(&self) -> ChildSpec {
+        let (vitals, mailbox) = (Arc::clone(&self.health.vitals), Mailbox::new(OWN_MESSAGES));
+        ChildSpec::new("vitals", mailbox.clone(), move || VitalsActor {
+            vitals: Arc::clone(&vitals),
+            mailbox: mailbox.clone(),
+        })
+    }
+
+    fn registration(&self, config: &Config, port: u16) -> ChildSpec {
+        let told = &config.coordinator;
+        let coordinator: Arc<dyn Coordinator> = Arc::new(GrpcCoordinator {
+            address: NodeAddress {
+                host: told.host.clone(),
+                port: told.port,
+            },
+            connect_timeout: told.timeout,
+        });
+        let member = Member {
+            node_id: config.server.node_id.clone(),
+            address: NodeAddress {
+                host: config.advertised_host().to_owned(),
+                port,
+            },
+            virtual_nodes: told.virtual_nodes,
+        };
+        let (tries, interval, timeout) = (told.tries, told.interval, told.timeout);
+        let (watch, mailbox) = (Arc::clone(&self.health.registration), Mailbox::new(OWN_MESSAGES));
+        ChildSpec::new("registration", mailbox.clone(), move || RegistrationActor {
+            coordinator: Arc::clone(&coordinator),
+            member: member.clone(),
+            tries,
+            interval,
+            timeout,
+            watch: Arc::clone(&watch),
+            mailbox: mailbox.clone(),
+        })
     }
 }

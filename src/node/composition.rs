@@ -3,18 +3,23 @@
 //! Owns: the translation of the configuration. Does not own: the actors (see [`super::children`]), or any order.
 
 use crate::actors::Handles;
+use crate::actors::address_book::{AddressBook, NodeAddress};
 use crate::actors::admission::{Admission, AdmissionLimits};
 use crate::actors::cache::{CacheStats, ShardStats};
 use crate::actors::compaction::CompactionStats;
 use crate::actors::disk::DiskWatch;
+use crate::actors::drain::{Drain, Drained};
 use crate::actors::flush::FlushStats;
 use crate::actors::health::{Health, RequestCounts};
 use crate::actors::mailbox::{Bound, Mailbox};
 use crate::actors::memtable::MemtableStats;
+use crate::actors::peers::Peers;
 use crate::actors::requests::{Requests, Timeouts};
 use crate::actors::supervisor::Tree;
+use crate::actors::vitals::Vitals;
 use crate::actors::wal::SharedLog;
 use crate::config::{self, Config};
+use crate::rpc::peer::GrpcDial;
 use crate::rpc::server::Http2;
 use crate::storage::compaction::debt::LevelOptions;
 use crate::storage::compaction::jobs::Jobs;
@@ -39,6 +44,8 @@ const MAX_READS: usize = 16_384;
 const MAX_LOADS: usize = 32;
 /// Scans that may be open at once: each may keep a full set of memtables alive.
 const MAX_SCANS: usize = 4;
+/// Copies to other nodes that may be under way at once.
+const MAX_COPIES: usize = 4;
 /// Most bytes that wait in one cache shard's mailbox. Keys only: values come from the view.
 const CACHE_MAILBOX_BYTES: usize = 16 << 20;
 /// Most cache shards; more than cores would only cost.
@@ -90,6 +97,16 @@ pub fn storage_options(config: &Config) -> Options {
     }
 }
 
+fn address_book(config: &Config) -> AddressBook {
+    let nodes = config.cluster.nodes.iter();
+    // The configuration was checked: all of them are addresses.
+    AddressBook::new(
+        nodes
+            .filter_map(|(id, address)| Some((id.clone(), NodeAddress::parse(address)?)))
+            .collect(),
+    )
+}
+
 /// What the actors share, made once: it outlives every generation of them.
 pub(super) struct Parts {
     pub(super) requests: Requests,
@@ -103,7 +120,12 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn new(config: &Config, recovered: Recovered, fs: Arc<dyn FileSystem>) -> (Self, Vec<DirLock>) {
+    pub(super) fn new(
+        config: &Config,
+        recovered: Recovered,
+        fs: Arc<dyn FileSystem>,
+        is_draining: bool,
+    ) -> (Self, Vec<DirLock>) {
         let published = recovered.published;
         let time: Arc<dyn Time> = Arc::new(RealTime::default());
         let memory = config.mem_table.num_mem_tables;
@@ -148,7 +170,17 @@ impl Parts {
             Arc::clone(&time),
             u64::from(config.compaction.throttle).saturating_mul(1_000_000),
         );
+        let drained = Drained {
+            admission: Arc::clone(&admission),
+            handles: handles.clone(),
+            log: Arc::clone(&log),
+            fs: Arc::clone(&fs),
+            dir: config.storage.data_dir.clone(),
+            time: Arc::clone(&time),
+        };
+        let drain = Drain::new(drained, is_draining);
         let counts = Arc::new(RequestCounts::default());
+        let cache = Arc::new(CacheStats::default());
         let health = Arc::new(Health {
             node_id: config.server.node_id.clone(),
             started: time.elapsed(),
@@ -159,11 +191,14 @@ impl Parts {
             tree: Arc::clone(&tree),
             flush: Arc::new(FlushStats::default()),
             scrub: Arc::new(ScrubProgress::default()),
+            drain: Arc::clone(&drain),
             disk,
             compaction: Arc::new(CompactionStats::default()),
             jobs: Arc::clone(&jobs),
             memtable: Arc::new(MemtableStats::default()),
-            cache: Arc::new(CacheStats::default()),
+            vitals: Vitals::new(Arc::clone(&time), Arc::clone(&counts), Arc::clone(&cache)),
+            cache,
+            registration: Arc::default(),
             shards: (0..shards).map(|_| Arc::new(ShardStats::default())).collect(),
             requests: Arc::clone(&counts),
         });
@@ -177,6 +212,12 @@ impl Parts {
                 write: config.server.write_timeout,
             },
             counts,
+            peers: Peers {
+                book: address_book(config),
+                dial: Arc::new(GrpcDial),
+                copies: Arc::new(Semaphore::new(MAX_COPIES)),
+            },
+            drain,
             accepting: Arc::new(AtomicBool::new(true)),
             time: Arc::clone(&time),
         };

@@ -54,6 +54,8 @@ pub struct Node {
     requests: Requests,
     health: Arc<Health>,
     tree: Arc<Tree>,
+    /// How many actors the supervisor has.
+    children: usize,
     supervisor: watch::Receiver<Option<ActorRef<SupervisorMessage>>>,
     guardian: JoinHandle<()>,
     gave_up: watch::Receiver<Option<String>>,

@@ -27,6 +27,7 @@ impl Node {
             admin.abort();
         }
         self.requests.accepting.store(false, Ordering::Release);
+        self.requests.drain.stop();
         let drain = ask("the gateway", total.mul_f64(0.35), |reply| {
             handles.gateway.send_admitted(GatewayMessage::Drain(reply)).is_ok()
         });

@@ -9,6 +9,8 @@ use crate::actors::maintenance::Maintenance;
 use crate::actors::supervisor::{ChildSpec, Intensity, Supervisor, SupervisorMessage, Tree};
 use crate::config::Config;
 use crate::rpc;
+use crate::storage::drain_mark;
+use crate::storage::error::Error;
 use crate::storage::fs::FileSystem;
 use crate::storage::recovery;
 use ractor::{Actor, ActorRef};
@@ -33,7 +35,14 @@ impl Node {
         let (socket, shown) = bind(config).await?;
         let options = storage_options(config);
         let files = Arc::clone(&fs);
-        let recovered = tokio::task::spawn_blocking(move || recovery::open(&files, &options))
+        let recover = move || {
+            let recovered = recovery::open(&files, &options)?;
+            Ok::<_, Error>((
+                recovered,
+                drain_mark::load(files.as_ref(), &options.data_dir)?.is_some(),
+            ))
+        };
+        let (recovered, is_draining) = tokio::task::spawn_blocking(recover)
             .await
             .map_err(|panicked| NodeError::Internal(format!("the recovery failed: {panicked}")))??;
         let listen = |cause| NodeError::Listen {
@@ -48,11 +57,12 @@ impl Node {
             let (error, keys) = (table.error(), (&table.first_key, &table.last_key));
             tracing::error!(%error, ?keys, "a table stands aside: what cannot be read of it answers DATA_LOSS");
         }
-        let (parts, locks) = Parts::new(config, recovered, fs);
+        let (parts, locks) = Parts::new(config, recovered, fs, is_draining);
         let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health), http2(config));
         let admin = admin_service(config, &parts);
         let connections = Connections::new(serve, config.server.max_connections);
-        let specs = Arc::new(parts.children(config, listener, connections));
+        let specs = Arc::new(parts.children(config, listener, connections, address.port()));
+        let children = specs.len();
         let (gave_up, given_up) = watch::channel(None);
         let intensity = Intensity {
             restarts: config.supervisor.max_restarts,
@@ -66,6 +76,7 @@ impl Node {
             requests: parts.requests,
             health: parts.health,
             tree: parts.tree,
+            children,
             supervisor,
             guardian,
             gave_up: given_up,
@@ -78,7 +89,7 @@ impl Node {
     }
 
     async fn wait_until_serving(&self) -> Result<(), NodeError> {
-        let expected = self.requests.handles.caches.len() + 7;
+        let expected = self.children;
         let mut changed = self.tree.changes();
         loop {
             let running = self.tree.children().iter().filter(|child| child.running).count();
@@ -123,6 +134,7 @@ fn admin_service(config: &Config, parts: &Parts) -> Option<JoinHandle<()>> {
         tables: Arc::clone(&parts.tables),
         log: Arc::clone(&parts.log),
         log_dir: config.commit_log_dir(),
+        drain: Arc::clone(&parts.requests.drain),
         fs: Arc::clone(&parts.fs),
     };
     match rpc::admin::bind(&config.storage.data_dir) {

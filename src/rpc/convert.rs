@@ -81,20 +81,43 @@ pub fn check_write(
 #[must_use]
 pub fn read_response(versions: &Versions) -> Option<pb::ReadResponse> {
     let value = versions.winner()?.value.live()?.to_vec();
-    let mut room = SIBLING_VALUE_BYTES.saturating_sub(value.len());
-    let siblings = match versions.all() {
-        [winner, others @ ..] if !others.is_empty() => std::iter::once(sibling(winner, &mut 0))
-            .chain(others.iter().map(|version| sibling(version, &mut room)))
-            .collect(),
-        _ => Vec::new(),
-    };
     Some(pb::ReadResponse {
         success: true,
         value,
         vector_clock: Some(clock_to_wire(&versions.clock())),
-        siblings,
+        siblings: siblings(versions),
         ..pb::ReadResponse::default()
     })
+}
+
+/// The entry of a stream for a key that has something, if only a tombstone. The clock is the winner's own: a copy that is
+/// written with it keeps out nothing that the winner does not supersede.
+#[must_use]
+pub fn key_value_entry(key: &Key, versions: &Versions) -> Option<pb::KeyValueEntry> {
+    let winner = versions.winner()?;
+    Some(pb::KeyValueEntry {
+        tenant_id: key.tenant().to_owned(),
+        key: key.key().to_owned(),
+        value: winner.value.live().map(|value| value.to_vec()).unwrap_or_default(),
+        vector_clock: Some(clock_to_wire(&winner.clock)),
+        timestamp: i64::try_from(winner.timestamp_ms).unwrap_or(i64::MAX),
+        is_tombstone: winner.value.live().is_none(),
+        siblings: siblings(versions),
+    })
+}
+
+/// All versions, when there are several; the winner's value stands elsewhere in the answer.
+fn siblings(versions: &Versions) -> Vec<pb::Sibling> {
+    let [winner, others @ ..] = versions.all() else {
+        return Vec::new();
+    };
+    if others.is_empty() {
+        return Vec::new();
+    }
+    let mut room = SIBLING_VALUE_BYTES.saturating_sub(winner.value.len());
+    std::iter::once(sibling(winner, &mut 0))
+        .chain(others.iter().map(|version| sibling(version, &mut room)))
+        .collect()
 }
 
 /// A sibling with its value, as far as there is `room` for it, in bytes.

@@ -3,6 +3,7 @@
 //! Owns: the mapping from the node's state to a serving status, and telling those who watch. Does not own: the state. The
 //! node answers for the whole of it (service "") and for the storage service alike.
 
+use crate::actors::drain::DrainPhase;
 use crate::actors::health::Health;
 use crate::actors::requests::Requests;
 use crate::rpc::pb::storage_node_service_server::SERVICE_NAME;
@@ -33,7 +34,8 @@ impl State {
     /// writes. A node that starts does not listen yet, so it says nothing; one that restarts an actor serves on.
     pub(super) fn serving(&self) -> ServingStatus {
         let takes_requests = self.requests.is_accepting();
-        let takes_writes = self.health.log.latched().is_none();
+        let is_draining = self.requests.drain.phase() != DrainPhase::Serving;
+        let takes_writes = self.health.log.latched().is_none() && !is_draining;
         if takes_requests && takes_writes {
             ServingStatus::Serving
         } else {

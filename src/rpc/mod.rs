@@ -6,10 +6,15 @@ pub mod admin;
 mod compression;
 mod connection;
 pub mod convert;
+pub mod coordinator;
 mod deadline;
+mod drain;
 mod health;
+pub mod peer;
+mod ranges;
 mod receiving;
 mod reflection;
+mod replicate;
 pub mod server;
 mod service;
 pub mod status;
@@ -36,6 +41,18 @@ pub mod pb {
 )]
 pub mod admin_pb {
     tonic::include_proto!("pairdb.admin");
+}
+
+/// The messages and the service of `proto/coordinator.proto`.
+#[allow(
+    missing_docs,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::default_trait_access
+)]
+pub mod coordinator_pb {
+    tonic::include_proto!("proto");
 }
 
 /// Largest message that is read at all, in bytes: well above the largest that is accepted, so that one which is a little too

@@ -2,25 +2,20 @@
 
 use crate::actors::health::Health;
 use crate::actors::health::Status as NodeStatus;
-use crate::actors::refusal::Refusal;
 use crate::actors::requests::Requests;
 use crate::rpc::compression::answer;
 use crate::rpc::convert::{CheckedWrite, check_write, clock_from_wire, clock_to_wire, read_response};
 use crate::rpc::pb::storage_node_service_server::StorageNodeService;
-use crate::rpc::{pb, status};
+use crate::rpc::{drain, pb, ranges, replicate, status};
 use crate::storage::key::Key;
-use crate::storage::limits;
 use crate::storage::log::record::Operation;
 use crate::storage::version::Value;
 use std::sync::Arc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
-/// Entries of a scan that are ready before the client takes them.
-const SCAN_AHEAD: usize = 4;
-
-type Answer<T> = Result<Response<T>, Status>;
+/// What a call answers.
+pub(super) type Answer<T> = Result<Response<T>, Status>;
 
 /// Translates calls into the actors' requests.
 #[derive(Clone)]
@@ -97,38 +92,23 @@ impl StorageNodeService for StorageNode {
     }
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Answer<BoxStream<pb::ScanEntry>> {
-        let request = request.into_inner();
-        limits::check_tenant(&request.tenant_id).map_err(|error| status::of_limit(&error))?;
-        let start = Key::start_of(&request.tenant_id, &request.key_range_start);
-        let (scan, permit) = self
-            .requests
-            .scan(&start)
-            .map_err(|refusal| status::of_refusal(&refusal))?;
-        let (entries, receiver) = tokio::sync::mpsc::channel(SCAN_AHEAD);
-        tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let end = request.key_range_end;
-            for item in scan {
-                let entry = match item {
-                    Ok((key, _)) if key.tenant() != request.tenant_id => break,
-                    Ok((key, _)) if !end.is_empty() && key.key() >= end.as_str() => break,
-                    Ok((key, versions)) => match versions.winner().and_then(|winner| winner.value.live()) {
-                        Some(value) => Ok(pb::ScanEntry {
-                            key: key.key().to_owned(),
-                            value: value.to_vec(),
-                            vector_clock: Some(clock_to_wire(&versions.clock())),
-                        }),
-                        None => continue,
-                    },
-                    Err(error) => Err(status::of_refusal(&Refusal::from(&error))),
-                };
-                // A client that has gone away ends the scan.
-                if entries.blocking_send(entry).is_err() {
-                    break;
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        ranges::scan(&self.requests, request)
+    }
+
+    async fn stream_keys(&self, request: Request<pb::StreamKeysRequest>) -> Answer<BoxStream<pb::KeyValueEntry>> {
+        ranges::stream_keys(&self.requests, request)
+    }
+
+    async fn get_key_range(&self, request: Request<pb::KeyRangeRequest>) -> Answer<pb::KeyRangeResponse> {
+        ranges::get_key_range(&self.requests, request.into_inner()).await
+    }
+
+    async fn replicate_data(&self, request: Request<pb::ReplicateRequest>) -> Answer<pb::ReplicateResponse> {
+        replicate::replicate_data(&self.requests, &self.health.node_id, request).await
+    }
+
+    async fn drain_node(&self, request: Request<pb::DrainRequest>) -> Answer<pb::DrainResponse> {
+        drain::drain_node(&self.requests.drain, request.into_inner()).await
     }
 
     async fn health_check(&self, _request: Request<pb::HealthCheckRequest>) -> Answer<pb::HealthResponse> {

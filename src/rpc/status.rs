@@ -47,10 +47,12 @@ pub fn of_refusal(refusal: &Refusal) -> Status {
     let (code, reason) = match refusal {
         Refusal::Overloaded(_) => (Code::ResourceExhausted, ErrorCode::MemoryPressure),
         Refusal::DiskFull(_) => (Code::ResourceExhausted, ErrorCode::DiskFull),
-        Refusal::Restarting(_) | Refusal::TimedOut(_) | Refusal::Stale => (Code::Unavailable, ErrorCode::Unknown),
+        Refusal::Restarting(_) | Refusal::TimedOut(_) | Refusal::Stale | Refusal::PeerUnavailable(_) => {
+            (Code::Unavailable, ErrorCode::Unknown)
+        }
         Refusal::ClockTooLarge(_) => return invalid(Some("vector_clock"), refusal.to_string()),
         Refusal::DeadlineExceeded => (Code::DeadlineExceeded, ErrorCode::Unknown),
-        Refusal::ShuttingDown => (Code::Unavailable, ErrorCode::NodeDraining),
+        Refusal::ShuttingDown | Refusal::Draining => (Code::Unavailable, ErrorCode::NodeDraining),
         Refusal::Corrupted(_) => (Code::DataLoss, ErrorCode::CorruptedData),
         Refusal::Latched(_) | Refusal::Internal(_) => (Code::Internal, ErrorCode::InternalError),
     };

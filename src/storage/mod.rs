@@ -8,6 +8,7 @@ pub mod cache;
 pub mod clock;
 pub mod codec;
 pub mod compaction;
+pub mod drain_mark;
 pub mod error;
 pub mod fs;
 pub mod key;

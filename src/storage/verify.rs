@@ -5,6 +5,7 @@
 //! Changes nothing. A running node, whose log and manifest are being written, knows up to where they are durable, and checks
 //! its tables one by one and its manifest by [`check_manifest`].
 
+use crate::storage::drain_mark;
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::FileSystem;
 use crate::storage::levels::LEVELS;
@@ -98,6 +99,7 @@ pub fn verify(
     mut paced: impl FnMut(u64) -> Result<()>,
 ) -> Result<Verification> {
     let mut found = Verification::default();
+    found.drain_mark(fs, &options.data_dir);
     let state = found.manifest(fs, &options.sstable_dir)?;
     found.tables(fs, &options.sstable_dir, state.as_ref(), &mut paced)?;
     let flushed = state.map(|state| state.flushed_seq);
@@ -172,6 +174,19 @@ impl Verification {
     fn note(&mut self, file: PathBuf, detail: impl Into<String>) {
         let detail = detail.into();
         self.notes.push(Note { file, detail });
+    }
+
+    /// Reads the mark of a node that takes no writes, if there is one.
+    fn drain_mark(&mut self, fs: &dyn FileSystem, dir: &Path) {
+        match drain_mark::load(fs, dir) {
+            Ok(None) => return,
+            Ok(Some(_since_ms)) => self.note(
+                dir.join(drain_mark::NAME),
+                "the node takes no writes (pairdb-node undrain)",
+            ),
+            Err(error) => self.damage.push(Damage::of(&dir.join(drain_mark::NAME), error)),
+        }
+        self.files += 1;
     }
 
     /// Reads the manifest; [`None`] when it is too damaged to say which tables there are.

@@ -262,3 +262,24 @@ weaken page_lost_after_a_replay_becomes_a_value mapped src/storage/replay.rs \
 weaken page_lost_of_the_manifest_passes_for_a_torn_edit mapped src/storage/manifest.rs \
     'Faults::of(&content).check(&path)?;' \
     ''
+
+# Ranges, draining, copies.
+
+weaken walk_that_sees_what_is_written_after_it_began ranges src/actors/requests.rs \
+    'view.scan(&range.first(), self.handles.published.applied())' \
+    'view.scan(&range.first(), u64::MAX)'
+weaken walk_that_ends_early_passes_for_complete ranges src/actors/ranges.rs \
+    'None => self.ended = Some(Err(Refusal::Restarting("the walk over the keys"))),' \
+    'None => self.ended = Some(Ok(())),'
+weaken drain_mark_not_synced_before_rename drain src/storage/drain_mark.rs \
+    'file.sync().map_err(|e| Error::io("sync", &temporary, e))?;' \
+    ''
+weaken write_taken_while_draining drain src/actors/admission.rs \
+    'if self.draining.load(Ordering::SeqCst) {' \
+    'if false {'
+weaken drain_forgotten_by_a_restart drain src/node/start.rs \
+    'drain_mark::load(files.as_ref(), &options.data_dir)?.is_some()' \
+    'drain_mark::load(files.as_ref(), &options.data_dir)?.is_none() && false'
+weaken copy_without_its_clock replicate src/rpc/peer.rs \
+    'let vector_clock = Some(clock_to_wire(&version.clock));' \
+    'let vector_clock = Some(clock_to_wire(&version.clock)).filter(|_| false);'

@@ -52,6 +52,12 @@ impl SharedLog {
         self.log.lock().durable_ends().collect()
     }
 
+    /// Sequence number of the last change that the log has. Waits for a batch that is being written.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        self.log.lock().last_seq()
+    }
+
     /// Why the log takes no writes, if it does not; never waits for the disk.
     #[must_use]
     pub fn latched(&self) -> Option<Arc<String>> {

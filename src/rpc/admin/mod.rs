@@ -5,6 +5,7 @@
 
 mod node_status;
 
+use crate::actors::drain::DrainPhase;
 use crate::actors::health::Health;
 use crate::actors::maintenance::Maintenance;
 use crate::rpc::admin_pb as pb;
@@ -18,6 +19,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
@@ -110,6 +112,21 @@ impl AdminService for Admin {
             changes: verified.changes,
         }))
     }
+
+    async fn drain(&self, request: Request<pb::DrainRequest>) -> Result<Response<pb::DrainResponse>, Status> {
+        let drain = &self.maintenance.drain;
+        drain.begin().await.map_err(|refusal| status::of_refusal(&refusal))?;
+        let limit = Duration::from_millis(request.into_inner().timeout_ms);
+        let drained = drain.settled(limit).await == DrainPhase::Drained;
+        Ok(Response::new(pb::DrainResponse { drained }))
+    }
+
+    async fn undrain(&self, _request: Request<pb::UndrainRequest>) -> Result<Response<pb::UndrainResponse>, Status> {
+        let ended = self.maintenance.drain.end().await;
+        ended.map_err(|refusal| status::of_refusal(&refusal))?;
+        Ok(Response::new(pb::UndrainResponse {}))
+    }
+
     async fn status(&self, _request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
         Ok(Response::new(node_status::status(&self.health)))
     }

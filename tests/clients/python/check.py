@@ -12,10 +12,6 @@ from answers import CASES
 
 # RPCs that are still to be built: each must answer UNIMPLEMENTED, or be taken out of this list.
 NOT_YET = {
-    "StreamKeys",
-    "GetKeyRange",
-    "ReplicateData",
-    "DrainNode",
     "StartStreaming",
     "StopStreaming",
     "GetStreamStatus",

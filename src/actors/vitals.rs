@@ -1,0 +1,203 @@
+//! VitalsActor: notes every second what rates are measured from, and keeps a minute of it.
+//!
+//! Owns: those notes, and the rates. Does not own: the counts behind them. The notes outlive the actor: while it is down,
+//! rates are of a shorter time.
+
+use crate::actors::cache::CacheStats;
+use crate::actors::health::RequestCounts;
+use crate::actors::mailbox::{Envelope, Mailbox};
+use crate::storage::time::Time;
+use parking_lot::Mutex;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Time between two notes.
+const EVERY: Duration = Duration::from_secs(1);
+/// Time over which rates are measured.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// All counts at one moment.
+#[derive(Debug, Clone, Copy)]
+struct Note {
+    at: Duration,
+    requests: u64,
+    errors: u64,
+    hits: u64,
+    misses: u64,
+    cpu: Duration,
+}
+
+/// What the node did in the last minute, or since its start.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rates {
+    /// Share of the machine's processors that the process used, 0 to 1.
+    pub cpu: f64,
+    /// Reads and writes a second.
+    pub requests: f64,
+    /// Share of them that were refused or failed, 0 to 1.
+    pub errors: f64,
+    /// Share of the cache's answers that were hits, 0 to 1.
+    pub cache_hits: f64,
+}
+
+/// What the process holds in memory, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Its own, without what it maps from files.
+    pub own: u64,
+    /// With the pages of mapped files that are in memory.
+    pub resident: u64,
+    /// What it may have: the machine's, or its control group's if that is less; 0 when it is not known.
+    pub limit: u64,
+}
+
+/// The notes, and what they are made of.
+#[derive(Debug)]
+pub struct Vitals {
+    time: Arc<dyn Time>,
+    requests: Arc<RequestCounts>,
+    cache: Arc<CacheStats>,
+    notes: Mutex<VecDeque<Note>>,
+}
+
+impl Vitals {
+    /// Begins with a note.
+    #[must_use]
+    pub fn new(time: Arc<dyn Time>, requests: Arc<RequestCounts>, cache: Arc<CacheStats>) -> Arc<Self> {
+        let vitals = Self {
+            time,
+            requests,
+            cache,
+            notes: Mutex::default(),
+        };
+        vitals.note();
+        Arc::new(vitals)
+    }
+
+    /// Notes the counts, and forgets what is older than a minute.
+    pub fn note(&self) {
+        let now = self.now();
+        let mut notes = self.notes.lock();
+        // The newest that is old enough stays: from there to now it is a whole minute.
+        while notes
+            .get(1)
+            .is_some_and(|second| now.at.saturating_sub(second.at) >= WINDOW)
+        {
+            notes.pop_front();
+        }
+        notes.push_back(now);
+    }
+
+    /// The rates from the oldest note to now.
+    #[must_use]
+    pub fn rates(&self) -> Rates {
+        let now = self.now();
+        let notes = self.notes.lock();
+        let recent = notes.iter().rfind(|note| now.at.saturating_sub(note.at) >= WINDOW);
+        let then = recent.or(notes.front()).copied().unwrap_or(now);
+        let seconds = now.at.saturating_sub(then.at).as_secs_f64();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        let requests = now.requests.saturating_sub(then.requests);
+        let (hits, misses) = (
+            now.hits.saturating_sub(then.hits),
+            now.misses.saturating_sub(then.misses),
+        );
+        Rates {
+            cpu: per(now.cpu.saturating_sub(then.cpu).as_secs_f64(), seconds * cores),
+            requests: per(requests as f64, seconds),
+            errors: per(now.errors.saturating_sub(then.errors) as f64, requests as f64),
+            cache_hits: per(hits as f64, (hits + misses) as f64),
+        }
+    }
+
+    fn now(&self) -> Note {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        // Errors first: none is counted without its request.
+        let errors = load(&self.requests.errors);
+        Note {
+            at: self.time.elapsed(),
+            requests: load(&self.requests.reads) + load(&self.requests.writes),
+            errors,
+            hits: load(&self.cache.hits),
+            misses: load(&self.cache.misses),
+            cpu: processor_time(),
+        }
+    }
+}
+
+/// `part` of `whole`, of which there may be none.
+fn per(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+/// What the process has used of all processors.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::new(seconds, nanos)
+}
+
+/// What the process holds in memory, as far as the system says.
+#[must_use]
+pub fn memory() -> Memory {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let machine = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").unwrap_or_default();
+    let machine = kib(&machine, "MemTotal:");
+    Memory {
+        own: kib(&status, "RssAnon:"),
+        resident: kib(&status, "VmRSS:"),
+        limit: group.trim().parse().map_or(machine, |group: u64| group.min(machine)),
+    }
+}
+
+/// The number of a line like `VmRSS:   1234 kB`, in bytes.
+fn kib(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    number.unwrap_or(0).saturating_mul(1024)
+}
+
+/// What VitalsActor is told.
+#[derive(Debug)]
+pub enum VitalsMessage {
+    /// Time to note the counts.
+    Note,
+}
+
+/// The actor.
+pub struct VitalsActor {
+    /// What outlives it.
+    pub vitals: Arc<Vitals>,
+    /// Its own mailbox.
+    pub mailbox: Mailbox<VitalsMessage>,
+}
+
+impl Actor for VitalsActor {
+    type Msg = Envelope<VitalsMessage>;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
+        let mailbox = self.mailbox.clone();
+        myself.send_interval(EVERY, move || mailbox.envelope(VitalsMessage::Note));
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        envelope: Self::Msg,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        match envelope.message {
+            VitalsMessage::Note => self.vitals.note(),
+        }
+        Ok(())
+    }
+}
