@@ -163,8 +163,7 @@ impl MemtableActor {
         published.set_announced(published.applied());
         drop(writer);
         for answer in answers {
-            answer.caller.reply.send(Ok(answer.outcome));
-            drop(answer.caller.permit);
+            answer.caller.send(Ok(answer.outcome));
         }
     }
 

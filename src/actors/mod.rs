@@ -3,6 +3,8 @@
 //! Owns all concurrency of the node. Knows `storage`, and nothing of gRPC: the gateway is given a function that serves.
 
 pub mod admission;
+pub mod answers;
+pub mod batches;
 pub mod cache;
 pub mod compaction;
 pub mod disk;

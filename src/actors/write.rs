@@ -1,11 +1,24 @@
 //! A write on its way from the gateway through the log to the memtable.
 
 use crate::actors::admission::WritePermit;
-use crate::actors::reply::Reply;
+use crate::actors::answers::Port;
 use crate::storage::clock::VectorClock;
 use crate::storage::key::Key;
 use crate::storage::log::record::Operation;
 use crate::storage::version::{Value, Version};
+
+/// A write as its client sent it, checked.
+#[derive(Debug, Clone)]
+pub struct NewWrite {
+    /// What asks for it.
+    pub operation: Operation,
+    /// The key.
+    pub key: Key,
+    /// The value, or a tombstone.
+    pub value: Value,
+    /// The clock, if it has one.
+    pub clock: Option<VectorClock>,
+}
 
 /// The clock of a write, or what stands in for it.
 #[derive(Debug)]
@@ -34,10 +47,8 @@ pub struct PendingWrite {
     pub clock: WriteClock,
     /// When it arrived, in milliseconds since the Unix epoch.
     pub timestamp_ms: u64,
-    /// Held until the answer.
-    pub permit: WritePermit,
-    /// Where the answer goes.
-    pub reply: Reply<WriteOutcome>,
+    /// Who waits for it.
+    pub caller: Caller,
 }
 
 /// A write with its place in the log.
@@ -51,14 +62,8 @@ pub struct LoggedWrite {
     pub caller: Option<Caller>,
 }
 
-/// Who waits for a write. The permit is given back after the answer.
-#[derive(Debug)]
-pub struct Caller {
-    /// Where the answer goes.
-    pub reply: Reply<WriteOutcome>,
-    /// Held until then.
-    pub permit: WritePermit,
-}
+/// Who waits for a write.
+pub type Caller = Port<WriteOutcome, WritePermit>;
 
 /// Writes that became durable together, in the order of the log.
 #[derive(Debug, Default)]

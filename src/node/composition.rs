@@ -30,10 +30,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 
-/// Most writes under way: far more than share a sync, far less than memory minds.
-const MAX_WRITES: usize = 16_384;
+/// Most writes under way: far more than share a sync, far less than memory minds. Dozens of the largest batches.
+const MAX_WRITES: usize = 65_536;
 /// Most reads under way.
-const MAX_READS: usize = 16_384;
+const MAX_READS: usize = 65_536;
 /// Reads of tables that run at once, each on a thread that may block.
 const MAX_LOADS: usize = 32;
 /// Scans that may be open at once: each may keep a full set of memtables alive.

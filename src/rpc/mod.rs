@@ -3,12 +3,14 @@
 //! Owns: the wire and its translation to and from the actors' requests. Does not own: any state, or what a request does.
 
 pub mod admin;
+mod batch;
 mod connection;
 pub mod convert;
 mod receiving;
 pub mod server;
 mod service;
 pub mod status;
+mod stream;
 
 /// The messages and services of `proto/storage.proto`.
 #[allow(

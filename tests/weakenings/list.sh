@@ -231,7 +231,7 @@ weaken l0_without_a_bound debt $compaction/debt.rs \
     'if self.l0_tables / 2 > self.l0_most {'
 weaken node_takes_writes_past_the_bound debt src/actors/admission.rs \
     'debt.check_write().is_err()' \
-    'debt.check_write().is_err() && is_delete'
+    'debt.check_write().is_err() && deletes_only'
 weaken tables_of_one_size_however_large_the_level debt $compaction/job.rs \
     'level_options().table_bytes(to_bytes)' \
     'level_options().table_bytes(to_bytes.min(1))'

@@ -17,7 +17,7 @@ use crate::actors::mailbox::Envelope;
 use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::Reply;
-use crate::actors::write::{Caller, LoggedBatch, LoggedWrite, PendingWrite, WriteClock};
+use crate::actors::write::{LoggedBatch, LoggedWrite, PendingWrite, WriteClock};
 use crate::storage::error::{Error, ErrorKind};
 use crate::storage::log::record::{Operation, encode_change};
 use crate::storage::log::writer::EncodedBatch;
@@ -36,8 +36,8 @@ const ENOUGH_WRITES: usize = 64;
 /// What WalActor is told.
 #[derive(Debug)]
 pub enum WalMessage {
-    /// Log a write, and pass it on when it is durable.
-    Append(Box<PendingWrite>),
+    /// Log writes, together, and pass them on when they are durable.
+    Append(Vec<PendingWrite>),
     /// What has gathered may go to the log thread.
     Commit,
     /// The log thread did something.
@@ -148,8 +148,11 @@ impl Actor for WalActor {
         state: &mut WalState,
     ) -> Result<(), ActorProcessingErr> {
         match envelope.message {
-            WalMessage::Append(write) => {
-                self.append(*write, state);
+            WalMessage::Append(writes) => {
+                for write in writes {
+                    self.append(write, state);
+                }
+                state.close_if_full(self.options.buffer_size);
                 self.commit(&myself, state)
             }
             WalMessage::Commit => {
@@ -201,7 +204,7 @@ impl WalActor {
             })
         };
         if let Some(refusal) = refusal {
-            write.reply.send(Err(refusal));
+            write.caller.send(Err(refusal));
             return;
         }
         let seq = state.next_seq;
@@ -217,11 +220,11 @@ impl WalActor {
             Err(NoClock::Stale) => {
                 // The memtable may lack what a lost message brought it; it is sent again before the next look.
                 let _ = state.ask(Job::ReadBack(self.handles.published.applied()));
-                write.reply.send(Err(Refusal::Stale));
+                write.caller.send(Err(Refusal::Stale));
                 return;
             }
             Err(NoClock::TooManyEntries(entries)) => {
-                write.reply.send(Err(Refusal::ClockTooLarge(entries)));
+                write.caller.send(Err(Refusal::ClockTooLarge(entries)));
                 return;
             }
         };
@@ -236,7 +239,7 @@ impl WalActor {
         encoded.deletes_only = deletes && (state.gathering.writes.is_empty() || encoded.deletes_only);
         if let Err(error) = encode_change(&mut encoded.bytes, state.salt, write.operation, &write.key, &version) {
             write
-                .reply
+                .caller
                 .send(Err(Refusal::Internal(format!("cannot encode the write: {error}"))));
             return;
         }
@@ -245,14 +248,8 @@ impl WalActor {
         state.gathering.writes.push(LoggedWrite {
             key: write.key,
             version,
-            caller: Some(Caller {
-                reply: write.reply,
-                permit: write.permit,
-            }),
+            caller: Some(write.caller),
         });
-        if state.gathering.encoded.bytes.len() >= self.options.buffer_size {
-            state.closed.push_back(std::mem::take(&mut state.gathering));
-        }
     }
 
     fn done(&self, done: Done, state: &mut WalState) -> Result<(), ActorProcessingErr> {
@@ -351,7 +348,7 @@ fn refuse_all_but_deletes(batch: Batch, error: &Error, salt: u32) -> Option<Batc
 fn refuse(batch: Batch, error: &Error) {
     tracing::error!(%error, writes = batch.writes.len(), "a batch could not be logged");
     for caller in batch.writes.into_iter().filter_map(|write| write.caller) {
-        caller.reply.send(Err(Refusal::from(error)));
+        caller.send(Err(Refusal::from(error)));
     }
 }
 
@@ -362,6 +359,14 @@ impl WalState {
 
     fn has_batch(&self) -> bool {
         !self.gathering.writes.is_empty() || !self.closed.is_empty()
+    }
+
+    /// Begins the next batch when this one is large enough. Asked between messages: what was sent together is logged
+    /// together.
+    fn close_if_full(&mut self, bytes: usize) {
+        if self.gathering.encoded.bytes.len() >= bytes {
+            self.closed.push_back(std::mem::take(&mut self.gathering));
+        }
     }
 
     /// Whether writes still arrive: some have since this was last asked. Then a little patience makes the batch larger,

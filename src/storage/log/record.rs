@@ -3,7 +3,9 @@
 use crate::storage::clock::VectorClock;
 use crate::storage::codec::Reader;
 use crate::storage::key::Key;
-use crate::storage::limits::{MAX_CLOCK_ENTRIES, MAX_CLOCK_ID_BYTES, MAX_KEY_BYTES, MAX_TENANT_BYTES, MAX_VALUE_BYTES};
+use crate::storage::limits::{
+    MAX_CLOCK_ID_BYTES, MAX_JOINED_CLOCK_ENTRIES, MAX_KEY_BYTES, MAX_TENANT_BYTES, MAX_VALUE_BYTES,
+};
 use crate::storage::version::{Value, Version};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -14,7 +16,7 @@ pub const RECORD_HEADER_BYTES: usize = 4 + 4 + 1 + 8;
 pub(super) const RECORD_TYPE_AT: usize = 4 + 4;
 /// Largest payload that a writer makes, and so that a reader believes: every value, key and clock within the limits.
 pub const MAX_PAYLOAD_BYTES: usize =
-    MAX_VALUE_BYTES + MAX_TENANT_BYTES + MAX_KEY_BYTES + 2 * MAX_CLOCK_ENTRIES * (MAX_CLOCK_ID_BYTES + 16) + 64;
+    MAX_VALUE_BYTES + MAX_TENANT_BYTES + MAX_KEY_BYTES + MAX_JOINED_CLOCK_ENTRIES * (MAX_CLOCK_ID_BYTES + 16) + 64;
 /// Bytes of a mark's payload.
 const MARK_BYTES: usize = 8;
 
