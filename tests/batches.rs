@@ -429,7 +429,10 @@ async fn a_stream_answers_every_operation_and_an_invalid_one_fails_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_no_results_is_made_to_wait() {
     let dir = tempfile::tempdir().unwrap();
-    let node = start(&config(dir.path())).await;
+    let mut config = config(dir.path());
+    // In the end there are answers that nobody takes: it is not to wait for that.
+    config.server.shutdown_timeout = Duration::from_secs(1);
+    let node = start(&config).await;
     let mut client = client(node.address());
     client
         .write(write("large", &vec![7; 1 << 20], &[("a", 1)]))

@@ -120,6 +120,7 @@ impl Requests {
                     value: write.value,
                     clock,
                     timestamp_ms,
+                    id: write.id,
                     caller,
                 }),
                 Err(refusal) => caller.send(Err(refusal)),

@@ -48,6 +48,8 @@ pub struct Handles {
     pub gateway: Mailbox<gateway::GatewayMessage>,
     /// What reads see.
     pub published: Arc<Published>,
+    /// The writes that are remembered by their names.
+    pub recent: Arc<write::RecentWrites>,
 }
 
 impl Handles {

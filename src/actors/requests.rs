@@ -219,6 +219,7 @@ impl Requests {
             value: write.value,
             clock,
             timestamp_ms,
+            id: write.id,
             caller: Port::new(reply, permit),
         };
         match self.handles.wal.send(WalMessage::Append(vec![write]), bytes) {

@@ -9,6 +9,7 @@ use crate::storage::limits::{self, LimitError};
 use crate::storage::log::record::Operation;
 use crate::storage::version::{Value, Version, Versions};
 use bytes::Bytes;
+use compact_str::CompactString;
 
 /// Bytes of values that an answer with siblings holds at most, beside a winner that is larger by itself: a coordinator
 /// receives 4 MiB, and must be able to read a key to supersede its siblings.
@@ -63,7 +64,14 @@ pub fn write_from_wire(request: pb::WriteRequest) -> Result<NewWrite, LimitError
         key,
         value: Value::Live(Bytes::from(request.value)),
         clock: clock_from_wire(request.vector_clock)?,
+        id: id_from_wire(&request.idempotency_key)?,
     })
+}
+
+/// An idempotency key; the empty one is none.
+fn id_from_wire(key: &str) -> Result<Option<CompactString>, LimitError> {
+    limits::check_idempotency_key(key)?;
+    Ok((!key.is_empty()).then(|| key.into()))
 }
 
 /// Checks a repair.
@@ -78,6 +86,7 @@ pub fn repair_from_wire(request: pb::RepairRequest) -> Result<NewWrite, LimitErr
         key,
         value: Value::Live(Bytes::from(request.value)),
         clock: clock_from_wire(request.vector_clock)?,
+        id: None,
     })
 }
 
@@ -91,6 +100,7 @@ pub fn delete_from_wire(request: pb::DeleteRequest) -> Result<NewWrite, LimitErr
         key: Key::new(&request.tenant_id, &request.key)?,
         value: Value::Tombstone,
         clock: clock_from_wire(request.vector_clock)?,
+        id: id_from_wire(&request.idempotency_key)?,
     })
 }
 

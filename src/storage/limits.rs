@@ -17,6 +17,8 @@ pub const MAX_JOINED_CLOCK_ENTRIES: usize = 8000;
 /// Longest coordinator id in a vector clock entry, in bytes.
 pub const MAX_CLOCK_ID_BYTES: usize = 128;
 
+/// Longest idempotency key, in bytes.
+pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 256;
 /// Most operations in one batch: enough to make the cost of a call small, and so few that an actor is not held up for
 /// long.
 pub const MAX_BATCH_OPERATIONS: usize = 1000;
@@ -107,6 +109,17 @@ pub fn check_key(key: &str) -> Result<(), LimitError> {
 /// States the size found and the sizes allowed.
 pub fn check_value(value: &[u8]) -> Result<(), LimitError> {
     check_length("value", value.len(), MAX_VALUE_BYTES)
+}
+
+/// Checks an idempotency key: 256 bytes at most. None is the empty one.
+///
+/// # Errors
+/// States the size found and the size allowed.
+pub fn check_idempotency_key(key: &str) -> Result<(), LimitError> {
+    if key.is_empty() {
+        return Ok(());
+    }
+    check_length("idempotency_key", key.len(), MAX_IDEMPOTENCY_KEY_BYTES)
 }
 
 /// Checks the number of entries of a vector clock as it arrived, before any of it is copied. More than
