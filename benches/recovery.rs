@@ -38,7 +38,7 @@ fn write_log(fs: &Arc<dyn FileSystem>, dir: &Path, bytes: u64, value_size: usize
                 seq,
             };
             let key = Key::new("bench", &format!("key{state:020}"))?;
-            encode_change(&mut batch.bytes, log.salt(), Operation::Write, &key, &version)?;
+            encode_change(&mut batch.bytes, log.salt(), Operation::Write, &key, &version, None)?;
         }
         batch.last_seq = seq;
         log.append(epoch, &batch, seq, 0)?;

@@ -505,3 +505,57 @@ async fn what_cannot_be_decoded_is_an_invalid_request() {
     assert_eq!(unknown.code(), Code::Unimplemented);
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn siblings_whose_clocks_join_to_more_than_a_clock_may_have_are_superseded_by_one_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(&config(dir.path())).await;
+    let mut client = client(node.address());
+    let entry = |id: String, counter| pb::VectorClockEntry {
+        coordinator_node_id: id,
+        logical_timestamp: counter,
+    };
+    let with = |value: &[u8], entries| pb::WriteRequest {
+        vector_clock: Some(pb::VectorClock { entries }),
+        ..write("k", value, &[])
+    };
+    for round in 0..3 {
+        for sibling in 0..4 {
+            let entries = (0..600).map(|n| entry(format!("c{round}-{sibling}-{n}"), 1)).collect();
+            client.write(with(b"sibling", entries)).await.unwrap();
+        }
+        let read_back = client.read(read("k")).await.unwrap().into_inner();
+        let before = usize::from(round > 0);
+        assert_eq!(read_back.siblings.len(), 4 + before);
+        let known = read_back.vector_clock.unwrap().entries;
+        assert_eq!(known.len(), (round + 1) * 2400 + before);
+        // What does not come from here is refused as ever.
+        let mut strange = known.clone();
+        strange.extend([entry("x".into(), 1), entry("y".into(), 1)]);
+        let refused = client.write(with(b"strange", strange.clone())).await.unwrap_err();
+        assert_eq!(
+            (refused.code(), reason(&refused).as_str()),
+            (Code::InvalidArgument, "INVALID_REQUEST")
+        );
+        let batch = pb::BatchWriteRequest {
+            operations: vec![with(b"strange", strange), with(b"batch", known.clone())],
+        };
+        let results = client.batch_write(batch).await.unwrap().into_inner().results;
+        let failed =
+            |result: &pb::OperationResult| matches!(result.result, Some(pb::operation_result::Result::Failure(_)));
+        assert_eq!(results.iter().map(failed).collect::<Vec<_>>(), [true, false]);
+        // The coordinator adds its own entry, or raises it.
+        let mut next = known;
+        next.retain(|entry| entry.coordinator_node_id != "me");
+        next.push(entry("me".into(), round as i64 + 2));
+        client.write(with(b"one", next)).await.unwrap();
+        let one = client.read(read("k")).await.unwrap().into_inner();
+        assert_eq!((one.value, one.siblings.len()), (b"one".to_vec(), 0));
+    }
+    // And so by one without a clock.
+    client.write(write("k", b"other", &[("z", 1)])).await.unwrap();
+    client.write(write("k", b"last", &[])).await.unwrap();
+    let last = client.read(read("k")).await.unwrap().into_inner();
+    assert_eq!((last.value, last.siblings.len()), (b"last".to_vec(), 0));
+    node.shutdown().await;
+}

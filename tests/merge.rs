@@ -100,6 +100,8 @@ proptest! {
         let (bounded, merged_away) = all.clone().bounded(most);
         prop_assert!(bounded.all().len() <= most);
         prop_assert_eq!(bounded.all().len() + merged_away, all.all().len());
+        let value = |versions: &Versions| versions.winner().map(|v| v.value.clone());
+        prop_assert_eq!(value(&bounded), value(&all), "what a read returns does not change");
         // Unless all that was merged has one clock, what is left dominates what was merged away.
         prop_assert_eq!(bounded.clock(), all.clock());
         let is_live = |versions: &Versions| versions.winner().is_some_and(|v| v.value.live().is_some());
@@ -136,5 +138,23 @@ fn siblings_beyond_the_bound_become_one_that_dominates_them() {
     let (bounded, merged_away) = all.clone().bounded(MAX_SIBLINGS);
     assert_eq!((bounded.all().len(), merged_away), (MAX_SIBLINGS, 1));
     // Met again elsewhere, what was merged away stays away.
+    assert_eq!(bounded.clone().merge(all), bounded);
+}
+
+#[test]
+fn what_is_merged_away_takes_no_winners_place() {
+    // Each has one event; together the others have more than the winner.
+    let sibling = |n: u64, counter| Version {
+        clock: [(format!("writer-{n:02}"), counter)].into_iter().collect(),
+        value: Value::Live(Bytes::from(format!("value-{n}"))),
+        timestamp_ms: n,
+        seq: n,
+    };
+    let all: Versions = (0..4).map(|n| sibling(n, 5)).chain([sibling(9, 6)]).collect();
+    let winner = all.winner().cloned().unwrap();
+    assert_eq!(winner.value, Value::Live(Bytes::from("value-9")));
+    let (bounded, _merged_away) = all.clone().bounded(3);
+    assert_eq!(bounded.winner().map(|v| &v.value), Some(&winner.value));
+    assert_eq!(bounded.clock(), all.clock());
     assert_eq!(bounded.clone().merge(all), bounded);
 }

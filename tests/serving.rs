@@ -3,12 +3,13 @@
 mod common;
 
 use common::*;
+use pairdb_node::actors::answers::Port;
 use pairdb_node::actors::deadline;
 use pairdb_node::actors::ranges::KeyRange;
 use pairdb_node::actors::refusal::Refusal;
 use pairdb_node::actors::reply::reply_port;
 use pairdb_node::actors::wal::WalMessage;
-use pairdb_node::actors::write::{PendingWrite, WriteClock};
+use pairdb_node::actors::write::{NewWrite, PendingWrite, WriteClock};
 use pairdb_node::node::Node;
 use pairdb_node::rpc::pb;
 use pairdb_node::storage::fs::SimFs;
@@ -112,10 +113,17 @@ async fn each_step_asks_whether_the_deadline_has_passed() {
     let key = Key::new("tenant", "k").unwrap();
     let value = || Value::Live(b"v".to_vec().into());
     let clock = || [("a", 1)].into_iter().collect();
+    let put = |key: &Key| NewWrite {
+        operation: Operation::Write,
+        key: key.clone(),
+        value: value(),
+        clock: Some(clock()),
+        id: None,
+    };
     let passed = Instant::now();
     // At admission.
     let admitted = deadline::until(passed, async {
-        let write = requests.write(Operation::Write, key.clone(), value(), Some(clock()));
+        let write = requests.write(put(&key));
         let (write, read) = (write.await.map(|_| ()), requests.read(key.clone()).await.map(|_| ()));
         let range = KeyRange {
             tenant: "tenant".to_owned(),
@@ -127,23 +135,17 @@ async fn each_step_asks_whether_the_deadline_has_passed() {
     assert_eq!(admitted.await, [const { Err(Refusal::DeadlineExceeded) }; 3]);
     // And before it is encoded: by then the deadline has passed, or the caller has gone away.
     let append = |reply| {
-        let (permit, _) = requests.admission.admit_write(100, false).unwrap();
+        let (permit, _) = requests.admission.admit_writes(1, 100, false).unwrap();
         let write = PendingWrite {
             operation: Operation::Write,
             key: key.clone(),
             value: value(),
             clock: WriteClock::Given(clock()),
             timestamp_ms: 0,
-            permit,
-            reply,
+            id: None,
+            caller: Port::new(reply, permit),
         };
-        assert!(
-            requests
-                .handles
-                .wal
-                .send(WalMessage::Append(Box::new(write)), 100)
-                .is_ok()
-        );
+        assert!(requests.handles.wal.send(WalMessage::Append(vec![write]), 100).is_ok());
     };
     let (reply, answer) = deadline::until(passed, async { reply_port() }).await;
     append(reply);
@@ -153,7 +155,7 @@ async fn each_step_asks_whether_the_deadline_has_passed() {
     append(reply);
     // Behind both of them in the mailbox, so the first to get a number.
     let other = Key::new("tenant", "other").unwrap();
-    let written = requests.write(Operation::Write, other, value(), Some(clock())).await;
+    let written = requests.write(put(&other)).await;
     assert!(written.unwrap().applied);
     assert_eq!(applied(&node), 1);
     assert!(requests.read(key).await.unwrap().winner().is_none());

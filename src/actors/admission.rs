@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Longest that one write is slowed down before it is sent on.
 const MAX_DELAY: Duration = Duration::from_millis(50);
+/// And longest that a batch is: well within the time that its sender waits.
+const MAX_BATCH_DELAY: Duration = Duration::from_secs(1);
 /// Why a write is refused that would make L0 grow past its bound.
 pub const TOO_FAR_BEHIND: &str = "L0 has too many tables, and compaction has not caught up";
 
@@ -43,27 +45,31 @@ pub struct Admission {
     draining: AtomicBool,
 }
 
-/// A write under way.
+/// A write under way, or the writes of a batch.
 #[derive(Debug)]
 pub struct WritePermit {
     admission: Arc<Admission>,
+    writes: usize,
     bytes: usize,
 }
 
 impl Drop for WritePermit {
     fn drop(&mut self) {
-        self.admission.writes.fetch_sub(1, Ordering::AcqRel);
+        self.admission.writes.fetch_sub(self.writes, Ordering::AcqRel);
         self.admission.write_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
-/// A read under way.
+/// A read under way, or the reads of a batch.
 #[derive(Debug)]
-pub struct ReadPermit(Arc<Admission>);
+pub struct ReadPermit {
+    admission: Arc<Admission>,
+    reads: usize,
+}
 
 impl Drop for ReadPermit {
     fn drop(&mut self) {
-        self.0.reads.fetch_sub(1, Ordering::AcqRel);
+        self.admission.reads.fetch_sub(self.reads, Ordering::AcqRel);
     }
 }
 
@@ -105,18 +111,24 @@ impl Admission {
         })
     }
 
-    /// Admits a write that may add `bytes` to a memtable. Its sender is to wait for the time returned, which grows from
-    /// zero as memory fills, as compaction falls behind, or as the disk fills.
+    /// Admits so many writes, sent together, that may add `bytes` to a memtable. Their sender is to wait for the time
+    /// returned, which grows from zero as memory fills, as compaction falls behind, or as the disk fills; and with the
+    /// number of writes, so that a batch is no way around it.
     ///
     /// # Errors
     /// [`Refusal::Draining`]; [`Refusal::Overloaded`] when there are too many writes under way, no memory is left for this
-    /// one, or compaction is too far behind; [`Refusal::DiskFull`] when the disk is, unless it is a delete.
-    pub fn admit_write(self: &Arc<Self>, bytes: usize, is_delete: bool) -> Result<(WritePermit, Duration), Refusal> {
+    /// one, or compaction is too far behind; [`Refusal::DiskFull`] when the disk is, unless they are deletes.
+    pub fn admit_writes(
+        self: &Arc<Self>,
+        writes: usize,
+        bytes: usize,
+        deletes_only: bool,
+    ) -> Result<(WritePermit, Duration), Refusal> {
         self.check_draining()?;
         let disk_delay = match self.disk.write_delay() {
             Some(delay) => delay,
             // What is left is for what gives space back.
-            None if is_delete => Duration::ZERO,
+            None if deletes_only => Duration::ZERO,
             None => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 let stop = self.disk.thresholds.stop * 100.0;
@@ -125,18 +137,19 @@ impl Admission {
                 )));
             }
         };
-        // In one order with the drain's steps: it sees this write under way, or this write sees the drain.
-        let writes = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
+        // In one order with the drain's steps: it sees these writes under way, or they see the drain.
+        let under_way_with_these = self.writes.fetch_add(writes, Ordering::SeqCst) + writes;
         let under_way = self.write_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
         // From here on the permit's drop takes both back.
         let permit = WritePermit {
             admission: Arc::clone(self),
+            writes,
             bytes,
         };
         self.check_draining()?;
         let (memtable_bytes, debt) = self.published.load_on_writes();
         let held = under_way + memtable_bytes;
-        let refusal = if writes > self.limits.writes {
+        let refusal = if under_way_with_these > self.limits.writes {
             Some("too many writes under way")
         } else if held > self.limits.write_bytes {
             Some("the memtables are full and their flush has not caught up")
@@ -158,16 +171,20 @@ impl Admission {
         if !delay.is_zero() {
             self.slowed.fetch_add(1, Ordering::Relaxed);
         }
-        Ok((permit, delay))
+        let together = delay.saturating_mul(u32::try_from(writes).unwrap_or(u32::MAX));
+        Ok((permit, together.min(delay.max(MAX_BATCH_DELAY))))
     }
 
-    /// Admits a read.
+    /// Admits so many reads.
     ///
     /// # Errors
     /// [`Refusal::Overloaded`] when there are too many under way.
-    pub fn admit_read(self: &Arc<Self>) -> Result<ReadPermit, Refusal> {
-        let permit = ReadPermit(Arc::clone(self));
-        if self.reads.fetch_add(1, Ordering::AcqRel) >= self.limits.reads {
+    pub fn admit_reads(self: &Arc<Self>, reads: usize) -> Result<ReadPermit, Refusal> {
+        let permit = ReadPermit {
+            admission: Arc::clone(self),
+            reads,
+        };
+        if self.reads.fetch_add(reads, Ordering::AcqRel) + reads > self.limits.reads {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Refusal::Overloaded("too many reads under way"));
         }

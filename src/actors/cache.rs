@@ -9,9 +9,9 @@
 
 use crate::actors::Handles;
 use crate::actors::admission::ReadPermit;
+use crate::actors::answers::{Gathering, Port};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::refusal::Refusal;
-use crate::actors::reply::Reply;
 use crate::storage::cache::{Cache, CacheOptions};
 use crate::storage::key::Key;
 use crate::storage::version::{MAX_SIBLINGS, Version, Versions};
@@ -26,29 +26,34 @@ use tokio::sync::Semaphore;
 /// clock costs nothing.
 const TOLD_EVERY: u32 = 64;
 
+/// Bytes of values that one load brings into memory, beside the value that goes beyond it: the keys of a batch are loaded
+/// together.
+pub const LOAD_BYTES: usize = 16 << 20;
+/// Why a key of a batch is not loaded.
+const TOO_MUCH_TOGETHER: Refusal =
+    Refusal::Overloaded("the values of this batch are too large together; read this key again");
+
+/// Who waits for a key.
+pub type Reader = Port<Versions, ReadPermit>;
+
 /// What CacheActor is told.
 #[derive(Debug)]
 pub enum CacheMessage {
     /// Read a key.
-    Get {
-        /// The key.
-        key: Key,
-        /// Held until the answer.
-        permit: ReadPermit,
-        /// Where the answer goes.
-        reply: Reply<Versions>,
+    Get(Key, Reader),
+    /// Read the keys of a batch, each for its place in it.
+    GetBatch {
+        /// Places and keys.
+        keys: Vec<(usize, Key)>,
+        /// Where the answers go.
+        gathering: Arc<Gathering<Versions, ReadPermit>>,
     },
     /// These versions were applied to the memtable.
     Written(Vec<(Key, Version)>),
     /// Something was applied that this shard was not told of: start empty.
     Forget,
-    /// A key was read from the view.
-    Loaded {
-        /// The key.
-        key: Key,
-        /// What it has.
-        result: Result<Versions, Refusal>,
-    },
+    /// Keys were read from the view.
+    Loaded(Vec<(Key, Result<Versions, Refusal>)>),
 }
 
 /// Counts of all shards, which outlive the actors.
@@ -115,7 +120,7 @@ pub struct CacheState {
 /// A key that is being read.
 #[derive(Default)]
 struct Load {
-    waiting: Vec<(ReadPermit, Reply<Versions>)>,
+    waiting: Vec<Reader>,
     /// What was written to it meanwhile.
     written: Versions,
 }
@@ -155,23 +160,15 @@ impl Actor for CacheActor {
     ) -> Result<(), ActorProcessingErr> {
         state.tell_time(&self.held);
         match envelope.message {
-            CacheMessage::Get { key, permit, reply } => {
-                if !reply.is_awaited() {
-                    reply.send(Err(Refusal::DeadlineExceeded));
-                    return Ok(());
-                }
-                if let Some(versions) = state.cache.get(&key) {
-                    self.stats.hits.fetch_add(1, Ordering::Relaxed);
-                    reply.send(Ok(versions.clone()));
-                    return Ok(());
-                }
-                self.stats.misses.fetch_add(1, Ordering::Relaxed);
-                let first = !state.loading.contains_key(&key);
-                let load = state.loading.entry(key.clone()).or_default();
-                load.waiting.push((permit, reply));
-                if first {
-                    self.load(&myself, key);
-                }
+            CacheMessage::Get(key, reader) => {
+                let misses: Vec<Key> = self.get(key, reader, state).into_iter().collect();
+                self.load(&myself, misses);
+                return Ok(());
+            }
+            CacheMessage::GetBatch { keys, gathering } => {
+                let get = |(place, key)| self.get(key, gathering.port(place), state);
+                let misses: Vec<Key> = keys.into_iter().filter_map(get).collect();
+                self.load(&myself, misses);
                 return Ok(());
             }
             CacheMessage::Written(changes) => {
@@ -186,14 +183,13 @@ impl Actor for CacheActor {
             }
             // Its successor starts empty, and what is being read for this generation does not reach it.
             CacheMessage::Forget => return Err("it missed writes".into()),
-            CacheMessage::Loaded { key, result } => {
-                let load = state.loading.remove(&key).unwrap_or_default();
-                let result = result.map(|read| read.merge(load.written).bounded(MAX_SIBLINGS).0);
-                for (_permit, reply) in load.waiting {
-                    reply.send(result.clone());
-                }
-                if let Ok(versions) = result {
-                    state.cache.insert(key, versions);
+            CacheMessage::Loaded(loaded) => {
+                let again: Vec<Key> = loaded
+                    .into_iter()
+                    .filter_map(|(key, result)| Self::loaded(key, result, state))
+                    .collect();
+                for key in again {
+                    self.load(&myself, vec![key]);
                 }
             }
         }
@@ -205,28 +201,94 @@ impl Actor for CacheActor {
 }
 
 impl CacheActor {
-    fn load(&self, myself: &ActorRef<Envelope<CacheMessage>>, key: Key) {
+    /// Answers a hit. Returns the key if it is to be loaded.
+    fn get(&self, key: Key, reader: Reader, state: &mut CacheState) -> Option<Key> {
+        if !reader.is_awaited() {
+            reader.send(Err(Refusal::DeadlineExceeded));
+            return None;
+        }
+        if let Some(versions) = state.cache.get(&key) {
+            self.stats.hits.fetch_add(1, Ordering::Relaxed);
+            reader.send(Ok(versions.clone()));
+            return None;
+        }
+        self.stats.misses.fetch_add(1, Ordering::Relaxed);
+        let first = !state.loading.contains_key(&key);
+        let load = state.loading.entry(key.clone()).or_default();
+        load.waiting.push(reader);
+        first.then_some(key)
+    }
+
+    /// Answers those who wait for a key. Returns it if it is to be loaded again: there was no room for it in the load of
+    /// a batch, and others wait for it too.
+    fn loaded(key: Key, result: Result<Versions, Refusal>, state: &mut CacheState) -> Option<Key> {
+        let load = state.loading.remove(&key)?;
+        let is_left_out = result.as_ref().is_err_and(|refusal| *refusal == TOO_MUCH_TOGETHER);
+        let (told, waiting): (Vec<_>, Vec<_>) = load
+            .waiting
+            .into_iter()
+            .partition(|reader| !is_left_out || reader.is_of_batch());
+        let result = result.map(|read| read.merge(load.written).bounded(MAX_SIBLINGS).0);
+        for reader in told {
+            reader.send(result.clone());
+        }
+        if !waiting.is_empty() {
+            let load = Load {
+                waiting,
+                written: Versions::default(),
+            };
+            state.loading.insert(key.clone(), load);
+            return Some(key);
+        }
+        if let Ok(versions) = result {
+            state.cache.insert(key, versions);
+        }
+        None
+    }
+
+    /// Has keys read from the view, together.
+    fn load(&self, myself: &ActorRef<Envelope<CacheMessage>>, keys: Vec<Key>) {
+        if keys.is_empty() {
+            return;
+        }
         let Some(mailbox): Option<Mailbox<CacheMessage>> = self.handles.caches.get(self.shard).cloned() else {
             return;
         };
         let (handles, loads, myself) = (self.handles.clone(), Arc::clone(&self.loads), myself.clone());
         tokio::spawn(async move {
-            let result = read_view(&handles, &loads, key.clone()).await;
+            let loaded = read_view(&handles, &loads, keys).await;
             // To this generation only: whoever waited for an earlier one has lost its port, and asks again.
-            let _ = myself.send_message(mailbox.envelope(CacheMessage::Loaded { key, result }));
+            let _ = myself.send_message(mailbox.envelope(CacheMessage::Loaded(loaded)));
         });
     }
 }
 
-/// Reads a key from the published view, on a thread that may block, `loads` bounding how many do at once.
-///
-/// # Errors
-/// [`Refusal::Corrupted`] when a table that may hold the key is damaged.
-pub async fn read_view(handles: &Handles, loads: &Semaphore, key: Key) -> Result<Versions, Refusal> {
-    let _permit = loads.acquire().await.map_err(|_closed| Refusal::ShuttingDown)?;
+/// Reads keys from the published view, on a thread that may block, `loads` bounding how many do at once. What does not fit
+/// in [`LOAD_BYTES`] is refused.
+pub async fn read_view(handles: &Handles, loads: &Semaphore, keys: Vec<Key>) -> Vec<(Key, Result<Versions, Refusal>)> {
+    let refused = |keys: &[Key], refusal: Refusal| {
+        let of_key = |key: &Key| (key.clone(), Err(refusal.clone()));
+        keys.iter().map(of_key).collect()
+    };
+    let Ok(_permit) = loads.acquire().await else {
+        return refused(&keys, Refusal::ShuttingDown);
+    };
     let published = Arc::clone(&handles.published);
-    tokio::task::spawn_blocking(move || published.load().get(&key))
-        .await
-        .map_err(|panicked| Refusal::Internal(format!("the read failed: {panicked}")))?
-        .map_err(|error| Refusal::from(&error))
+    let keys = Arc::new(keys);
+    let to_read = Arc::clone(&keys);
+    let read = tokio::task::spawn_blocking(move || {
+        let view = published.load();
+        let mut bytes = 0;
+        let mut read = |key: &Key| {
+            if bytes > LOAD_BYTES {
+                return (key.clone(), Err(TOO_MUCH_TOGETHER));
+            }
+            let result = view.get(key).map_err(|error| Refusal::from(&error));
+            bytes += result.as_ref().map_or(0, Versions::heap_bytes);
+            (key.clone(), result)
+        };
+        to_read.iter().map(&mut read).collect::<Vec<_>>()
+    });
+    read.await
+        .unwrap_or_else(|panicked| refused(&keys, Refusal::Internal(format!("the read failed: {panicked}"))))
 }

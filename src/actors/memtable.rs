@@ -14,6 +14,7 @@ use crate::actors::mailbox::Envelope;
 use crate::actors::reply::Reply;
 use crate::actors::wal::WalMessage;
 use crate::actors::write::{Caller, LoggedBatch, WriteOutcome};
+use crate::storage::idempotency::{Remembered, WriteName};
 use crate::storage::key::Key;
 use crate::storage::version::{MAX_SIBLINGS, Version};
 use crate::storage::view::ReadView;
@@ -73,6 +74,7 @@ impl Actor for MemtableActor {
             }
             published.set_announced(published.applied());
         }
+        self.answer_the_applied();
         self.ask_for_the_rest();
         self.nudge_flush();
         Ok(())
@@ -102,7 +104,9 @@ impl Actor for MemtableActor {
 
 /// A write that is applied and waits for its answer.
 struct Answer {
-    caller: Caller,
+    caller: Option<Caller>,
+    /// Its name, if it has one, its number, and whether its answer follows from itself.
+    named: Option<(WriteName, u64, bool)>,
     outcome: WriteOutcome,
 }
 
@@ -139,7 +143,7 @@ impl MemtableActor {
                 published.set_applied(seq);
                 applied = Some(done);
             }
-            if let Some(caller) = write.caller {
+            if write.caller.is_some() || write.id.is_some() {
                 let outcome = match applied {
                     // With nothing sealed, the active memtable is all that memory knows.
                     Some(applied) if view.sealed.is_empty() => WriteOutcome {
@@ -148,7 +152,15 @@ impl MemtableActor {
                     },
                     _ => outcome(&view, &write.key, &write.version),
                 };
-                answers.push(Answer { caller, outcome });
+                let named = write.name().map(|name| {
+                    let is_plain = outcome.applied && outcome.clock == write.version.clock;
+                    (name, seq, is_plain)
+                });
+                answers.push(Answer {
+                    caller: write.caller,
+                    named,
+                    outcome,
+                });
             }
             if view.active.bytes() >= self.flush_threshold && self.seal(self.flush_threshold) {
                 view = published.load();
@@ -162,10 +174,51 @@ impl MemtableActor {
         }
         published.set_announced(published.applied());
         drop(writer);
+        self.answer(answers);
+    }
+
+    /// Answers, also those who sent the same write again meanwhile.
+    fn answer(&self, answers: Vec<Answer>) {
+        let mut notes = Vec::new();
         for answer in answers {
-            answer.caller.reply.send(Ok(answer.outcome));
-            drop(answer.caller.permit);
+            let mut waiting = Vec::new();
+            if let Some((name, seq, is_plain)) = answer.named {
+                let answered = self.handles.recent.lock().answer(&name, seq, answer.outcome.clone());
+                if let Some((remembered, joined)) = answered {
+                    waiting = joined;
+                    notes.extend((!is_plain).then_some(remembered));
+                }
+            }
+            for caller in waiting.into_iter().chain(answer.caller) {
+                caller.send(Ok(answer.outcome.clone()));
+            }
         }
+        if !notes.is_empty() {
+            // Without it the answer is known as long as this process lives.
+            let _ = self.handles.wal.send_admitted(WalMessage::Note(notes));
+        }
+    }
+
+    /// Answers those named writes that the generation before applied, and ended before it could.
+    fn answer_the_applied(&self) {
+        let published = &self.handles.published;
+        let (view, applied) = (published.load(), published.applied());
+        let left = self.handles.recent.lock().under_way().into_iter();
+        let answer = |write: Remembered| {
+            let clock = write.outcome.clock;
+            let known = view.get_in_memory(&write.name.key);
+            let outcome = WriteOutcome {
+                applied: known.all().iter().any(|v| v.seq == write.seq),
+                clock: known.clock().join(&clock),
+            };
+            let is_plain = outcome.applied && outcome.clock == clock;
+            Answer {
+                caller: None,
+                named: Some((write.name, write.seq, is_plain)),
+                outcome,
+            }
+        };
+        self.answer(left.filter(|write| write.seq <= applied).map(answer).collect());
     }
 
     /// Seals the active memtable when it holds at least `threshold` bytes and there may be one more. The caller has the

@@ -4,6 +4,8 @@
 
 pub mod address_book;
 pub mod admission;
+pub mod answers;
+pub mod batches;
 pub mod cache;
 pub mod compaction;
 pub mod deadline;
@@ -54,6 +56,8 @@ pub struct Handles {
     pub gateway: Mailbox<gateway::GatewayMessage>,
     /// What reads see.
     pub published: Arc<Published>,
+    /// The writes that are remembered by their names.
+    pub recent: Arc<write::RecentWrites>,
 }
 
 impl Handles {

@@ -38,10 +38,16 @@ pub enum Refusal {
     Latched(String),
     /// The clock that supersedes all that the key has would be larger than a clock may be.
     #[error(
-        "vector_clock: what supersedes all versions of this key needs {0} entries; at most 1000 are allowed. Write with a \
-         clock, or delete the key on every replica"
+        "vector_clock: what supersedes all versions of this key needs {0} entries; at most 8000 are kept. Write to another \
+         key"
     )]
     ClockTooLarge(usize),
+    /// A clock is larger than one may be that does not follow from what the key has.
+    #[error(
+        "vector_clock: has {0} entries; at most 1000 are allowed, unless this key has all but one of them already. Read it \
+         again"
+    )]
+    ClockUnknown(usize),
     /// A write without a clock was based on too old a view. For the sender alone, which looks again.
     #[error("the view behind a write without a clock is out of date")]
     Stale,

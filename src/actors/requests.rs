@@ -4,6 +4,7 @@
 
 use crate::actors::Handles;
 use crate::actors::admission::{Admission, ReadPermit};
+use crate::actors::answers::Port;
 use crate::actors::cache::{CacheMessage, read_view};
 use crate::actors::deadline;
 use crate::actors::drain::Drain;
@@ -14,13 +15,14 @@ use crate::actors::ranges::{KeyRange, RangeItem, RangeWalk};
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::{reply_port, within};
 use crate::actors::wal::WalMessage;
-use crate::actors::write::{PendingWrite, WriteClock, WriteOutcome};
+use crate::actors::write::{NewWrite, PendingWrite, WriteClock, WriteOutcome};
 use crate::storage::clock::VectorClock;
 use crate::storage::key::Key;
+use crate::storage::limits::MAX_CLOCK_ENTRIES;
 use crate::storage::log::record::Operation;
 use crate::storage::memtable;
 use crate::storage::time::Time;
-use crate::storage::version::{Value, Versions};
+use crate::storage::version::Versions;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,9 +30,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Times that a write without a clock looks again when its view was too old. Once is enough but for a log that has just
 /// restarted and a memtable that has not caught up yet.
-const CLOCKLESS_TRIES: u32 = 8;
+pub(super) const CLOCKLESS_TRIES: u32 = 8;
 /// Pause before it looks again.
-const CLOCKLESS_PAUSE: Duration = Duration::from_millis(1);
+pub(super) const CLOCKLESS_PAUSE: Duration = Duration::from_millis(1);
 
 /// How long a caller may wait, whatever is done for him meanwhile.
 #[derive(Debug, Clone, Copy)]
@@ -73,14 +75,8 @@ impl Requests {
     /// # Errors
     /// As [`Refusal`] says. After [`Refusal::Restarting`] and [`Refusal::TimedOut`] the outcome is unknown; otherwise
     /// nothing was written.
-    pub async fn write(
-        &self,
-        operation: Operation,
-        key: Key,
-        value: Value,
-        clock: Option<VectorClock>,
-    ) -> Result<WriteOutcome, Refusal> {
-        let outcome = within(self.timeouts.write, self.try_write(operation, key, value, clock)).await;
+    pub async fn write(&self, write: NewWrite) -> Result<WriteOutcome, Refusal> {
+        let outcome = within(self.timeouts.write, self.try_write(write)).await;
         self.count(&self.counts.writes, &outcome);
         outcome
     }
@@ -137,7 +133,7 @@ impl Requests {
         RangeWalk { scan, range, permit }
     }
 
-    fn count<T>(&self, counter: &std::sync::atomic::AtomicU64, result: &Result<T, Refusal>) {
+    pub(super) fn count<T>(&self, counter: &std::sync::atomic::AtomicU64, result: &Result<T, Refusal>) {
         counter.fetch_add(1, Ordering::Relaxed);
         if result.is_err() {
             self.counts.errors.fetch_add(1, Ordering::Relaxed);
@@ -151,7 +147,7 @@ impl Requests {
     }
 
     /// Refuses what comes too late: to a node that is being stopped, or behind its deadline.
-    fn check_admissible(&self) -> Result<(), Refusal> {
+    pub(super) fn check_admissible(&self) -> Result<(), Refusal> {
         if !self.is_accepting() {
             return Err(Refusal::ShuttingDown);
         }
@@ -160,17 +156,13 @@ impl Requests {
 
     fn admit_read(&self) -> Result<ReadPermit, Refusal> {
         self.check_admissible()?;
-        self.admission.admit_read()
+        self.admission.admit_reads(1)
     }
 
     async fn read_admitted(&self, key: Key, permit: ReadPermit) -> Result<Versions, Refusal> {
         let shard = self.handles.shard_of(&key);
         let (reply, answer) = reply_port();
-        let message = CacheMessage::Get {
-            key: key.clone(),
-            permit,
-            reply,
-        };
+        let message = CacheMessage::Get(key.clone(), Port::new(reply, permit));
         let sent = match self.handles.caches.get(shard) {
             Some(cache) => cache.send(message, key.as_bytes().len()),
             None => Err(Undelivered::Down(message)),
@@ -184,21 +176,16 @@ impl Requests {
             Err(Undelivered::Down(message)) => Some(message),
         };
         // The shard is down: the view answers, and only more slowly. The lost message, and its permit, end with this.
-        let read = read_view(&self.handles, &self.loads, key).await;
+        let read = read_view(&self.handles, &self.loads, vec![key]).await.pop();
         drop(lost);
-        read
+        read.map_or(Err(Refusal::Restarting("the cache")), |(_key, result)| result)
     }
 
-    async fn try_write(
-        &self,
-        operation: Operation,
-        key: Key,
-        value: Value,
-        clock: Option<VectorClock>,
-    ) -> Result<WriteOutcome, Refusal> {
+    async fn try_write(&self, mut write: NewWrite) -> Result<WriteOutcome, Refusal> {
         self.check_admissible()?;
-        if let Some(clock) = clock {
-            return self.send_write(operation, key, value, WriteClock::Given(clock)).await;
+        if let Some(clock) = write.clock.take() {
+            self.check_long_clock(&write.key, &clock).await?;
+            return self.send_write(write, WriteClock::Given(clock)).await;
         }
         let mut refusal = Refusal::Stale;
         for attempt in 0..CLOCKLESS_TRIES {
@@ -207,12 +194,14 @@ impl Requests {
             }
             // The number first: whatever it covers is in the answer that follows.
             let seq = self.handles.published.announced();
-            let seen = self.read_admitted(key.clone(), self.admission.admit_read()?).await?;
+            let seen = self
+                .read_admitted(write.key.clone(), self.admission.admit_reads(1)?)
+                .await?;
             let clock = WriteClock::Observed {
                 clock: seen.clock(),
                 seq,
             };
-            match self.send_write(operation, key.clone(), value.clone(), clock).await {
+            match self.send_write(write.clone(), clock).await {
                 Err(Refusal::Stale) => refusal = Refusal::Restarting("the log"),
                 outcome => return outcome,
             }
@@ -220,31 +209,50 @@ impl Requests {
         Err(refusal)
     }
 
-    async fn send_write(
-        &self,
-        operation: Operation,
-        key: Key,
-        value: Value,
-        clock: WriteClock,
-    ) -> Result<WriteOutcome, Refusal> {
+    /// A clock may be longer than [`MAX_CLOCK_ENTRIES`] where the key's is: when it adds at most its writer's own entry to
+    /// what a read answers.
+    pub(super) async fn check_long_clock(&self, key: &Key, clock: &VectorClock) -> Result<(), Refusal> {
+        let entries = clock.entries();
+        if entries.len() <= MAX_CLOCK_ENTRIES {
+            return Ok(());
+        }
+        let known = self
+            .read_admitted(key.clone(), self.admission.admit_reads(1)?)
+            .await?
+            .clock();
+        let is_known = |id: &str| {
+            known
+                .entries()
+                .binary_search_by(|entry| entry.id.as_str().cmp(id))
+                .is_ok()
+        };
+        if entries.iter().filter(|entry| !is_known(&entry.id)).count() > 1 {
+            return Err(Refusal::ClockUnknown(entries.len()));
+        }
+        Ok(())
+    }
+
+    async fn send_write(&self, write: NewWrite, clock: WriteClock) -> Result<WriteOutcome, Refusal> {
         let timestamp_ms = self.time.now_ms();
         let (WriteClock::Given(known) | WriteClock::Observed { clock: known, .. }) = &clock;
-        let bytes = memtable::charge(&key, &value, known);
-        let (permit, delay) = self.admission.admit_write(bytes, operation == Operation::Delete)?;
+        let bytes = memtable::charge(&write.key, &write.value, known);
+        let (permit, delay) = self
+            .admission
+            .admit_writes(1, bytes, write.operation == Operation::Delete)?;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
         let (reply, answer) = reply_port();
         let write = PendingWrite {
-            operation,
-            key,
-            value,
+            operation: write.operation,
+            key: write.key,
+            value: write.value,
             clock,
             timestamp_ms,
-            permit,
-            reply,
+            id: write.id,
+            caller: Port::new(reply, permit),
         };
-        match self.handles.wal.send(WalMessage::Append(Box::new(write)), bytes) {
+        match self.handles.wal.send(WalMessage::Append(vec![write]), bytes) {
             Ok(()) => answer.wait_for("the log or the memtable").await,
             Err(Undelivered::Full(_)) => Err(Refusal::Overloaded("the log's mailbox is full")),
             Err(Undelivered::Down(_)) => Err(Refusal::Restarting("the log")),

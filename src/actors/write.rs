@@ -1,11 +1,31 @@
 //! A write on its way from the gateway through the log to the memtable.
 
 use crate::actors::admission::WritePermit;
-use crate::actors::reply::Reply;
+use crate::actors::answers::Port;
 use crate::storage::clock::VectorClock;
+use crate::storage::idempotency::{Recent, WriteName};
 use crate::storage::key::Key;
 use crate::storage::log::record::Operation;
 use crate::storage::version::{Value, Version};
+use compact_str::CompactString;
+use parking_lot::Mutex;
+
+pub use crate::storage::idempotency::WriteOutcome;
+
+/// A write as its client sent it, checked.
+#[derive(Debug, Clone)]
+pub struct NewWrite {
+    /// What asks for it.
+    pub operation: Operation,
+    /// The key.
+    pub key: Key,
+    /// The value, or a tombstone.
+    pub value: Value,
+    /// The clock, if it has one.
+    pub clock: Option<VectorClock>,
+    /// The idempotency key, if it has one.
+    pub id: Option<CompactString>,
+}
 
 /// The clock of a write, or what stands in for it.
 #[derive(Debug)]
@@ -34,10 +54,10 @@ pub struct PendingWrite {
     pub clock: WriteClock,
     /// When it arrived, in milliseconds since the Unix epoch.
     pub timestamp_ms: u64,
-    /// Held until the answer.
-    pub permit: WritePermit,
-    /// Where the answer goes.
-    pub reply: Reply<WriteOutcome>,
+    /// The idempotency key, if it has one.
+    pub id: Option<CompactString>,
+    /// Who waits for it.
+    pub caller: Caller,
 }
 
 /// A write with its place in the log.
@@ -47,17 +67,28 @@ pub struct LoggedWrite {
     pub key: Key,
     /// What the log says of it.
     pub version: Version,
+    /// The idempotency key, if it has one.
+    pub id: Option<CompactString>,
     /// Who waits for it; nobody, when it was read back from the log.
     pub caller: Option<Caller>,
 }
 
-/// Who waits for a write. The permit is given back after the answer.
-#[derive(Debug)]
-pub struct Caller {
-    /// Where the answer goes.
-    pub reply: Reply<WriteOutcome>,
-    /// Held until then.
-    pub permit: WritePermit,
+/// Who waits for a write.
+pub type Caller = Port<WriteOutcome, WritePermit>;
+
+/// The writes that are remembered by their names. It outlives the actors: WalActor asks it and begins, MemtableActor
+/// answers.
+pub type RecentWrites = Mutex<Recent<Caller>>;
+
+impl LoggedWrite {
+    /// What its client calls it, if it does.
+    #[must_use]
+    pub fn name(&self) -> Option<WriteName> {
+        self.id.as_ref().map(|id| WriteName {
+            key: self.key.clone(),
+            id: id.clone(),
+        })
+    }
 }
 
 /// Writes that became durable together, in the order of the log.
@@ -67,13 +98,4 @@ pub struct LoggedBatch {
     pub previous_seq: u64,
     /// The writes.
     pub writes: Vec<LoggedWrite>,
-}
-
-/// What became of a write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WriteOutcome {
-    /// The write's clock, joined with what memory knows of the key.
-    pub clock: VectorClock,
-    /// Whether it is now among the key's versions; otherwise a newer one dominates it.
-    pub applied: bool,
 }

@@ -33,6 +33,7 @@ impl Default for Storage {
             commit_log_dir: None,
             sstable_dir: None,
             max_disk_usage: 0.9,
+            idempotency_window: Duration::from_secs(300),
         }
     }
 }

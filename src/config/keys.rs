@@ -74,6 +74,8 @@ pub struct Storage {
     pub commit_log_dir: Option<PathBuf>,
     pub sstable_dir: Option<PathBuf>,
     pub max_disk_usage: f64,
+    #[serde(with = "humantime_serde")]
+    pub idempotency_window: Duration,
 }
 
 /// `[commit_log]`

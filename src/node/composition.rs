@@ -24,6 +24,7 @@ use crate::rpc::server::Http2;
 use crate::storage::compaction::debt::LevelOptions;
 use crate::storage::compaction::jobs::Jobs;
 use crate::storage::fs::{DirLock, FileSystem};
+use crate::storage::idempotency::{REMEMBERED_BYTES, Recent};
 use crate::storage::log::writer::LogOptions;
 use crate::storage::recovery::{Options, Recovered};
 use crate::storage::scrub::ScrubProgress;
@@ -32,14 +33,15 @@ use crate::storage::table::TableOptions;
 use crate::storage::table::block::Compression;
 use crate::storage::tables::Tables;
 use crate::storage::time::{RealTime, Time};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 
-/// Most writes under way: far more than share a sync, far less than memory minds.
-const MAX_WRITES: usize = 16_384;
+/// Most writes under way: far more than share a sync, far less than memory minds. Dozens of the largest batches.
+const MAX_WRITES: usize = 65_536;
 /// Most reads under way.
-const MAX_READS: usize = 16_384;
+const MAX_READS: usize = 65_536;
 /// Reads of tables that run at once, each on a thread that may block.
 const MAX_LOADS: usize = 32;
 /// Scans that may be open at once: each may keep a full set of memtables alive.
@@ -147,6 +149,13 @@ impl Parts {
         );
         let shards = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_SHARDS));
         let mailbox = |messages, bytes| Bound { messages, bytes };
+        let window_ms = u64::try_from(config.storage.idempotency_window.as_millis()).unwrap_or(u64::MAX);
+        let mut recent = Recent::new(window_ms, REMEMBERED_BYTES);
+        for write in recovered.remembered {
+            recent.recover(write, true);
+        }
+        recent.expire(time.now_ms());
+        let recent = Arc::new(Mutex::new(recent));
         let handles = Handles {
             wal: Mailbox::new(mailbox(2 * MAX_WRITES, write_bytes)),
             memtable: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
@@ -159,11 +168,12 @@ impl Parts {
                 .collect(),
             gateway: Mailbox::new(mailbox(MAX_READS, CACHE_MAILBOX_BYTES)),
             published,
+            recent: Arc::clone(&recent),
         };
         let tree = Arc::new(Tree::default());
         let mut log = recovered.log;
         log.set_flushed(recovered.tables.flushed_seq());
-        let log = SharedLog::new(log);
+        let log = SharedLog::new(log, recent);
         let jobs = Jobs::new(
             Arc::clone(&recovered.tables),
             Arc::clone(&handles.published),

@@ -1,11 +1,15 @@
 //! Between the messages of the wire and the engine's types; everything is checked here, before anything is stored.
 
+use crate::actors::write::{NewWrite, WriteOutcome};
 use crate::rpc::pb;
+use crate::rpc::status::Failed;
 use crate::storage::clock::VectorClock;
 use crate::storage::key::Key;
 use crate::storage::limits::{self, LimitError};
+use crate::storage::log::record::Operation;
 use crate::storage::version::{Value, Version, Versions};
 use bytes::Bytes;
+use compact_str::CompactString;
 
 /// Bytes of values that an answer with siblings holds at most, beside a winner that is larger by itself: a coordinator
 /// receives 4 MiB, and must be able to read a key to supersede its siblings.
@@ -48,43 +52,104 @@ pub fn clock_to_wire(clock: &VectorClock) -> pb::VectorClock {
     }
 }
 
-/// What a write's fields say, checked.
-pub struct CheckedWrite {
-    /// The key.
-    pub key: Key,
-    /// The value.
-    pub value: Value,
-    /// The clock, if there is one.
-    pub clock: Option<VectorClock>,
-}
-
 /// Checks a write.
 ///
 /// # Errors
-/// The first limit that does not hold.
-pub fn check_write(
-    tenant: &str,
-    key: &str,
-    value: Vec<u8>,
-    clock: Option<pb::VectorClock>,
-) -> Result<CheckedWrite, LimitError> {
-    let key = Key::new(tenant, key)?;
-    limits::check_value(&value)?;
-    Ok(CheckedWrite {
+/// The first limit that does not hold; so for the next two.
+pub fn write_from_wire(request: pb::WriteRequest) -> Result<NewWrite, LimitError> {
+    let key = Key::new(&request.tenant_id, &request.key)?;
+    limits::check_value(&request.value)?;
+    Ok(NewWrite {
+        operation: Operation::Write,
         key,
-        value: Value::Live(Bytes::from(value)),
-        clock: clock_from_wire(clock)?,
+        value: Value::Live(Bytes::from(request.value)),
+        clock: clock_from_wire(request.vector_clock)?,
+        id: id_from_wire(&request.idempotency_key)?,
     })
 }
 
-/// The answer to a read of a key with a live winner; [`None`] when it has none.
+/// An idempotency key; the empty one is none.
+fn id_from_wire(key: &str) -> Result<Option<CompactString>, LimitError> {
+    limits::check_idempotency_key(key)?;
+    Ok((!key.is_empty()).then(|| key.into()))
+}
+
+/// Checks a repair.
+///
+/// # Errors
+/// As [`write_from_wire`].
+pub fn repair_from_wire(request: pb::RepairRequest) -> Result<NewWrite, LimitError> {
+    let key = Key::new(&request.tenant_id, &request.key)?;
+    limits::check_value(&request.value)?;
+    Ok(NewWrite {
+        operation: Operation::Repair,
+        key,
+        value: Value::Live(Bytes::from(request.value)),
+        clock: clock_from_wire(request.vector_clock)?,
+        id: None,
+    })
+}
+
+/// Checks a delete.
+///
+/// # Errors
+/// As [`write_from_wire`].
+pub fn delete_from_wire(request: pb::DeleteRequest) -> Result<NewWrite, LimitError> {
+    Ok(NewWrite {
+        operation: Operation::Delete,
+        key: Key::new(&request.tenant_id, &request.key)?,
+        value: Value::Tombstone,
+        clock: clock_from_wire(request.vector_clock)?,
+        id: id_from_wire(&request.idempotency_key)?,
+    })
+}
+
+/// The answer to a write.
 #[must_use]
-pub fn read_response(versions: &Versions) -> Option<pb::ReadResponse> {
-    let value = versions.winner()?.value.live()?.to_vec();
-    Some(pb::ReadResponse {
+pub fn write_response(outcome: &WriteOutcome) -> pb::WriteResponse {
+    pb::WriteResponse {
         success: true,
-        value,
-        vector_clock: Some(clock_to_wire(&versions.clock())),
+        updated_vector_clock: Some(clock_to_wire(&outcome.clock)),
+        applied: outcome.applied,
+        ..pb::WriteResponse::default()
+    }
+}
+
+/// The answer to a repair.
+#[must_use]
+pub fn repair_response(outcome: &WriteOutcome) -> pb::RepairResponse {
+    pb::RepairResponse {
+        success: true,
+        updated_vector_clock: Some(clock_to_wire(&outcome.clock)),
+        applied: outcome.applied,
+        ..pb::RepairResponse::default()
+    }
+}
+
+/// The answer to a delete.
+#[must_use]
+pub fn delete_response(outcome: &WriteOutcome) -> pb::DeleteResponse {
+    pb::DeleteResponse {
+        success: true,
+        updated_vector_clock: Some(clock_to_wire(&outcome.clock)),
+        applied: outcome.applied,
+        ..pb::DeleteResponse::default()
+    }
+}
+
+/// The answer to a read of a key with a live winner.
+///
+/// # Errors
+/// That the key has none, with its clock.
+pub fn read_response(versions: &Versions) -> Result<pb::ReadResponse, Failed> {
+    let clock = clock_to_wire(&versions.clock());
+    let Some(value) = versions.winner().and_then(|winner| winner.value.live()) else {
+        return Err(Failed::not_found(clock));
+    };
+    Ok(pb::ReadResponse {
+        success: true,
+        value: value.to_vec(),
+        vector_clock: Some(clock),
         siblings: siblings(versions),
         ..pb::ReadResponse::default()
     })
@@ -106,8 +171,9 @@ pub fn key_value_entry(key: &Key, versions: &Versions) -> Option<pb::KeyValueEnt
     })
 }
 
-/// All versions, when there are several; the winner's value stands elsewhere in the answer.
-fn siblings(versions: &Versions) -> Vec<pb::Sibling> {
+/// All versions of a key that has several, the winner first, without its value.
+#[must_use]
+pub fn siblings(versions: &Versions) -> Vec<pb::Sibling> {
     let [winner, others @ ..] = versions.all() else {
         return Vec::new();
     };

@@ -3,6 +3,7 @@
 //! Owns: the wire and its translation to and from the actors' requests. Does not own: any state, or what a request does.
 
 pub mod admin;
+mod batch;
 mod compression;
 mod connection;
 pub mod convert;
@@ -18,6 +19,7 @@ mod replicate;
 pub mod server;
 mod service;
 pub mod status;
+mod stream;
 
 /// The messages and services of `proto/storage.proto`.
 #[allow(

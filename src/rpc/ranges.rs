@@ -6,9 +6,9 @@ use crate::actors::deadline;
 use crate::actors::ranges::{Entries, KeyRange, Pace, RangeItem};
 use crate::actors::refusal::Refusal;
 use crate::actors::requests::Requests;
-use crate::rpc::convert::{clock_to_wire, key_value_entry};
+use crate::rpc::convert::{clock_to_wire, key_value_entry, siblings};
 use crate::rpc::service::Answer;
-use crate::rpc::{pb, status};
+use crate::rpc::{compression, pb, status};
 use crate::storage::key::Key;
 use crate::storage::limits;
 use crate::storage::version::Versions;
@@ -54,7 +54,8 @@ pub(super) async fn get_key_range(requests: &Requests, request: pb::KeyRangeRequ
     let most = asked_for(request.max_keys, PAGE_KEYS, MAX_PAGE_KEYS);
     let range = key_range(request.tenant_id, request.key_range_start, request.key_range_end)?;
     let page = requests.look(range, move |entries| page(entries, most)).await;
-    page.map(Response::new).map_err(|refusal| status::of_refusal(&refusal))
+    page.map(compression::answer)
+        .map_err(|refusal| status::of_refusal(&refusal))
 }
 
 /// A range that a client names.
@@ -91,6 +92,7 @@ fn scan_entry(key: &Key, versions: &Versions) -> Option<pb::ScanEntry> {
         key: key.key().to_owned(),
         value: value.to_vec(),
         vector_clock: Some(clock_to_wire(&versions.clock())),
+        siblings: siblings(versions),
     })
 }
 

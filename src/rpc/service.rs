@@ -3,19 +3,28 @@
 use crate::actors::health::Health;
 use crate::actors::health::Status as NodeStatus;
 use crate::actors::requests::Requests;
-use crate::rpc::compression::answer;
-use crate::rpc::convert::{CheckedWrite, check_write, clock_from_wire, clock_to_wire, read_response};
+use crate::actors::write::{NewWrite, WriteOutcome};
+use crate::rpc::convert::{
+    delete_from_wire, delete_response, read_response, repair_from_wire, repair_response, write_from_wire,
+    write_response,
+};
+use crate::rpc::pb::operation::Operation;
+use crate::rpc::pb::operation_result::Result as OperationOutcome;
 use crate::rpc::pb::storage_node_service_server::StorageNodeService;
-use crate::rpc::{drain, pb, ranges, replicate, status};
+use crate::rpc::status::Failed;
+use crate::rpc::{batch, compression, drain, pb, ranges, replicate, stream};
 use crate::storage::key::Key;
-use crate::storage::log::record::Operation;
-use crate::storage::version::Value;
+use crate::storage::limits::{self, LimitError};
 use std::sync::Arc;
 use tonic::codegen::BoxStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// What a call answers.
 pub(super) type Answer<T> = Result<Response<T>, Status>;
+
+fn answer<T: prost::Message>(outcome: Result<T, Failed>) -> Answer<T> {
+    outcome.map(compression::answer).map_err(Failed::status)
+}
 
 /// Translates calls into the actors' requests.
 #[derive(Clone)]
@@ -25,70 +34,74 @@ pub(super) struct StorageNode {
 }
 
 impl StorageNode {
-    async fn put(&self, operation: Operation, write: CheckedWrite) -> Result<(pb::VectorClock, bool), Status> {
-        let outcome = self
-            .requests
-            .write(operation, write.key, write.value, write.clock)
-            .await
-            .map_err(|refusal| status::of_refusal(&refusal))?;
-        Ok((clock_to_wire(&outcome.clock), outcome.applied))
+    async fn put(&self, write: Result<NewWrite, LimitError>) -> Result<WriteOutcome, Failed> {
+        let write = write.map_err(|error| Failed::from(&error))?;
+        let outcome = self.requests.write(write).await;
+        outcome.map_err(|refusal| Failed::from(&refusal))
+    }
+
+    async fn get(&self, request: &pb::ReadRequest) -> Result<pb::ReadResponse, Failed> {
+        let key = Key::new(&request.tenant_id, &request.key).map_err(|error| Failed::from(&error))?;
+        let versions = self.requests.read(key).await;
+        read_response(&versions.map_err(|refusal| Failed::from(&refusal))?)
+    }
+
+    /// Carries out one operation of a stream.
+    pub(super) async fn operation(&self, operation: Option<Operation>) -> Result<OperationOutcome, Failed> {
+        match operation {
+            Some(Operation::Write(request)) => {
+                let outcome = self.put(write_from_wire(request)).await?;
+                Ok(OperationOutcome::Write(write_response(&outcome)))
+            }
+            Some(Operation::Read(request)) => self.get(&request).await.map(OperationOutcome::Read),
+            Some(Operation::Delete(request)) => {
+                let outcome = self.put(delete_from_wire(request)).await?;
+                Ok(OperationOutcome::Delete(delete_response(&outcome)))
+            }
+            Some(Operation::Repair(request)) => {
+                let outcome = self.put(repair_from_wire(request)).await?;
+                Ok(OperationOutcome::Repair(repair_response(&outcome)))
+            }
+            None => Err(Failed::from(&limits::missing("operation"))),
+        }
     }
 }
 
 #[tonic::async_trait]
 impl StorageNodeService for StorageNode {
     async fn write(&self, request: Request<pb::WriteRequest>) -> Answer<pb::WriteResponse> {
-        let request = request.into_inner();
-        let write = check_write(&request.tenant_id, &request.key, request.value, request.vector_clock)
-            .map_err(|error| status::of_limit(&error))?;
-        let (clock, applied) = self.put(Operation::Write, write).await?;
-        Ok(answer(pb::WriteResponse {
-            success: true,
-            updated_vector_clock: Some(clock),
-            applied,
-            ..pb::WriteResponse::default()
-        }))
+        let outcome = self.put(write_from_wire(request.into_inner())).await;
+        answer(outcome.map(|outcome| write_response(&outcome)))
     }
 
     async fn repair(&self, request: Request<pb::RepairRequest>) -> Answer<pb::RepairResponse> {
-        let request = request.into_inner();
-        let write = check_write(&request.tenant_id, &request.key, request.value, request.vector_clock)
-            .map_err(|error| status::of_limit(&error))?;
-        self.put(Operation::Repair, write).await?;
-        Ok(answer(pb::RepairResponse {
-            success: true,
-            ..pb::RepairResponse::default()
-        }))
+        let outcome = self.put(repair_from_wire(request.into_inner())).await;
+        answer(outcome.map(|outcome| repair_response(&outcome)))
     }
 
     async fn delete(&self, request: Request<pb::DeleteRequest>) -> Answer<pb::DeleteResponse> {
-        let request = request.into_inner();
-        let refuse = |error| status::of_limit(&error);
-        let write = CheckedWrite {
-            key: Key::new(&request.tenant_id, &request.key).map_err(refuse)?,
-            value: Value::Tombstone,
-            clock: clock_from_wire(request.vector_clock).map_err(refuse)?,
-        };
-        let (clock, applied) = self.put(Operation::Delete, write).await?;
-        Ok(answer(pb::DeleteResponse {
-            success: true,
-            updated_vector_clock: Some(clock),
-            applied,
-            ..pb::DeleteResponse::default()
-        }))
+        let outcome = self.put(delete_from_wire(request.into_inner())).await;
+        answer(outcome.map(|outcome| delete_response(&outcome)))
     }
 
     async fn read(&self, request: Request<pb::ReadRequest>) -> Answer<pb::ReadResponse> {
-        let request = request.into_inner();
-        let key = Key::new(&request.tenant_id, &request.key).map_err(|error| status::of_limit(&error))?;
-        let versions = self
-            .requests
-            .read(key)
-            .await
-            .map_err(|refusal| status::of_refusal(&refusal))?;
-        read_response(&versions)
-            .map(answer)
-            .ok_or_else(|| status::not_found(clock_to_wire(&versions.clock())))
+        answer(self.get(request.get_ref()).await)
+    }
+
+    async fn batch_write(&self, request: Request<pb::BatchWriteRequest>) -> Answer<pb::BatchResponse> {
+        answer(batch::write(&self.requests, request.into_inner()).await)
+    }
+
+    async fn batch_read(&self, request: Request<pb::BatchReadRequest>) -> Answer<pb::BatchResponse> {
+        answer(batch::read(&self.requests, request.into_inner()).await)
+    }
+
+    async fn batch_delete(&self, request: Request<pb::BatchDeleteRequest>) -> Answer<pb::BatchResponse> {
+        answer(batch::delete(&self.requests, request.into_inner()).await)
+    }
+
+    async fn operations(&self, request: Request<Streaming<pb::Operation>>) -> Answer<BoxStream<pb::OperationResult>> {
+        Ok(Response::new(stream::run(self.clone(), request.into_inner())))
     }
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Answer<BoxStream<pb::ScanEntry>> {
@@ -117,7 +130,7 @@ impl StorageNodeService for StorageNode {
         if !reasons.is_empty() {
             metrics.insert("reasons".to_owned(), reasons.join("; "));
         }
-        Ok(answer(pb::HealthResponse {
+        answer(Ok(pb::HealthResponse {
             healthy: node != NodeStatus::Unhealthy,
             status: node.as_str().to_owned(),
             metrics,

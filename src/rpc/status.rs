@@ -33,36 +33,121 @@ fn status(code: Code, reason: ErrorCode, message: impl Into<String>) -> Status {
     Status::with_error_details(code, message, details(code, reason))
 }
 
-/// The status of a request with a `field` that is not as it must be; [`None`]: the whole of it is not.
-fn invalid(field: Option<&str>, message: String) -> Status {
-    let code = Code::InvalidArgument;
-    let mut details = details(code, ErrorCode::InvalidRequest);
-    details.add_bad_request_violation(field.unwrap_or_default(), message.as_str());
-    Status::with_error_details(code, message, details)
+/// Why an operation failed: for a status of its own, or for its place among the results of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failed {
+    code: Code,
+    reason: ErrorCode,
+    message: String,
+    /// The field at fault, if it is one's; empty, if it is the whole request's.
+    field: Option<&'static str>,
+    /// Of a read of a deleted key.
+    clock: pb::VectorClock,
+}
+
+impl From<&Refusal> for Failed {
+    fn from(refusal: &Refusal) -> Self {
+        let (code, reason) = code_of(refusal);
+        let is_of_clock = matches!(refusal, Refusal::ClockTooLarge(_) | Refusal::ClockUnknown(_));
+        Self {
+            field: is_of_clock.then_some("vector_clock"),
+            ..Self::new(code, reason, refusal.to_string())
+        }
+    }
+}
+
+impl From<&LimitError> for Failed {
+    fn from(error: &LimitError) -> Self {
+        Self::invalid(error.field, error.to_string())
+    }
+}
+
+impl Failed {
+    fn new(code: Code, reason: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            field: None,
+            clock: pb::VectorClock::default(),
+        }
+    }
+
+    fn invalid(field: &'static str, message: String) -> Self {
+        Self {
+            field: Some(field),
+            ..Self::new(Code::InvalidArgument, ErrorCode::InvalidRequest, message)
+        }
+    }
+
+    /// Why a key without a live value cannot be read. A deleted one's clock goes with it: the next write must know it to
+    /// supersede the delete.
+    #[must_use]
+    pub fn not_found(clock: pb::VectorClock) -> Self {
+        Self {
+            clock,
+            ..Self::new(Code::NotFound, ErrorCode::KeyNotFound, "the key has no value")
+        }
+    }
+
+    /// As the status of a call. The clock is a `storage.VectorClock` among its details.
+    #[must_use]
+    pub fn status(self) -> Status {
+        let mut details = details(self.code, self.reason);
+        if let Some(field) = self.field {
+            details.add_bad_request_violation(field, self.message.as_str());
+        }
+        let plain = Status::with_error_details(self.code, self.message, details);
+        if self.clock.entries.is_empty() {
+            return plain;
+        }
+        let Ok(mut details) = tonic_types::pb::Status::decode(plain.details()) else {
+            return plain;
+        };
+        details.details.push(prost_types::Any {
+            type_url: "type.googleapis.com/storage.VectorClock".to_owned(),
+            value: self.clock.encode_to_vec(),
+        });
+        Status::with_details(plain.code(), plain.message(), details.encode_to_vec().into())
+    }
+
+    /// As a result among others.
+    #[must_use]
+    pub fn result(self) -> pb::Failure {
+        pb::Failure {
+            code: self.code as i32,
+            reason: self.reason.into(),
+            message: self.message,
+            vector_clock: (!self.clock.entries.is_empty()).then_some(self.clock),
+        }
+    }
 }
 
 /// The status of a refused or failed request.
 #[must_use]
 pub fn of_refusal(refusal: &Refusal) -> Status {
-    let (code, reason) = match refusal {
+    Failed::from(refusal).status()
+}
+
+fn code_of(refusal: &Refusal) -> (Code, ErrorCode) {
+    match refusal {
         Refusal::Overloaded(_) => (Code::ResourceExhausted, ErrorCode::MemoryPressure),
         Refusal::DiskFull(_) => (Code::ResourceExhausted, ErrorCode::DiskFull),
         Refusal::Restarting(_) | Refusal::TimedOut(_) | Refusal::Stale | Refusal::PeerUnavailable(_) => {
             (Code::Unavailable, ErrorCode::Unknown)
         }
-        Refusal::ClockTooLarge(_) => return invalid(Some("vector_clock"), refusal.to_string()),
+        Refusal::ClockTooLarge(_) | Refusal::ClockUnknown(_) => (Code::InvalidArgument, ErrorCode::InvalidRequest),
         Refusal::DeadlineExceeded => (Code::DeadlineExceeded, ErrorCode::Unknown),
         Refusal::ShuttingDown | Refusal::Draining => (Code::Unavailable, ErrorCode::NodeDraining),
         Refusal::Corrupted(_) => (Code::DataLoss, ErrorCode::CorruptedData),
         Refusal::Latched(_) | Refusal::Internal(_) => (Code::Internal, ErrorCode::InternalError),
-    };
-    status(code, reason, refusal.to_string())
+    }
 }
 
 /// The status of a request outside the limits.
 #[must_use]
 pub fn of_limit(error: &LimitError) -> Status {
-    invalid(Some(error.field), error.to_string())
+    Failed::from(error).status()
 }
 
 /// The status of a request that was not answered by its deadline.
@@ -90,10 +175,7 @@ pub fn explained(response: http::Response<Body>) -> http::Response<Body> {
     match plain.code() {
         _ if !plain.details().is_empty() => response,
         Code::Ok => response,
-        Code::Internal | Code::OutOfRange | Code::ResourceExhausted => {
-            let message = format!("the request cannot be decoded: {}", plain.message());
-            invalid(None, message).into_http()
-        }
+        Code::Internal | Code::OutOfRange | Code::ResourceExhausted => of_decode_error(&plain).into_http(),
         code => {
             let (details, metadata) = (details(code, ErrorCode::Unknown), plain.metadata().clone());
             Status::with_error_details_and_metadata(code, plain.message(), details, metadata).into_http()
@@ -101,20 +183,16 @@ pub fn explained(response: http::Response<Body>) -> http::Response<Body> {
     }
 }
 
-/// The status of a read of a key that has no live value. A deleted key's clock goes with it, as a
-/// `storage.VectorClock` among the details: the next write must know it to supersede the delete.
+/// The status of a request whose rest did not arrive in time.
 #[must_use]
-pub fn not_found(clock: pb::VectorClock) -> Status {
-    let plain = status(Code::NotFound, ErrorCode::KeyNotFound, "the key has no value");
-    if clock.entries.is_empty() {
-        return plain;
-    }
-    let Ok(mut details) = tonic_types::pb::Status::decode(plain.details()) else {
-        return plain;
-    };
-    details.details.push(prost_types::Any {
-        type_url: "type.googleapis.com/storage.VectorClock".to_owned(),
-        value: clock.encode_to_vec(),
-    });
-    Status::with_details(plain.code(), plain.message(), details.encode_to_vec().into())
+pub fn stalled() -> Status {
+    let message = "the rest of the request did not arrive";
+    status(Code::DeadlineExceeded, ErrorCode::InvalidRequest, message)
+}
+
+/// The status of a request that could not be decoded, from tonic's.
+#[must_use]
+pub fn of_decode_error(refused: &Status) -> Status {
+    let message = format!("the request cannot be decoded: {}", refused.message());
+    Failed::invalid("", message).status()
 }

@@ -9,10 +9,19 @@ pub const MAX_TENANT_BYTES: usize = 256;
 pub const MAX_KEY_BYTES: usize = 1024;
 /// Largest value, in bytes (10 MiB).
 pub const MAX_VALUE_BYTES: usize = 10 * 1024 * 1024;
-/// Most entries in one vector clock.
+/// Most entries in one vector clock, unless the key has more.
 pub const MAX_CLOCK_ENTRIES: usize = 1000;
+/// Most entries in a clock that supersedes what a key has. Siblings of up to 1000 entries each join to more, and nothing
+/// may be left out of a clock: what it forgot would come back.
+pub const MAX_JOINED_CLOCK_ENTRIES: usize = 8000;
 /// Longest coordinator id in a vector clock entry, in bytes.
 pub const MAX_CLOCK_ID_BYTES: usize = 128;
+
+/// Longest idempotency key, in bytes.
+pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 256;
+/// Most operations in one batch: enough to make the cost of a call small, and so few that an actor is not held up for
+/// long.
+pub const MAX_BATCH_OPERATIONS: usize = 1000;
 
 /// What is wrong with a request, in words that name the field, what it holds and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +48,29 @@ fn check_length(field: &'static str, length: usize, most: usize) -> Result<(), L
         return refuse(field, format!("has {length} bytes; at most {most} are allowed"));
     }
     Ok(())
+}
+
+/// What is wrong with a request that lacks `field`.
+#[must_use]
+pub fn missing(field: &'static str) -> LimitError {
+    LimitError {
+        field,
+        problem: "is missing".to_owned(),
+    }
+}
+
+/// Checks the number of operations of a batch: 1 to 1000.
+///
+/// # Errors
+/// States the number found and the number allowed.
+pub fn check_batch(operations: usize) -> Result<(), LimitError> {
+    if (1..=MAX_BATCH_OPERATIONS).contains(&operations) {
+        return Ok(());
+    }
+    refuse(
+        "operations",
+        format!("has {operations}; it must have 1 to {MAX_BATCH_OPERATIONS}"),
+    )
 }
 
 /// Checks a tenant id: 1 to 256 bytes, no ':' and no control character.
@@ -79,15 +111,30 @@ pub fn check_value(value: &[u8]) -> Result<(), LimitError> {
     check_length("value", value.len(), MAX_VALUE_BYTES)
 }
 
-/// Checks the number of entries of a vector clock as it arrived, before any of it is copied.
+/// Checks an idempotency key: 256 bytes at most. None is the empty one.
+///
+/// # Errors
+/// States the size found and the size allowed.
+pub fn check_idempotency_key(key: &str) -> Result<(), LimitError> {
+    if key.is_empty() {
+        return Ok(());
+    }
+    check_length("idempotency_key", key.len(), MAX_IDEMPOTENCY_KEY_BYTES)
+}
+
+/// Checks the number of entries of a vector clock as it arrived, before any of it is copied. More than
+/// [`MAX_CLOCK_ENTRIES`] are for whoever knows what the key has to refuse.
 ///
 /// # Errors
 /// States the number found and the number allowed.
 pub fn check_clock_len(entries: usize) -> Result<(), LimitError> {
-    if entries > MAX_CLOCK_ENTRIES {
+    if entries > MAX_JOINED_CLOCK_ENTRIES {
         return refuse(
             "vector_clock",
-            format!("has {entries} entries; at most {MAX_CLOCK_ENTRIES} are allowed"),
+            format!(
+                "has {entries} entries; at most {MAX_CLOCK_ENTRIES} are allowed, and {MAX_JOINED_CLOCK_ENTRIES} to supersede \
+                 what a key has"
+            ),
         );
     }
     Ok(())

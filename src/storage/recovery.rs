@@ -6,15 +6,20 @@
 use crate::storage::compaction::debt::LevelOptions;
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::{DirLock, FileSystem};
+use crate::storage::idempotency::{REMEMBERED_BYTES, Recent, Remembered, WriteName, WriteOutcome};
 use crate::storage::log::reader::{End, Segment};
+use crate::storage::log::record::Change;
 use crate::storage::log::writer::{ClosedSegment, Log, LogOptions};
 use crate::storage::log::{self};
 use crate::storage::memtable::Memtable;
+use crate::storage::remembered;
 use crate::storage::replay::{self, Loader};
 use crate::storage::table::TableOptions;
 use crate::storage::tables::Tables;
 use crate::storage::view::{Published, ReadView};
+use compact_str::CompactString;
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -80,6 +85,8 @@ pub struct Recovered {
     pub tables: Arc<Tables>,
     /// The log, ready for a writer.
     pub log: Log,
+    /// Writes with names, and what they were answered: as many as may be remembered, however long ago.
+    pub remembered: Vec<Remembered>,
     /// What was done.
     pub report: Report,
     /// Held as long as the engine runs.
@@ -106,7 +113,11 @@ pub fn open(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Recovered> {
     let mut replay = Replay {
         options,
         report: Report::default(),
+        named: Recent::new(u64::MAX, REMEMBERED_BYTES),
     };
+    for write in remembered::kept(fs.as_ref(), &options.log.dir)? {
+        replay.named.recover(write, true);
+    }
     let (closed, last_seq, salt) = replay.run(fs, &tables, &published)?;
     let report = replay.report;
     published.set_applied(last_seq);
@@ -115,6 +126,7 @@ pub fn open(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Recovered> {
         published: Arc::new(published),
         tables: Arc::new(tables),
         log: Log::new(Arc::clone(fs), options.log.clone(), salt, closed, last_seq),
+        remembered: replay.named.remembered(),
         report,
         locks,
     })
@@ -181,9 +193,23 @@ fn sweep_flushed(fs: &dyn FileSystem, segments: &mut Vec<Segment>, flushed: u64)
     Ok(())
 }
 
+/// A change with a name, as it was answered if no note says otherwise.
+fn found(change: &Change, id: &CompactString) -> Remembered {
+    Remembered {
+        name: WriteName {
+            key: change.key.clone(),
+            id: id.clone(),
+        },
+        seq: change.version.seq,
+        timestamp_ms: change.version.timestamp_ms,
+        outcome: WriteOutcome::plain(change.version.clock.clone()),
+    }
+}
+
 struct Replay<'a> {
     options: &'a Options,
     report: Report,
+    named: Recent<Infallible>,
 }
 
 impl Replay<'_> {
@@ -247,7 +273,23 @@ impl Replay<'_> {
             return Err(Error::corruption(next.path(), 0, detail));
         }
         let expected = next.map(|next| next.previous_len);
-        let end = segment.replay(0, flushed, expected, |change| loader.add(change))?;
+        let end = segment.walk(0, expected, |at, record| {
+            if let Some(answered) = segment.note(at, record)? {
+                self.named.recover(answered, true);
+            }
+            // What is in tables already may still be sent again.
+            if !record.is_change() || (record.seq <= flushed && !record.is_named()) {
+                return Ok(());
+            }
+            let change = segment.change(at, record)?;
+            if let Some(id) = &change.id {
+                self.named.recover(found(&change, id), false);
+            }
+            if record.seq > flushed {
+                loader.add(change)?;
+            }
+            Ok::<(), Error>(())
+        })?;
         self.report.segments += 1;
         self.report.log_bytes += end.valid_len;
         if next.is_none() {

@@ -13,6 +13,7 @@ use crate::storage::log;
 use crate::storage::log::reader::Segment;
 use crate::storage::manifest::{self, QUARANTINE, State, TableRecord};
 use crate::storage::recovery::{Options, flushed_leftovers};
+use crate::storage::remembered;
 use crate::storage::table::{self, ReadCounts, Table};
 use std::collections::BTreeSet;
 use std::io;
@@ -329,6 +330,12 @@ impl Verification {
                 "left by an interrupted write; the next start removes it",
             );
         }
+        if names.iter().any(|name| name == remembered::FILE) {
+            self.files += 1;
+            if let Err(error) = remembered::kept(fs, dir) {
+                self.damaged(&dir.join(remembered::FILE), error);
+            }
+        }
         let ids: BTreeSet<u64> = names.iter().filter_map(|name| log::id_of(name)).collect();
         let mut segments = Vec::new();
         for id in &ids {
@@ -392,7 +399,8 @@ impl Verification {
     ) -> Result<()> {
         let mut changes = 0;
         let end = segment.walk(0, expected_len, |at, record| {
-            if !record.is_mark() {
+            segment.note(at, record)?;
+            if record.is_change() {
                 segment.change(at, record)?;
                 changes += 1;
             }

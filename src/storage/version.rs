@@ -166,7 +166,8 @@ impl Versions {
     }
 
     /// The set cut to at most `most` versions (at least 1), and how many were merged away. The oldest by content are
-    /// replaced by one with the join of their clocks, and with the best value of all that this join dominates.
+    /// replaced by one with the join of their clocks, and with the best value of all that this join dominates. Were that
+    /// to become the winner, the winner is merged into it: what a read returns does not change.
     #[must_use]
     pub fn bounded(mut self, most: usize) -> (Self, usize) {
         let before = self.0.len();
@@ -179,7 +180,15 @@ impl Versions {
         let dominated = |v: &Version| v.clock.compare(&clock) == Causality::Before;
         let best = self.0.iter().find(|v| dominated(v)).or(oldest.0.first()).cloned();
         if let Some(best) = best {
-            self.insert(Version { clock, ..best });
+            let merged = Version { clock, ..best };
+            match self.0.first() {
+                Some(winner) if merged.content_order(winner) == Ordering::Greater => {
+                    let clock = merged.clock.join(&winner.clock);
+                    let winner = winner.clone();
+                    self.insert(Version { clock, ..winner });
+                }
+                _ => self.insert(merged),
+            }
         }
         let merged_away = before - self.0.len();
         (self, merged_away)

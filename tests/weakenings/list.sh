@@ -233,7 +233,7 @@ weaken l0_without_a_bound debt $compaction/debt.rs \
     'if self.l0_tables / 2 > self.l0_most {'
 weaken node_takes_writes_past_the_bound debt src/actors/admission.rs \
     'debt.check_write().is_err()' \
-    'debt.check_write().is_err() && is_delete'
+    'debt.check_write().is_err() && deletes_only'
 weaken tables_of_one_size_however_large_the_level debt $compaction/job.rs \
     'level_options().table_bytes(to_bytes)' \
     'level_options().table_bytes(to_bytes.min(1))'
@@ -283,3 +283,57 @@ weaken drain_forgotten_by_a_restart drain src/node/start.rs \
 weaken copy_without_its_clock replicate src/rpc/peer.rs \
     'let vector_clock = Some(clock_to_wire(&version.clock));' \
     'let vector_clock = Some(clock_to_wire(&version.clock)).filter(|_| false);'
+# Clocks.
+
+weaken twins_taken_for_one_write causality src/storage/version.rs \
+    'Causality::Equal if incoming.value == known.value => {' \
+    'Causality::Equal => {'
+weaken superseded_versions_kept causality src/storage/version.rs \
+    'incoming.clock.compare(&known.clock) != Causality::After' \
+    'incoming.clock.compare(&known.clock) != Causality::Equal'
+weaken concurrent_clocks_taken_for_ordered causality src/storage/clock.rs \
+    '(true, true) => Causality::Concurrent' \
+    '(true, true) => Causality::After'
+weaken merging_siblings_changes_the_winner merge src/storage/version.rs \
+    'merged.content_order(winner) == Ordering::Greater' \
+    'merged.content_order(winner) == Ordering::Equal'
+weaken any_long_clock_accepted grpc src/actors/requests.rs \
+    '.count() > 1 {' \
+    '.count() > MAX_CLOCK_ENTRIES * 8 {'
+
+# Batches and streams.
+
+weaken reader_of_one_key_refused_with_a_batch batches src/actors/cache.rs \
+    '!is_left_out || reader.is_of_batch()' \
+    '!is_left_out || !reader.is_of_batch() || is_left_out'
+weaken stream_counted_as_one_request batches src/rpc/receiving.rs \
+    'request.uri().path() == STREAM' \
+    'request.uri().path() == "*"'
+weaken stream_without_a_bound batches src/rpc/stream.rs \
+    'drop(place);' \
+    '' \
+    src/rpc/stream.rs \
+    'let (node, results) = (node.clone(), results.clone());' \
+    'drop(place);
+        let (node, results) = (node.clone(), results.clone());'
+
+# Writes that are sent again.
+
+weaken named_writes_not_held_until_the_log_is_read_back idempotency src/actors/wal/mod.rs \
+    'held: Some(Vec::new()),' \
+    'held: None,'
+weaken lost_writes_stay_under_way idempotency src/actors/wal/mod.rs \
+    'self.handles.recent.lock().forget_above(last_seq);' \
+    ''
+weaken log_deleted_without_keeping_its_names idempotency src/actors/wal/log_thread.rs \
+    'if !remembered.is_empty() {' \
+    'if remembered.len() > usize::MAX / 2 {'
+weaken names_of_flushed_writes_not_read idempotency src/storage/recovery.rs \
+    '(record.seq <= flushed && !record.is_named())' \
+    'record.seq <= flushed'
+weaken answers_not_noted idempotency src/actors/memtable.rs \
+    'notes.extend((!is_plain).then_some(remembered));' \
+    'notes.extend((is_plain && !is_plain).then_some(remembered));'
+weaken refused_write_remembered idempotency src/actors/wal/mod.rs \
+    'waiting = self.handles.recent.lock().fail(&name, write.version.seq);' \
+    'drop(name);'

@@ -10,7 +10,7 @@
 
 use crate::storage::clock::VectorClock;
 use crate::storage::key::Key;
-use crate::storage::limits::MAX_CLOCK_ENTRIES;
+use crate::storage::limits::MAX_JOINED_CLOCK_ENTRIES;
 use std::collections::HashMap;
 
 /// Clocks, and bytes of them, after which the older half of the memory is forgotten.
@@ -72,7 +72,7 @@ impl ClocklessWrites {
         let last = self.young.get(key).or_else(|| self.old.get(key));
         let seen = last.map_or_else(|| observed.clone(), |last| observed.join(last));
         let clock = seen.with(&self.node_id, seq);
-        if clock.entries().len() > MAX_CLOCK_ENTRIES {
+        if clock.entries().len() > MAX_JOINED_CLOCK_ENTRIES {
             return Err(NoClock::TooManyEntries(clock.entries().len()));
         }
         if self.young.len() >= GENERATION || self.young_bytes >= GENERATION_BYTES {

@@ -6,10 +6,12 @@
 
 use super::{Batch, WalMessage};
 use crate::actors::mailbox::{Envelope, Mailbox};
-use crate::storage::error::{Error, Result};
+use crate::actors::write::RecentWrites;
+use crate::storage::error::{Error, ErrorKind, Result};
 use crate::storage::log::record::Change;
 use crate::storage::log::upkeep;
 use crate::storage::log::writer::{DurableEnd, Log, LogStats};
+use crate::storage::remembered;
 use crate::storage::time::Time;
 use crate::storage::view::Published;
 use arc_swap::ArcSwapOption;
@@ -26,13 +28,15 @@ pub struct SharedLog {
     status: Mutex<LogStats>,
     latched: ArcSwapOption<String>,
     is_unlinking: AtomicBool,
+    recent: Arc<RecentWrites>,
 }
 
 impl SharedLog {
-    /// Shares a log.
+    /// Shares a log. What `recent` remembers is kept when segments are deleted.
     #[must_use]
-    pub fn new(log: Log) -> Arc<Self> {
+    pub fn new(log: Log, recent: Arc<RecentWrites>) -> Arc<Self> {
         Arc::new(Self {
+            recent,
             status: Mutex::new(log.stats()),
             latched: ArcSwapOption::empty(),
             is_unlinking: AtomicBool::new(false),
@@ -64,8 +68,19 @@ impl SharedLog {
         self.latched.load_full()
     }
 
-    /// Deletes segments that are wholly flushed.
+    /// Deletes segments that are wholly flushed, when what is remembered of them is kept.
     fn delete_flushed(&self) -> Result<()> {
+        let remembered = self.recent.lock().remembered();
+        if !remembered.is_empty() {
+            let (fs, dir) = self.log.lock().place();
+            match remembered::keep(fs.as_ref(), &dir, &remembered) {
+                // The space that the segments give back is worth more.
+                Err(error) if error.kind() == ErrorKind::DiskFull => {
+                    tracing::warn!(%error, "after a restart, writes that are sent again may be applied again");
+                }
+                kept => kept?,
+            }
+        }
         let deleted = upkeep::delete_flushed(&self.log);
         *self.status.lock() = self.log.lock().stats();
         deleted.map(|_segments| ())

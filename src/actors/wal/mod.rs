@@ -17,9 +17,10 @@ use crate::actors::mailbox::Envelope;
 use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::Reply;
-use crate::actors::write::{Caller, LoggedBatch, LoggedWrite, PendingWrite, WriteClock};
+use crate::actors::write::{LoggedBatch, LoggedWrite, PendingWrite, WriteClock};
 use crate::storage::error::{Error, ErrorKind};
-use crate::storage::log::record::{Operation, encode_change};
+use crate::storage::idempotency::{Known, Remembered, WriteName};
+use crate::storage::log::record::{Operation, encode_change, encode_note};
 use crate::storage::log::writer::EncodedBatch;
 use crate::storage::time::Time;
 use crate::storage::version::Version;
@@ -36,8 +37,10 @@ const ENOUGH_WRITES: usize = 64;
 /// What WalActor is told.
 #[derive(Debug)]
 pub enum WalMessage {
-    /// Log a write, and pass it on when it is durable.
-    Append(Box<PendingWrite>),
+    /// Log writes, together, and pass them on when they are durable.
+    Append(Vec<PendingWrite>),
+    /// Note in the log what named writes were answered, where that does not follow from them.
+    Note(Vec<Remembered>),
     /// What has gathered may go to the log thread.
     Commit,
     /// The log thread did something.
@@ -57,6 +60,13 @@ pub enum WalMessage {
 pub struct Batch {
     encoded: EncodedBatch,
     writes: Vec<LoggedWrite>,
+}
+
+impl Batch {
+    /// Whether there is nothing to log, not even a note.
+    fn is_empty(&self) -> bool {
+        self.encoded.bytes.is_empty()
+    }
 }
 
 /// How WalActor works.
@@ -98,6 +108,8 @@ pub struct WalState {
     /// Writes that had gathered when the commit was last put off.
     gathered_before: usize,
     clockless: ClocklessWrites,
+    /// Until the log was read back: writes with names, which may be among what is read back.
+    held: Option<Vec<PendingWrite>>,
     closing: Option<Reply<()>>,
     /// The log was ended; it takes nothing more from this generation.
     ended: bool,
@@ -113,6 +125,7 @@ impl Actor for WalActor {
         // Waits for a batch of the generation before to reach the disk; that batch is then read back below.
         let (epoch, salt, last_seq) =
             tokio::task::spawn_blocking(move || log.with(|log| (log.take_over(), log.salt(), log.last_seq()))).await?;
+        self.handles.recent.lock().forget_above(last_seq);
         let thread = LogThread::start(
             Arc::clone(&self.log),
             epoch,
@@ -132,6 +145,7 @@ impl Actor for WalActor {
             commit_queued: false,
             gathered_before: 0,
             clockless: ClocklessWrites::new(self.options.node_id.clone(), last_seq),
+            held: Some(Vec::new()),
             closing: None,
             ended: false,
         };
@@ -148,8 +162,15 @@ impl Actor for WalActor {
         state: &mut WalState,
     ) -> Result<(), ActorProcessingErr> {
         match envelope.message {
-            WalMessage::Append(write) => {
-                self.append(*write, state);
+            WalMessage::Append(writes) => {
+                for write in writes {
+                    self.append(write, state);
+                }
+                state.close_if_full(self.options.buffer_size);
+                self.commit(&myself, state)
+            }
+            WalMessage::Note(answered) => {
+                self.note(&answered, state);
                 self.commit(&myself, state)
             }
             WalMessage::Commit => {
@@ -193,7 +214,7 @@ impl WalActor {
     fn append(&self, write: PendingWrite, state: &mut WalState) {
         let refusal = if state.ended || state.closing.is_some() {
             Some(Refusal::ShuttingDown)
-        } else if !write.reply.is_awaited() {
+        } else if !write.caller.is_awaited() {
             // From here on it would be carried out.
             Some(Refusal::DeadlineExceeded)
         } else {
@@ -204,9 +225,12 @@ impl WalActor {
             })
         };
         if let Some(refusal) = refusal {
-            write.reply.send(Err(refusal));
+            write.caller.send(Err(refusal));
             return;
         }
+        let Some(write) = self.unless_remembered(write, state) else {
+            return;
+        };
         let seq = state.next_seq;
         let clock = match write.clock {
             WriteClock::Given(clock) => Ok(clock),
@@ -220,11 +244,11 @@ impl WalActor {
             Err(NoClock::Stale) => {
                 // The memtable may lack what a lost message brought it; it is sent again before the next look.
                 let _ = state.ask(Job::ReadBack(self.handles.published.applied()));
-                write.reply.send(Err(Refusal::Stale));
+                write.caller.send(Err(Refusal::Stale));
                 return;
             }
             Err(NoClock::TooManyEntries(entries)) => {
-                write.reply.send(Err(Refusal::ClockTooLarge(entries)));
+                write.caller.send(Err(Refusal::ClockTooLarge(entries)));
                 return;
             }
         };
@@ -237,24 +261,73 @@ impl WalActor {
         let deletes = write.operation == Operation::Delete;
         let encoded = &mut state.gathering.encoded;
         encoded.deletes_only = deletes && (state.gathering.writes.is_empty() || encoded.deletes_only);
-        if let Err(error) = encode_change(&mut encoded.bytes, state.salt, write.operation, &write.key, &version) {
+        let id = write.id.as_deref();
+        if let Err(error) = encode_change(
+            &mut encoded.bytes,
+            state.salt,
+            write.operation,
+            &write.key,
+            &version,
+            id,
+        ) {
             write
-                .reply
+                .caller
                 .send(Err(Refusal::Internal(format!("cannot encode the write: {error}"))));
             return;
         }
         encoded.last_seq = seq;
         state.next_seq += 1;
-        state.gathering.writes.push(LoggedWrite {
+        let logged = LoggedWrite {
             key: write.key,
             version,
-            caller: Some(Caller {
-                reply: write.reply,
-                permit: write.permit,
-            }),
-        });
-        if state.gathering.encoded.bytes.len() >= self.options.buffer_size {
-            state.closed.push_back(std::mem::take(&mut state.gathering));
+            id: write.id,
+            caller: Some(write.caller),
+        };
+        self.begin(&logged);
+        state.gathering.writes.push(logged);
+    }
+
+    /// Returns a write that is to be logged. One whose name is remembered is answered as the first was, or joins it when
+    /// that is still under way.
+    fn unless_remembered(&self, write: PendingWrite, state: &mut WalState) -> Option<PendingWrite> {
+        let Some(id) = &write.id else {
+            return Some(write);
+        };
+        if let Some(held) = &mut state.held {
+            held.push(write);
+            return None;
+        }
+        let name = WriteName {
+            key: write.key.clone(),
+            id: id.clone(),
+        };
+        let mut recent = self.handles.recent.lock();
+        match recent.find(&name, self.time.now_ms()) {
+            Known::New => return Some(write),
+            Known::UnderWay(waiting) => waiting.push(write.caller),
+            Known::Answered(outcome) => write.caller.send(Ok(outcome.clone())),
+        }
+        None
+    }
+
+    /// Takes note that a write with a name is in the log, or on the way there.
+    fn begin(&self, write: &LoggedWrite) {
+        if let Some(name) = write.name() {
+            let version = &write.version;
+            let mut recent = self.handles.recent.lock();
+            recent.begin(name, version.seq, version.timestamp_ms, version.clock.clone());
+        }
+    }
+
+    fn note(&self, answered: &[Remembered], state: &mut WalState) {
+        if state.ended || state.closing.is_some() {
+            return;
+        }
+        for write in answered {
+            let bytes = &mut state.gathering.encoded.bytes;
+            if let Err(error) = encode_note(bytes, state.salt, state.next_seq - 1, write) {
+                tracing::warn!(%error, "an answer cannot be noted in the log");
+            }
         }
     }
 
@@ -267,17 +340,19 @@ impl WalActor {
             } => {
                 state.writing = false;
                 match result {
+                    // Of notes alone nobody needs to know.
+                    Ok(()) if batch.writes.is_empty() => {}
                     Ok(()) => self.pass_on(LoggedBatch {
                         previous_seq,
                         writes: batch.writes,
                     }),
                     Err(error) if error.kind() == ErrorKind::DiskFull && !batch.encoded.deletes_only => {
                         // Deletes have a reserve. They go first: what was numbered behind them must not overtake them.
-                        if let Some(deletes) = refuse_all_but_deletes(batch, &error, state.salt) {
+                        if let Some(deletes) = self.refuse_all_but_deletes(batch, &error, state.salt) {
                             state.closed.push_front(deletes);
                         }
                     }
-                    Err(error) => refuse(batch, &error),
+                    Err(error) => self.refuse(batch, &error),
                 }
                 if state.closing.is_some() {
                     state.write_next()
@@ -291,9 +366,11 @@ impl WalActor {
                     .map(|change| LoggedWrite {
                         key: change.key,
                         version: change.version,
+                        id: change.id,
                         caller: None,
                     })
                     .collect();
+                writes.iter().for_each(|write| self.begin(write));
                 if !writes.is_empty() {
                     tracing::info!(writes = writes.len(), applied, "sent again what the memtable lacked");
                     self.pass_on(LoggedBatch {
@@ -301,6 +378,10 @@ impl WalActor {
                         writes,
                     });
                 }
+                for write in state.held.take().unwrap_or_default() {
+                    self.append(write, state);
+                }
+                state.close_if_full(self.options.buffer_size);
                 Ok(())
             }
             Done::Overdue => {
@@ -328,33 +409,38 @@ impl WalActor {
         // MemtableActor asks for everything that it lacks.
         let _ = self.handles.memtable.send_admitted(MemtableMessage::Apply(batch));
     }
-}
-
-/// Refuses the writes of a batch that are not deletes. Returns those that are, encoded on their own.
-fn refuse_all_but_deletes(batch: Batch, error: &Error, salt: u32) -> Option<Batch> {
-    let is_delete = |write: &LoggedWrite| write.version.value.live().is_none();
-    let (deletes, others): (Vec<_>, Vec<_>) = batch.writes.into_iter().partition(is_delete);
-    let others = Batch {
-        writes: others,
-        ..Batch::default()
-    };
-    refuse(others, error);
-    let mut kept = Batch::default();
-    kept.encoded.deletes_only = true;
-    for write in deletes {
-        let bytes = &mut kept.encoded.bytes;
-        if encode_change(bytes, salt, Operation::Delete, &write.key, &write.version).is_ok() {
-            kept.encoded.last_seq = write.version.seq;
-            kept.writes.push(write);
+    /// Refuses the writes of a batch that are not deletes. Returns those that are, encoded on their own.
+    fn refuse_all_but_deletes(&self, batch: Batch, error: &Error, salt: u32) -> Option<Batch> {
+        let is_delete = |write: &LoggedWrite| write.version.value.live().is_none();
+        let (deletes, others): (Vec<_>, Vec<_>) = batch.writes.into_iter().partition(is_delete);
+        let others = Batch {
+            writes: others,
+            ..Batch::default()
+        };
+        self.refuse(others, error);
+        let mut kept = Batch::default();
+        kept.encoded.deletes_only = true;
+        for write in deletes {
+            let (bytes, id) = (&mut kept.encoded.bytes, write.id.as_deref());
+            if encode_change(bytes, salt, Operation::Delete, &write.key, &write.version, id).is_ok() {
+                kept.encoded.last_seq = write.version.seq;
+                kept.writes.push(write);
+            }
         }
+        (!kept.writes.is_empty()).then_some(kept)
     }
-    (!kept.writes.is_empty()).then_some(kept)
-}
 
-fn refuse(batch: Batch, error: &Error) {
-    tracing::error!(%error, writes = batch.writes.len(), "a batch could not be logged");
-    for caller in batch.writes.into_iter().filter_map(|write| write.caller) {
-        caller.reply.send(Err(Refusal::from(error)));
+    fn refuse(&self, batch: Batch, error: &Error) {
+        tracing::error!(%error, writes = batch.writes.len(), "a batch could not be logged");
+        for write in batch.writes {
+            let mut waiting = Vec::new();
+            if let Some(name) = write.name() {
+                waiting = self.handles.recent.lock().fail(&name, write.version.seq);
+            }
+            for caller in waiting.into_iter().chain(write.caller) {
+                caller.send(Err(Refusal::from(error)));
+            }
+        }
     }
 }
 
@@ -364,7 +450,15 @@ impl WalState {
     }
 
     fn has_batch(&self) -> bool {
-        !self.gathering.writes.is_empty() || !self.closed.is_empty()
+        !self.gathering.is_empty() || !self.closed.is_empty()
+    }
+
+    /// Begins the next batch when this one is large enough. Asked between messages: what was sent together is logged
+    /// together.
+    fn close_if_full(&mut self, bytes: usize) {
+        if self.gathering.encoded.bytes.len() >= bytes {
+            self.closed.push_back(std::mem::take(&mut self.gathering));
+        }
     }
 
     /// Whether writes still arrive: some have since this was last asked. Then a little patience makes the batch larger,
@@ -383,7 +477,7 @@ impl WalState {
         }
         let next = match self.closed.pop_front() {
             Some(batch) => batch,
-            None if self.gathering.writes.is_empty() => {
+            None if self.gathering.is_empty() => {
                 return if self.closing.is_some() {
                     self.ask(Job::Close)
                 } else {

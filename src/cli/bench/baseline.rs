@@ -7,6 +7,7 @@ use crate::cli::Failure;
 use crate::config::Config;
 use crate::node;
 use crate::rpc::pb;
+use crate::rpc::pb::operation_result::Result as Outcome;
 use crate::rpc::pb::storage_node_service_server::{StorageNodeService, StorageNodeServiceServer};
 use clap::Args;
 use std::process::{ExitCode, Stdio};
@@ -83,19 +84,9 @@ struct EmptyHandler {
     value: Vec<u8>,
 }
 
-#[tonic::async_trait]
-impl StorageNodeService for EmptyHandler {
-    async fn write(&self, request: Request<pb::WriteRequest>) -> Result<Response<pb::WriteResponse>, Status> {
-        Ok(Response::new(pb::WriteResponse {
-            success: true,
-            updated_vector_clock: request.into_inner().vector_clock,
-            applied: true,
-            ..pb::WriteResponse::default()
-        }))
-    }
-
-    async fn read(&self, _request: Request<pb::ReadRequest>) -> Result<Response<pb::ReadResponse>, Status> {
-        Ok(Response::new(pb::ReadResponse {
+impl EmptyHandler {
+    fn found(&self) -> pb::ReadResponse {
+        pb::ReadResponse {
             success: true,
             value: self.value.clone(),
             vector_clock: Some(pb::VectorClock {
@@ -105,6 +96,51 @@ impl StorageNodeService for EmptyHandler {
                 }],
             }),
             ..pb::ReadResponse::default()
-        }))
+        }
+    }
+}
+
+fn written(clock: Option<pb::VectorClock>) -> pb::WriteResponse {
+    pb::WriteResponse {
+        success: true,
+        updated_vector_clock: clock,
+        applied: true,
+        ..pb::WriteResponse::default()
+    }
+}
+
+fn batch(outcomes: impl Iterator<Item = Outcome>) -> Response<pb::BatchResponse> {
+    let result = |outcome| pb::OperationResult {
+        id: 0,
+        result: Some(outcome),
+    };
+    Response::new(pb::BatchResponse {
+        results: outcomes.map(result).collect(),
+    })
+}
+
+#[tonic::async_trait]
+impl StorageNodeService for EmptyHandler {
+    async fn write(&self, request: Request<pb::WriteRequest>) -> Result<Response<pb::WriteResponse>, Status> {
+        Ok(Response::new(written(request.into_inner().vector_clock)))
+    }
+
+    async fn read(&self, _request: Request<pb::ReadRequest>) -> Result<Response<pb::ReadResponse>, Status> {
+        Ok(Response::new(self.found()))
+    }
+
+    async fn batch_write(
+        &self,
+        request: Request<pb::BatchWriteRequest>,
+    ) -> Result<Response<pb::BatchResponse>, Status> {
+        let operations = request.into_inner().operations.into_iter();
+        Ok(batch(
+            operations.map(|operation| Outcome::Write(written(operation.vector_clock))),
+        ))
+    }
+
+    async fn batch_read(&self, request: Request<pb::BatchReadRequest>) -> Result<Response<pb::BatchResponse>, Status> {
+        let operations = request.into_inner().operations.into_iter();
+        Ok(batch(operations.map(|_operation| Outcome::Read(self.found()))))
     }
 }

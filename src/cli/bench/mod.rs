@@ -39,6 +39,9 @@ pub(super) struct BenchArgs {
     /// Requests in flight
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     concurrency: u64,
+    /// Operations in a request: with more than 1, each request is a batch, and has this latency for each of its operations
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    batch: u64,
     /// Connections that they share
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     channels: u64,

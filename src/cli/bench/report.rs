@@ -30,9 +30,15 @@ impl Measured {
         })
     }
 
-    pub(super) fn record(&mut self, latency: Duration) {
+    /// Takes note of a request: how many of its operations succeeded.
+    pub(super) fn record(&mut self, latency: Duration, operations: u64) {
         let us = u64::try_from(latency.as_micros()).unwrap_or(HIGHEST_US);
-        self.latencies.saturating_record(us.clamp(1, HIGHEST_US));
+        self.latencies.saturating_record_n(us.clamp(1, HIGHEST_US), operations);
+    }
+
+    /// Takes note of an operation that failed.
+    pub(super) fn fail(&mut self, code: tonic::Code, message: &str) {
+        *self.errors.entry(format!("{code:?}: {message}")).or_default() += 1;
     }
 
     /// Adds another slice, measured after this one.
@@ -63,6 +69,7 @@ pub(super) struct Report {
     keys: u64,
     value_size: u64,
     concurrency: u64,
+    batch: u64,
     channels: u64,
     duration_s: f64,
     operations: u64,
@@ -91,6 +98,7 @@ impl Report {
             keys: args.keys,
             value_size: args.value_size,
             concurrency: args.concurrency,
+            batch: args.batch,
             channels: args.channels,
             duration_s: measured.elapsed.as_secs_f64(),
             operations: measured.latencies.len(),
@@ -117,7 +125,7 @@ fn corrected(args: &BenchArgs, measured: &Measured) -> Option<Histogram<u64>> {
         return None;
     }
     let busy_us = measured.elapsed.as_micros() as u64 * args.concurrency;
-    let interval = (busy_us / operations).max(1);
+    let interval = (busy_us * args.batch / operations).max(1);
     Some(measured.latencies.clone_correct(interval))
 }
 
@@ -125,12 +133,13 @@ impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(
             f,
-            "{} of {} keys ({}), values of {} bytes, {} in flight over {} channels, {:.1} s",
+            "{} of {} keys ({}), values of {} bytes, {} requests of {} in flight over {} channels, {:.1} s",
             self.workload,
             self.keys,
             self.distribution,
             self.value_size,
             self.concurrency,
+            self.batch,
             self.channels,
             self.duration_s
         )?;

@@ -5,6 +5,7 @@ use super::{BenchArgs, Distribution, Workload};
 use crate::cli::Failure;
 use crate::cli::client::{Client, explain};
 use crate::rpc::pb;
+use crate::rpc::pb::operation_result::Result as Outcome;
 use crate::storage::time::{RealTime, Time};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
@@ -80,23 +81,50 @@ impl Generator {
         }
     }
 
-    async fn request(&mut self, client: &mut Client) -> Result<(), Status> {
-        let key = self.key();
-        let write = match self.args.workload {
+    fn read(&self, key: u64) -> pb::ReadRequest {
+        pb::ReadRequest {
+            tenant_id: self.args.tenant.clone(),
+            key: format!("key{key:012}"),
+        }
+    }
+
+    /// Sends a request, and waits for its answer. Returns what each operation of a batch was answered; nothing, when there
+    /// was but one, and it succeeded.
+    async fn request(&mut self, client: &mut Client) -> Result<Vec<pb::OperationResult>, Status> {
+        let is_write = match self.args.workload {
             Workload::Write => true,
             Workload::Read => false,
             Workload::Mixed => self.random.random(),
         };
-        if write {
-            client.write(self.write(key)).await.map(drop)
-        } else {
-            let request = pb::ReadRequest {
-                tenant_id: self.args.tenant.clone(),
-                key: format!("key{key:012}"),
+        if self.args.batch == 1 {
+            let key = self.key();
+            return if is_write {
+                client.write(self.write(key)).await.map(|_answer| Vec::new())
+            } else {
+                client.read(self.read(key)).await.map(|_answer| Vec::new())
             };
-            client.read(request).await.map(drop)
         }
+        let keys: Vec<u64> = (0..self.args.batch).map(|_| self.key()).collect();
+        let answer = if is_write {
+            let operations = keys.into_iter().map(|key| self.write(key)).collect();
+            client.batch_write(pb::BatchWriteRequest { operations }).await
+        } else {
+            let operations = keys.into_iter().map(|key| self.read(key)).collect();
+            client.batch_read(pb::BatchReadRequest { operations }).await
+        };
+        answer.map(|answer| answer.into_inner().results)
     }
+}
+
+fn failures(results: &[pb::OperationResult]) -> Vec<&pb::Failure> {
+    let failure = |result| match result {
+        &pb::OperationResult {
+            result: Some(Outcome::Failure(ref failure)),
+            ..
+        } => Some(failure),
+        _ => None,
+    };
+    results.iter().filter_map(failure).collect()
 }
 
 /// Writes every key once and reads it, so that what is measured is neither the first write nor the first read of it.
@@ -112,13 +140,8 @@ pub(super) async fn load(args: &BenchArgs, clients: &[Client]) -> Result<(), Fai
                 if key >= generator.args.keys {
                     return Ok(());
                 }
-                let write = generator.write(key);
-                let read = pb::ReadRequest {
-                    tenant_id: write.tenant_id.clone(),
-                    key: write.key.clone(),
-                };
-                client.write(write).await?;
-                client.read(read).await?;
+                client.write(generator.write(key)).await?;
+                client.read(generator.read(key)).await?;
             }
         });
     }
@@ -160,11 +183,14 @@ pub(super) async fn measure(args: &BenchArgs, clients: &[Client], duration: Dura
                     return Ok(measured);
                 }
                 match generator.request(&mut client).await {
-                    Ok(()) => measured.record(start.elapsed()),
-                    Err(status) => {
-                        let what = format!("{:?}: {}", status.code(), status.message());
-                        *measured.errors.entry(what).or_default() += 1;
+                    Ok(results) => {
+                        let failures = failures(&results);
+                        measured.record(start.elapsed(), generator.args.batch - failures.len() as u64);
+                        for failure in failures {
+                            measured.fail(failure.code.into(), &failure.message);
+                        }
                     }
+                    Err(status) => measured.fail(status.code(), status.message()),
                 }
             }
         });

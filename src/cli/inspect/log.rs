@@ -31,7 +31,7 @@ impl<W: Write> Inspection<'_, W> {
             records += 1;
             if !self.within_limit(records - 1) {
                 // Even what is not shown must decode.
-                if !record.is_mark() {
+                if record.is_change() {
                     segment.change(at, record)?;
                 }
                 return Ok(());
@@ -41,6 +41,19 @@ impl<W: Write> Inspection<'_, W> {
                 return Ok(writeln!(
                     self.out,
                     "at {at:<10} mark    seq {seq}  {durable} bytes are durable"
+                )?);
+            }
+            if let Some(answered) = segment.note(at, record)? {
+                let (seq, shown) = (answered.seq, key(answered.name.key.as_str()));
+                let applied = if answered.outcome.applied {
+                    "applied"
+                } else {
+                    "kept out"
+                };
+                return Ok(writeln!(
+                    self.out,
+                    "at {at:<10} note    seq {}  {shown}  the write with seq {seq} was answered: {applied}",
+                    record.seq
                 )?);
             }
             let change = segment.change(at, record)?;
@@ -104,7 +117,7 @@ pub(super) fn segment_line(path: &Path) -> Result<String, Stop> {
     let segment = Segment::read(path.to_path_buf(), read_copy(path)?)?;
     let mut changes = 0_u64;
     let end = segment.walk(0, stated_len(path, &segment), |at, record| {
-        if !record.is_mark() {
+        if record.is_change() {
             segment.change(at, record)?;
             changes += 1;
         }

@@ -9,6 +9,9 @@
 //! Each batch begins with a *mark*, a record that states how much of its segment was durable when the batch was written.
 //! Marks tell damage from a torn tail: what a mark calls durable must be whole; what comes after the last one may be torn.
 //!
+//! Since version 2 of the format a change may have a name, given by its client, and a *note* says what a named change was
+//! answered where that does not follow from the change itself. Like a mark it carries the number of the change before it.
+//!
 //! Owns: that format ([`record`]), writing and rotating ([`writer`]), deleting
 //! and syncing aside ([`upkeep`]), reading and judging damage ([`reader`]). Does not
 //! own: threads, batching, or what a record means to the memtable.
@@ -24,7 +27,7 @@ use std::path::{Path, PathBuf};
 /// The frame at the start of a segment.
 pub(crate) const HEADER: FileKind = FileKind {
     magic: *b"PDBCMLOG",
-    version: 1,
+    version: 2,
     oldest: 1,
     name: "commit log segment",
 };

@@ -8,6 +8,7 @@ use super::{HEADER, HEADER_BYTES, HEADER_FIELDS, path};
 use crate::storage::codec::{Reader, SECTOR_BYTES, has_hole};
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::{Faults, FileSystem};
+use crate::storage::idempotency::Remembered;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 
@@ -117,7 +118,7 @@ impl Segment {
         mut each: impl FnMut(Change) -> Result<()>,
     ) -> Result<End> {
         self.walk(from, expected_len, |at, record| {
-            if record.is_mark() || record.seq <= after {
+            if !record.is_change() || record.seq <= after {
                 return Ok(());
             }
             each(self.change(at, record)?)
@@ -177,7 +178,7 @@ impl Segment {
                     break;
                 }
             };
-            if !record.is_mark() {
+            if record.is_change() {
                 if record.seq <= last_seq && from == 0 {
                     let detail = format!("sequence number {} after {last_seq}", record.seq);
                     return Err(Error::corruption(&self.path, at as u64, detail).into());
@@ -200,6 +201,16 @@ impl Segment {
     pub fn change(&self, at: u64, record: &RawRecord<'_>) -> Result<Change> {
         record
             .change(&self.content)
+            .map_err(|detail| Error::corruption(&self.path, at, detail))
+    }
+
+    /// What a write was answered, if the record at byte `at`, which a walk handed over, is a note of it.
+    ///
+    /// # Errors
+    /// When it does not decode.
+    pub fn note(&self, at: u64, record: &RawRecord<'_>) -> Result<Option<Remembered>> {
+        record
+            .note()
             .map_err(|detail| Error::corruption(&self.path, at, detail))
     }
 

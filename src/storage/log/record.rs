@@ -2,10 +2,16 @@
 
 use crate::storage::clock::VectorClock;
 use crate::storage::codec::Reader;
+use crate::storage::idempotency::Remembered;
 use crate::storage::key::Key;
-use crate::storage::limits::{MAX_CLOCK_ENTRIES, MAX_CLOCK_ID_BYTES, MAX_KEY_BYTES, MAX_TENANT_BYTES, MAX_VALUE_BYTES};
+use crate::storage::limits::{
+    MAX_CLOCK_ID_BYTES, MAX_IDEMPOTENCY_KEY_BYTES, MAX_JOINED_CLOCK_ENTRIES, MAX_KEY_BYTES, MAX_TENANT_BYTES,
+    MAX_VALUE_BYTES,
+};
+use crate::storage::remembered;
 use crate::storage::version::{Value, Version};
 use bytes::Bytes;
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 /// Bytes before the payload: checksum, length, type, sequence number.
@@ -13,8 +19,12 @@ pub const RECORD_HEADER_BYTES: usize = 4 + 4 + 1 + 8;
 /// Where in these the type stands.
 pub(super) const RECORD_TYPE_AT: usize = 4 + 4;
 /// Largest payload that a writer makes, and so that a reader believes: every value, key and clock within the limits.
-pub const MAX_PAYLOAD_BYTES: usize =
-    MAX_VALUE_BYTES + MAX_TENANT_BYTES + MAX_KEY_BYTES + 2 * MAX_CLOCK_ENTRIES * (MAX_CLOCK_ID_BYTES + 16) + 64;
+pub const MAX_PAYLOAD_BYTES: usize = MAX_VALUE_BYTES
+    + MAX_TENANT_BYTES
+    + MAX_KEY_BYTES
+    + MAX_IDEMPOTENCY_KEY_BYTES
+    + MAX_JOINED_CLOCK_ENTRIES * (MAX_CLOCK_ID_BYTES + 16)
+    + 64;
 /// Bytes of a mark's payload.
 const MARK_BYTES: usize = 8;
 
@@ -22,6 +32,9 @@ const TYPE_WRITE: u8 = 1;
 const TYPE_REPAIR: u8 = 2;
 const TYPE_DELETE: u8 = 3;
 const TYPE_MARK: u8 = 16;
+const TYPE_NOTE: u8 = 17;
+/// Added to the type of a change that has a name.
+const NAMED: u8 = 32;
 
 /// What asked for a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +66,8 @@ pub struct Change {
     pub key: Key,
     /// The version that it adds.
     pub version: Version,
+    /// The idempotency key, if it has one.
+    pub id: Option<CompactString>,
 }
 
 impl Change {
@@ -74,6 +89,13 @@ struct Payload<'a> {
     timestamp_ms: u64,
 }
 
+/// The payload of a change that has a name.
+#[derive(Serialize, Deserialize)]
+struct NamedPayload<'a>(&'a str, #[serde(borrow)] Payload<'a>);
+
+#[derive(Serialize)]
+struct NamedPayloadRef<'a>(&'a str, PayloadRef<'a>);
+
 #[derive(Serialize)]
 struct PayloadRef<'a> {
     key: &'a str,
@@ -83,7 +105,7 @@ struct PayloadRef<'a> {
     timestamp_ms: u64,
 }
 
-/// Appends the record of a change to `out`. `salt` is the log's.
+/// Appends the record of a change to `out`. `salt` is the log's, `id` the idempotency key.
 ///
 /// # Errors
 /// When the payload cannot be encoded, or is larger than a reader believes; `out` is then as it was.
@@ -93,6 +115,7 @@ pub fn encode_change(
     operation: Operation,
     key: &Key,
     version: &Version,
+    id: Option<&str>,
 ) -> Result<(), rmp_serde::encode::Error> {
     let payload = PayloadRef {
         key: key.as_str(),
@@ -100,9 +123,13 @@ pub fn encode_change(
         clock: &version.clock,
         timestamp_ms: version.timestamp_ms,
     };
-    encode(out, salt, operation.tag(), version.seq, |out| {
+    let tag = operation.tag() + if id.is_some() { NAMED } else { 0 };
+    encode(out, salt, tag, version.seq, |out| {
         let start = out.len();
-        rmp_serde::encode::write(out, &payload)?;
+        match id {
+            Some(id) => rmp_serde::encode::write(out, &NamedPayloadRef(id, payload))?,
+            None => rmp_serde::encode::write(out, &payload)?,
+        }
         let length = out.len() - start;
         if length > MAX_PAYLOAD_BYTES {
             return Err(rmp_serde::encode::Error::Syntax(format!(
@@ -111,6 +138,19 @@ pub fn encode_change(
         }
         Ok(())
     })
+}
+
+/// Appends a note of what a write was answered that is in the log already. `seq` is that of the last change before it.
+///
+/// # Errors
+/// When it cannot be encoded; `out` is then as it was.
+pub fn encode_note(
+    out: &mut Vec<u8>,
+    salt: u32,
+    seq: u64,
+    answered: &Remembered,
+) -> Result<(), rmp_serde::encode::Error> {
+    encode(out, salt, TYPE_NOTE, seq, |out| remembered::encode(out, answered))
 }
 
 /// Appends a mark: `durable` bytes of the segment were durable when it was written.
@@ -190,7 +230,8 @@ impl<'a> RawRecord<'a> {
             .ok_or(Unreadable::Incomplete)?;
         let (((checksum, length), tag), seq) = header;
         let length = length as usize;
-        let known = matches!(tag, TYPE_WRITE | TYPE_REPAIR | TYPE_DELETE | TYPE_MARK);
+        let known =
+            matches!(tag & !NAMED, TYPE_WRITE | TYPE_REPAIR | TYPE_DELETE) || matches!(tag, TYPE_MARK | TYPE_NOTE);
         let sized = if tag == TYPE_MARK {
             length == MARK_BYTES
         } else {
@@ -221,10 +262,26 @@ impl<'a> RawRecord<'a> {
         (self.tag == TYPE_MARK).then(|| Reader(self.payload).u64()).flatten()
     }
 
-    /// Whether it is a mark, not a change.
+    /// Whether it is a change, not a mark or a note.
     #[must_use]
-    pub fn is_mark(&self) -> bool {
-        self.tag == TYPE_MARK
+    pub fn is_change(&self) -> bool {
+        !matches!(self.tag, TYPE_MARK | TYPE_NOTE)
+    }
+
+    /// Whether it is a change that has a name.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.is_change() && self.tag & NAMED != 0
+    }
+
+    /// What a write was answered, if this is a note of it.
+    ///
+    /// # Errors
+    /// As [`RawRecord::change`].
+    pub fn note(&self) -> Result<Option<Remembered>, String> {
+        (self.tag == TYPE_NOTE)
+            .then(|| remembered::decode(self.payload))
+            .transpose()
     }
 
     /// The change that it records. Its value is a slice of `content`, which this record was read from.
@@ -232,13 +289,19 @@ impl<'a> RawRecord<'a> {
     /// # Errors
     /// What does not fit, when the payload does not decode. The checksum held, so another program wrote it.
     pub fn change(&self, content: &Bytes) -> Result<Change, String> {
-        let operation = match self.tag {
+        let operation = match self.tag & !NAMED {
             TYPE_WRITE => Operation::Write,
             TYPE_REPAIR => Operation::Repair,
             TYPE_DELETE => Operation::Delete,
             other => return Err(format!("record type {other} is not a change")),
         };
-        let payload: Payload<'_> = rmp_serde::from_slice(self.payload).map_err(|e| e.to_string())?;
+        let (id, payload) = if self.is_named() {
+            let NamedPayload(id, payload) = rmp_serde::from_slice(self.payload).map_err(|e| e.to_string())?;
+            (Some(id.into()), payload)
+        } else {
+            let payload: Payload<'_> = rmp_serde::from_slice(self.payload).map_err(|e| e.to_string())?;
+            (None, payload)
+        };
         let key = Key::from_stored(payload.key).ok_or("the key has no tenant")?;
         let value = match operation {
             Operation::Delete => Value::Tombstone,
@@ -253,6 +316,7 @@ impl<'a> RawRecord<'a> {
                 timestamp_ms: payload.timestamp_ms,
                 seq: self.seq,
             },
+            id,
         })
     }
 }

@@ -119,7 +119,7 @@ pub struct EncodedBatch {
     pub deletes_only: bool,
     /// The records, encoded with the log's salt.
     pub bytes: Vec<u8>,
-    /// Sequence number of the last.
+    /// Sequence number of the last change; 0 when there is none.
     pub last_seq: u64,
 }
 
@@ -402,7 +402,7 @@ impl Log {
             segment: open.id,
             offset: start,
         });
-        self.last_seq = batch.last_seq;
+        self.last_seq = self.last_seq.max(batch.last_seq);
         self.batches += 1;
         Ok(())
     }
@@ -518,7 +518,9 @@ impl Log {
         }
     }
 
-    pub(super) fn place(&self) -> (Arc<dyn FileSystem>, PathBuf) {
+    /// Where its files are.
+    #[must_use]
+    pub fn place(&self) -> (Arc<dyn FileSystem>, PathBuf) {
         (Arc::clone(&self.fs), self.options.dir.clone())
     }
 

@@ -100,6 +100,7 @@ impl Store {
             operation,
             key,
             &version,
+            None,
         )
         .map_err(|e| Error::io("encode for", &self.options.engine.log.dir, std::io::Error::other(e)))?;
         gathering.encoded.last_seq = seq;

@@ -38,7 +38,7 @@ fn a_view_older_than_what_is_remembered_is_sent_back() {
 #[test]
 fn a_clock_never_grows_beyond_what_a_clock_may_have() {
     let mut clocks = ClocklessWrites::new("n".into(), 10);
-    let full: VectorClock = (0..MAX_CLOCK_ENTRIES).map(|n| (format!("c{n}"), 1)).collect();
+    let full: VectorClock = (0..MAX_JOINED_CLOCK_ENTRIES).map(|n| (format!("c{n}"), 1)).collect();
     let refused = clocks.assign(&key("k"), &full, 10, 11);
-    assert_eq!(refused, Err(NoClock::TooManyEntries(MAX_CLOCK_ENTRIES + 1)));
+    assert_eq!(refused, Err(NoClock::TooManyEntries(MAX_JOINED_CLOCK_ENTRIES + 1)));
 }

@@ -1,0 +1,89 @@
+//! The stream of operations: many in flight, each answered as soon as it is done.
+//!
+//! What bounds it is HTTP/2's own flow control: an operation is taken from the stream only when fewer than the most that
+//! may be in flight are, and one stays in flight until its result is on its way to the client. A client that takes no
+//! results is so sent no more, and soon cannot send either.
+//!
+//! Owns: that bound, and the end of a stream. Does not own: what an operation does.
+
+use crate::actors::refusal::Refusal;
+use crate::rpc::batch::result;
+use crate::rpc::service::StorageNode;
+use crate::rpc::{pb, status};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::BoxStream;
+use tonic::{Status, Streaming};
+
+/// Operations of one stream that are carried out at a time.
+const IN_FLIGHT: usize = 256;
+/// Results that wait to be sent.
+const RESULTS_AHEAD: usize = 64;
+/// Time between two looks whether the node is being stopped.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+type Results = mpsc::Sender<Result<pb::OperationResult, Status>>;
+
+/// Carries out the operations of a stream until the client ends it, or goes away, or the node is being stopped.
+pub(super) fn run(node: StorageNode, operations: Streaming<pb::Operation>) -> BoxStream<pb::OperationResult> {
+    let (results, receiver) = mpsc::channel(RESULTS_AHEAD);
+    tokio::spawn(async move {
+        let places = Arc::new(Semaphore::new(IN_FLIGHT));
+        let end = take(&node, operations, &places, &results).await;
+        // The results of all that were taken come first.
+        let _all = places.acquire_many(IN_FLIGHT as u32).await;
+        if let Some(status) = end {
+            let _ = results.send(Err(status)).await;
+        }
+    });
+    Box::pin(ReceiverStream::new(receiver))
+}
+
+/// Waits until the node is being stopped.
+async fn stopping(node: &StorageNode) -> Refusal {
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    loop {
+        look.tick().await;
+        if !node.requests.is_accepting() {
+            return Refusal::ShuttingDown;
+        }
+    }
+}
+
+/// Takes operations as long as there are any. Returns the status with which the stream ends, if it is an error.
+async fn take(
+    node: &StorageNode,
+    mut operations: Streaming<pb::Operation>,
+    places: &Arc<Semaphore>,
+    results: &Results,
+) -> Option<Status> {
+    let mut stopping = std::pin::pin!(stopping(node));
+    loop {
+        let next = async {
+            let place = Arc::clone(places).acquire_owned().await.ok()?;
+            Some((place, operations.message().await))
+        };
+        let (place, operation) = tokio::select! {
+            biased;
+            next = next => next?,
+            () = results.closed() => return None,
+            refusal = &mut stopping => return Some(status::of_refusal(&refusal)),
+        };
+        let operation = match operation {
+            Ok(Some(operation)) => operation,
+            Ok(None) => return None,
+            // Ours already: what was received was too much, or too slow.
+            Err(error) if !error.details().is_empty() => return Some(error),
+            Err(error) => return Some(status::of_decode_error(&error)),
+        };
+        let (node, results) = (node.clone(), results.clone());
+        tokio::spawn(async move {
+            let outcome = node.operation(operation.operation).await;
+            // A client that has gone away is nobody's loss.
+            let _ = results.send(Ok(result(operation.id, outcome))).await;
+            drop(place);
+        });
+    }
+}
