@@ -112,7 +112,7 @@ impl Replica for Sets {
         let known = self.keys.remove(key).unwrap_or_default();
         let written = Versions::from(version(value, clock, self.seq));
         // The merge knows no sides.
-        let merged = if self.seq % 2 == 0 {
+        let merged = if self.seq.is_multiple_of(2) {
             known.merge(written)
         } else {
             written.merge(known)
