@@ -393,7 +393,7 @@ fn a_record_that_could_not_be_read_back_is_not_written() {
     let disk = SimFs::default();
     let store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
     store.write(&key(1), Value::Live(value(1)), None).unwrap();
-    let clock = (0..3000).map(|n| (format!("{n:0128}"), 1)).collect();
+    let clock = (0..20_000).map(|n| (format!("{n:0128}"), 1)).collect();
     let large = Value::Live(Bytes::from(vec![1; 10 << 20]));
     let error = store.write(&key(2), large, Some(clock)).unwrap_err();
     assert!(error.to_string().contains("at most"), "{error}");

@@ -243,7 +243,8 @@ async fn few_writes_are_on_their_way_at_once_and_a_deadline_ends_the_copy() {
     let address = NodeAddress::parse(&silent.local_addr().unwrap().to_string()).unwrap();
     from.requests().peers.book.learn("target", address);
     let scans = &from.requests().scans;
-    let places = scans.available_permits();
+    let copies = &from.requests().peers.copies;
+    let places = (scans.available_permits(), copies.available_permits());
     let mut request = Request::new(order(&[], "", ""));
     request.set_timeout(Duration::from_millis(500));
     let begun = Instant::now();
@@ -254,11 +255,10 @@ async fn few_writes_are_on_their_way_at_once_and_a_deadline_ends_the_copy() {
         begun.elapsed()
     );
     eventually("the copy has ended here, too", async || {
-        scans.available_permits() == places
+        (scans.available_permits(), copies.available_permits()) == places
     })
     .await;
     // Four at a time.
-    let copies = &from.requests().peers.copies;
     let held = copies
         .try_acquire_many(u32::try_from(copies.available_permits()).unwrap())
         .unwrap();

@@ -214,6 +214,9 @@ pub struct SupervisorState {
     children: Vec<Child>,
     /// Ends that were reported before the start was.
     early_ends: HashMap<ActorId, String>,
+    /// Children that have started once. At first one starts after the other, so that nobody is there before those whom
+    /// he sends to.
+    introduced: usize,
     stopping: bool,
     quiet: Vec<Reply<()>>,
 }
@@ -227,6 +230,7 @@ impl Actor for Supervisor {
         Ok(SupervisorState {
             children: self.specs.iter().map(|_| Child::default()).collect(),
             early_ends: HashMap::new(),
+            introduced: 0,
             stopping: false,
             quiet: Vec::new(),
         })
@@ -237,9 +241,7 @@ impl Actor for Supervisor {
         myself: ActorRef<Self::Msg>,
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
-        for index in 0..self.specs.len() {
-            self.start(&myself, index, state);
-        }
+        self.start(&myself, 0, state);
         Ok(())
     }
 
@@ -330,6 +332,10 @@ impl Supervisor {
                 tracing::debug!(actor = name, generation, "started");
                 let early = state.early_ends.remove(&cell.get_id());
                 child.cell = Some(cell);
+                if index == state.introduced {
+                    state.introduced += 1;
+                    self.start(myself, state.introduced, state);
+                }
                 if let Some(reason) = early {
                     self.ended(myself, index, reason, state);
                 }

@@ -141,7 +141,13 @@ impl<W> Recent<W> {
     /// Takes in a write that a start found. `is_known` says whether its answer was found as well; otherwise an answer that
     /// is there stays.
     pub fn recover(&mut self, found: Remembered, is_known: bool) {
-        if self.window_ms == 0 || (!is_known && self.knows(&found.name, found.seq)) {
+        if self.window_ms == 0 {
+            return;
+        }
+        if self.knows(&found.name, found.seq) {
+            if is_known {
+                self.correct(&found);
+            }
             return;
         }
         let now_ms = found.timestamp_ms;
@@ -158,6 +164,13 @@ impl<W> Recent<W> {
 
     fn knows(&self, name: &WriteName, seq: u64) -> bool {
         self.entries.get(name).is_some_and(|entry| entry.seq >= seq)
+    }
+
+    fn correct(&mut self, found: &Remembered) {
+        if let Some(entry) = self.entries.get_mut(&found.name).filter(|entry| entry.seq == found.seq) {
+            self.bytes = self.bytes + found.outcome.clock.heap_bytes() - entry.outcome.clock.heap_bytes();
+            entry.outcome = found.outcome.clone();
+        }
     }
 
     fn put(&mut self, name: WriteName, entry: Entry<W>) {
