@@ -237,6 +237,12 @@ weaken node_takes_writes_past_the_bound debt src/actors/admission.rs \
 weaken tables_of_one_size_however_large_the_level debt $compaction/job.rs \
     'level_options().table_bytes(to_bytes)' \
     'level_options().table_bytes(to_bytes.min(1))'
+weaken job_that_found_no_space_is_tried_again_as_it_was compaction $compaction/pick.rs \
+    '(self.upper.len() / 2).max(LEAST_L0_TABLES)' \
+    'self.upper.len().max(LEAST_L0_TABLES)'
+weaken jobs_stay_small_when_there_is_space_again compaction $compaction/jobs.rs \
+    'Ok(_) => None,' \
+    'Ok(_) => return,'
 
 # Pages of a map that cannot be read.
 
