@@ -229,11 +229,20 @@ weaken damaged_table_put_back_unchecked compaction src/storage/reopen.rs \
 # Compaction: what does not keep up.
 
 weaken l0_without_a_bound debt $compaction/debt.rs \
-    'if self.l0_tables > self.l0_most {' \
-    'if self.l0_tables / 2 > self.l0_most {'
+    'if self.l0_tables > most {' \
+    'if self.l0_tables / 2 > most {'
+weaken deletes_refused_with_writes debt $compaction/debt.rs \
+    'const L0_MOST_FOR_DELETES: usize = 2;' \
+    'const L0_MOST_FOR_DELETES: usize = 1;'
+weaken deletes_without_a_bound debt $compaction/debt.rs \
+    'if self.l0_tables > most {' \
+    'if self.l0_tables > most && !is_delete {'
 weaken node_takes_writes_past_the_bound debt src/actors/admission.rs \
-    'debt.check_write().is_err()' \
-    'debt.check_write().is_err() && is_delete'
+    'debt.check_write(is_delete).is_err()' \
+    'debt.check_write(true).is_err()'
+weaken node_refuses_deletes_at_the_bound_of_writes debt src/actors/admission.rs \
+    'debt.check_write(is_delete).is_err()' \
+    'debt.check_write(false).is_err()'
 weaken tables_of_one_size_however_large_the_level debt $compaction/job.rs \
     'level_options().table_bytes(to_bytes)' \
     'level_options().table_bytes(to_bytes.min(1))'
