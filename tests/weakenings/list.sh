@@ -256,8 +256,16 @@ weaken jobs_stay_small_when_there_is_space_again compaction $compaction/jobs.rs 
 # Pages of a map that cannot be read.
 
 weaken bus_error_ends_the_process mapped src/storage/fs/mapped.rs \
-    'if code > 0 && replace_page(address) {' \
-    'if code > 0 && replace_page(0) {'
+    'if code > 0 && replace_lost(address) {' \
+    'if code > 0 && replace_lost(0) {'
+weaken each_lost_page_takes_maps_of_its_own mapped src/storage/fs/mapped.rs \
+    'slot.met.fetch_add(1, Ordering::SeqCst) < LOST_FOR_THEMSELVES' \
+    'slot.met.fetch_add(1, Ordering::SeqCst) < usize::MAX'
+weaken rest_of_a_map_lost_without_a_note mapped src/storage/fs/mapped.rs \
+    'slot.lost.fetch_min(offset - into_page, Ordering::SeqCst);' \
+    'if slot.met.load(Ordering::SeqCst) < LOST_FOR_THEMSELVES {
+        slot.lost.fetch_min(offset - into_page, Ordering::SeqCst);
+    }'
 weaken bus_error_of_others_is_swallowed mapped src/storage/fs/mapped.rs \
     'return false;' \
     'return true;'
