@@ -386,11 +386,80 @@ fn a_job_that_the_disk_fails_changes_nothing_and_is_done_later() {
     assert!(bed.store.compact().unwrap());
     let records = bed.store.jobs().records();
     assert_eq!(records[0].state, JobState::Completed);
-    assert_eq!(records[0].inputs.len(), before.len().min(16));
     bed.reopen();
     for n in 0..2000 {
         assert_eq!(read(&bed.store, n).unwrap(), Some(value(n)));
     }
+}
+
+/// A store with 20 tables of as many keys in L0, each of which spans all keys; and the bytes that one takes.
+fn bed_with_l0() -> (Bed, u64) {
+    let bed = bed();
+    for table in 0..20 {
+        for n in 0..100 {
+            put(&bed.store, 20 * n + table);
+        }
+        bed.store.flush().unwrap();
+    }
+    let bytes = tables(&bed.store)[0].iter().map(|table| table.size()).max().unwrap();
+    (bed, bytes)
+}
+
+fn l0(store: &Store) -> Vec<u64> {
+    tables(store)[0].iter().map(|table| table.id()).collect()
+}
+
+/// Runs a job, which must take so many of the oldest tables of L0, and says whether there was space for it.
+fn compact_l0(bed: &Bed, taken: usize) -> bool {
+    let before = l0(&bed.store);
+    let compacted = bed.store.compact();
+    let job = &bed.store.jobs().records()[0];
+    let upper: Vec<_> = job.inputs.iter().copied().filter(|id| before.contains(id)).collect();
+    assert_eq!(upper, before[..taken], "the oldest, and all of them");
+    match compacted {
+        Ok(any) => {
+            assert!(any);
+            assert_eq!(l0(&bed.store), before[taken..]);
+            true
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::DiskFull, "{error}");
+            assert_eq!(l0(&bed.store), before);
+            false
+        }
+    }
+}
+
+#[test]
+fn with_space_for_a_small_job_alone_l0_shrinks() {
+    let (mut bed, bytes) = bed_with_l0();
+    bed.disk.set_space(Some(5 * bytes));
+    assert!(!compact_l0(&bed, 16) && !compact_l0(&bed, 8));
+    assert!(compact_l0(&bed, 4));
+    // What was in the way may be gone.
+    assert!(!compact_l0(&bed, 16));
+    bed.disk.set_space(None);
+    assert!(compact_l0(&bed, 8) && compact_l0(&bed, 8));
+    assert_eq!(l0(&bed.store).len(), 0);
+    bed.reopen();
+    for n in 0..2000 {
+        assert_eq!(read(&bed.store, n).unwrap(), Some(value(n)));
+    }
+}
+
+#[test]
+fn without_any_space_a_job_of_l0_takes_two_tables_and_another_failure_says_nothing_of_them() {
+    let (bed, bytes) = bed_with_l0();
+    bed.disk.set_space(Some(bytes));
+    for taken in [16, 8, 4, 2, 2, 2] {
+        assert!(!compact_l0(&bed, taken));
+    }
+    bed.disk.set_space(None);
+    assert!(compact_l0(&bed, 2));
+    bed.disk.fail_syncs(1);
+    let error = bed.store.compact().unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::DiskFull, "{error}");
+    assert!(compact_l0(&bed, 16));
 }
 
 /// Makes a store with several tables at the bottom, and returns one of them.

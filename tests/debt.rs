@@ -20,6 +20,8 @@ use tonic::Code;
 
 /// 16 times the default trigger, and the least there is.
 const MOST: usize = 64;
+/// The same for deletes.
+const MOST_FOR_DELETES: usize = 128;
 
 fn key(name: &str) -> Key {
     Key::new("tenant", name).unwrap()
@@ -40,6 +42,14 @@ fn put(store: &Store, n: usize) {
     store.flush().unwrap();
 }
 
+/// The same of tombstones.
+fn delete(store: &Store) {
+    for name in ["0", "zz"] {
+        store.write(&key(name), Value::Tombstone, None).unwrap();
+    }
+    store.flush().unwrap();
+}
+
 #[test]
 fn the_bound_follows_the_trigger() {
     for (l0_trigger, most) in [(1, 64), (4, 64), (5, 80), (100, 1600), (usize::MAX, usize::MAX)] {
@@ -47,7 +57,11 @@ fn the_bound_follows_the_trigger() {
             l0_trigger,
             ..LevelOptions::default()
         };
-        assert_eq!(options.l0_most(), most);
+        let most_for_deletes = most.saturating_mul(2);
+        assert_eq!(
+            (options.l0_most(), options.l0_most_for_deletes()),
+            (most, most_for_deletes)
+        );
     }
 }
 
@@ -126,6 +140,16 @@ fn tables_of_a_level_grow_with_the_level() {
     );
 }
 
+fn refused(store: &Store, value: Value, why: &str) {
+    let error = store.write(&key("a"), value, None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Overloaded);
+    let said = error.to_string();
+    assert!(
+        said.contains(why) && said.contains("more than 64") && said.contains("more than 128"),
+        "{said}"
+    );
+}
+
 #[test]
 fn while_compaction_fails_writes_slow_down_smoothly_then_are_refused_and_resume_by_themselves() {
     let (disk, time) = (SimFs::default(), ManualTime::default());
@@ -152,22 +176,26 @@ fn while_compaction_fails_writes_slow_down_smoothly_then_are_refused_and_resume_
         }
     }
     assert_eq!(longest, Duration::from_millis(20));
-    for value in [value(0), Value::Tombstone] {
-        let error = store.write(&key("a"), value, None).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Overloaded);
-        assert!(
-            error.to_string().contains("65 tables") && error.to_string().contains("more than 64"),
-            "{error}"
-        );
-    }
+    refused(&store, value(0), "65 tables");
     store.flush().unwrap();
     assert_eq!(l0(&store), MOST + 1, "nothing more comes");
+    // But deletes do, which give space back.
+    while l0(&store) <= MOST_FOR_DELETES {
+        delete(&store);
+        refused(&store, value(0), "tables");
+    }
+    refused(&store, Value::Tombstone, "129 tables");
+    refused(&store, value(0), "129 tables");
+    store.flush().unwrap();
+    assert_eq!(l0(&store), MOST_FOR_DELETES + 1, "nothing more comes");
     for name in ["a", "z"] {
         let found = store.get(&key(name)).unwrap();
         assert_eq!(found.winner().unwrap().value, value(written - 1));
     }
-    // The fault is gone: the first compaction that succeeds is enough.
-    assert!(store.compact().unwrap());
+    // The fault is gone: compactions that succeed are enough.
+    while l0(&store) > MOST {
+        assert!(store.compact().unwrap());
+    }
     put(&store, written);
     while store.compact().unwrap() {}
     assert!(l0(&store) < 4);
@@ -175,40 +203,50 @@ fn while_compaction_fails_writes_slow_down_smoothly_then_are_refused_and_resume_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_does_not_compact_refuses_writes_at_the_bound_and_takes_them_when_it_does() {
+async fn a_node_that_does_not_compact_refuses_writes_at_the_bound_deletes_at_theirs_and_takes_them_when_it_does() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
-    {
+    let with_store = |fill: &dyn Fn(&Store)| {
         let fs: Arc<dyn FileSystem> = Arc::new(RealFs);
         let mut options = StoreOptions::at(dir.path().join("data"));
         options.sync_writes = false;
         options.time = Arc::new(ManualTime::default());
         let store = Store::open(&fs, options, "node").unwrap();
-        (0..=MOST).for_each(|n| put(&store, n));
+        fill(&store);
         store.close().unwrap();
-    }
+    };
     config.compaction.workers = 0;
-    let node = start(&config).await;
-    let mut client = client(node.address());
-    let refused = [
-        client.write(write("new", b"value", &[("c", 1)])).await.err(),
-        client.delete(delete("a", &[("c", 1)])).await.err(),
-    ];
-    for status in refused {
-        let status = status.unwrap();
-        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
-        assert!(status.message().contains("L0 has too many tables"), "{status}");
+    for takes_deletes in [true, false] {
+        if takes_deletes {
+            with_store(&|store| (0..=MOST).for_each(|n| put(store, n)));
+        } else {
+            with_store(&|store| (l0(store)..=MOST_FOR_DELETES).for_each(|_| delete(store)));
+        }
+        let node = start(&config).await;
+        let mut client = client(node.address());
+        let is_refused = |status: tonic::Status| {
+            assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+            assert!(status.message().contains("L0 has too many tables"), "{status}");
+        };
+        is_refused(client.write(write("new", b"value", &[("c", 1)])).await.unwrap_err());
+        let deleted = client.delete(common::delete("z", &[("node", 1000)])).await;
+        if takes_deletes {
+            deleted.unwrap();
+        } else {
+            is_refused(deleted.unwrap_err());
+        }
+        let found = client.read(read("a")).await.unwrap().into_inner();
+        assert_eq!(found.value, MOST.to_string().as_bytes());
+        assert_eq!(client.read(read("z")).await.unwrap_err().code(), Code::NotFound);
+        let (status, reasons) = node.health().status();
+        assert_eq!(status, Status::Degraded);
+        assert!(
+            reasons.iter().any(|reason| reason.contains("more than 64")),
+            "{reasons:?}"
+        );
+        drop(client);
+        node.shutdown().await;
     }
-    let found = client.read(read("a")).await.unwrap().into_inner();
-    assert_eq!(found.value, MOST.to_string().as_bytes());
-    let (status, reasons) = node.health().status();
-    assert_eq!(status, Status::Degraded);
-    assert!(
-        reasons.iter().any(|reason| reason.contains("more than 64")),
-        "{reasons:?}"
-    );
-    drop(client);
-    node.shutdown().await;
     config.compaction.workers = 2;
     let node = start(&config).await;
     let client = common::client(node.address());

@@ -14,6 +14,7 @@ use pairdb_node::storage::table::block::{self, Compression};
 use pairdb_node::storage::table::{Cursor, Layout, ReadCounts, Table};
 use pairdb_node::storage::version::Value;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -477,6 +478,100 @@ fn a_fault_is_told_of_its_map_alone() {
             cut(&files[victim], 3 * PAGES);
         }
         assert_eq!(Faults::of(&[0; 100]).first(), None);
+    });
+}
+
+/// How many maps the system counts where `content` lies.
+fn maps_of(content: &[u8]) -> usize {
+    let lies = content.as_ptr_range();
+    let lies = lies.start.addr()..lies.end.addr();
+    let begins_inside = |line: &&str| {
+        let begin = line.split('-').next().unwrap();
+        lies.contains(&usize::from_str_radix(begin, 16).unwrap())
+    };
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().filter(begins_inside).count()
+}
+
+#[test]
+fn however_many_pages_a_map_loses_in_whatever_order_it_takes_few_maps_and_tells_each() {
+    let test = "however_many_pages_a_map_loses_in_whatever_order_it_takes_few_maps_and_tells_each";
+    in_own_process(test, || {
+        let lost = 2000;
+        let rising: Vec<u64> = (1..=lost).collect();
+        let falling: Vec<u64> = rising.iter().rev().copied().collect();
+        let mut mixed = rising.clone();
+        mixed.shuffle(&mut StdRng::seed_from_u64(1));
+        for order in [rising, falling, mixed] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("file");
+            fs::write(&path, vec![7; PAGES as usize]).unwrap();
+            // Its end is not that of a page.
+            cut(&path, (lost + 1) * PAGES + 10);
+            let (map, other) = (RealFs.read(&path).unwrap(), RealFs.read(&path).unwrap());
+            cut(&path, PAGES);
+            let mut first = u64::MAX;
+            for n in order {
+                first = first.min(n * PAGES);
+                assert_eq!(map[(n * PAGES) as usize], 0);
+                assert_eq!(Faults::of(&map).first(), Some(first));
+            }
+            assert_eq!(map[map.len() - 1], 0);
+            assert!((2..=2 * 64 + 2).contains(&maps_of(&map)), "{} maps", maps_of(&map));
+            assert_eq!(
+                (map[0], map[PAGES as usize - 1]),
+                (7, 7),
+                "what lies before is as it was"
+            );
+            assert_eq!((Faults::of(&other).first(), maps_of(&other)), (None, 1));
+        }
+    });
+}
+
+#[test]
+fn behind_many_lost_pages_of_a_table_nothing_is_read_and_no_zeros_pass_for_data() {
+    let test = "behind_many_lost_pages_of_a_table_nothing_is_read_and_no_zeros_pass_for_data";
+    in_own_process(test, || {
+        // SAFETY: it asks for a number.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = options(dir.path());
+        options.engine.table.compression = Compression::None;
+        let store = open(&real(), &options).unwrap();
+        // Each takes 200 bytes at least.
+        let keys = (400 * page / 200) as u32;
+        for n in 0..keys {
+            store.write(&key(n), Value::Live(value(n)), None).unwrap();
+        }
+        store.flush().unwrap();
+        let path = only_table(&store);
+        let content = RealFs.read(&path).unwrap();
+        let (table, _) = Table::read(path, 1, content.clone(), &Arc::default()).unwrap();
+        let numbers = 0..table.blocks();
+        assert!(numbers.clone().all(|number| table.entries(number).is_ok()));
+        // One page in four, with well ones between; from the 65th on, the well ones are lost as well.
+        let lost_pages: Vec<u64> = (32..320).step_by(4).map(|n| n * page).collect();
+        for at in &lost_pages {
+            lose(&content, *at, page);
+        }
+        let (mut well_between, mut lost_behind) = (0, 0);
+        for number in numbers {
+            let place = table.block_place(number).unwrap();
+            let (begin, end) = (place.offset, place.offset + place.length);
+            let meets_one = lost_pages.iter().any(|at| begin < at + page && end > *at);
+            let is_lost = meets_one || end > lost_pages[64];
+            well_between += u32::from(!is_lost && begin > lost_pages[0]);
+            lost_behind += u32::from(is_lost && !meets_one);
+            assert_eq!(table.entries(number).is_err(), is_lost, "{place:?}");
+        }
+        assert!(well_between > 10 && lost_behind > 10, "{well_between}, {lost_behind}");
+        let answers: Vec<bool> = (0..keys)
+            .map(|n| match get(&table, &key(n)) {
+                Ok(found) => found == Some(value(n)) || panic!("key {n} is {found:?}"),
+                Err(error) => error.kind() != ErrorKind::Corruption,
+            })
+            .collect();
+        assert!(answers[0] && !answers[keys as usize - 1]);
     });
 }
 

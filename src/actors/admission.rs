@@ -15,7 +15,7 @@ use std::time::Duration;
 const MAX_DELAY: Duration = Duration::from_millis(50);
 /// And longest that a batch is: well within the time that its sender waits.
 const MAX_BATCH_DELAY: Duration = Duration::from_secs(1);
-/// Why a write is refused that would make L0 grow past its bound.
+/// Why a write, or a delete, is refused that would make L0 grow past its bound.
 pub const TOO_FAR_BEHIND: &str = "L0 has too many tables, and compaction has not caught up";
 
 /// The bounds.
@@ -86,7 +86,7 @@ pub struct AdmissionStats {
     pub slow: bool,
     /// Whether writes are being slowed down because compaction is behind.
     pub behind: bool,
-    /// Why writes are being refused: compaction is too far behind.
+    /// Why writes, and perhaps deletes, are being refused: compaction is too far behind.
     pub stopped: Option<String>,
     /// Requests refused so far.
     pub refused: u64,
@@ -153,7 +153,7 @@ impl Admission {
             Some("too many writes under way")
         } else if held > self.limits.write_bytes {
             Some("the memtables are full and their flush has not caught up")
-        } else if debt.check_write().is_err() {
+        } else if debt.check_write(deletes_only).is_err() {
             Some(TOO_FAR_BEHIND)
         } else {
             None
@@ -214,7 +214,7 @@ impl Admission {
             write_bytes,
             slow: write_bytes > self.limits.slow_bytes,
             behind: !debt.write_delay().is_zero(),
-            stopped: debt.check_write().err().map(|why| why.to_string()),
+            stopped: debt.check_write(false).err().map(|why| why.to_string()),
             refused: self.refused.load(Ordering::Relaxed),
             slowed: self.slowed.load(Ordering::Relaxed),
         }

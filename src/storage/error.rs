@@ -51,14 +51,16 @@ pub enum Error {
     },
     /// Compaction has not kept up for so long that reads would become too slow.
     #[error(
-        "L0 has {l0_tables} tables, and compaction does not keep up: writes are refused with more than {l0_most}; see why it \
-         fails, or raise compaction.workers or compaction.throttle"
+        "L0 has {l0_tables} tables, and compaction does not keep up: writes are refused with more than {l0_most}, deletes \
+         with more than {l0_most_for_deletes}; see why it fails, or raise compaction.workers or compaction.throttle"
     )]
     Behind {
         /// Tables of L0.
         l0_tables: usize,
         /// With so many, writes are still taken.
         l0_most: usize,
+        /// With so many, deletes are still taken.
+        l0_most_for_deletes: usize,
     },
     /// A writer of an earlier generation tried to write after its successor took over.
     #[error("the commit log has a newer writer")]
@@ -119,9 +121,14 @@ impl Error {
             },
             Self::Locked { dir } => Self::Locked { dir: dir.clone() },
             Self::Latched { cause } => Self::Latched { cause: cause.clone() },
-            Self::Behind { l0_tables, l0_most } => Self::Behind {
+            Self::Behind {
+                l0_tables,
+                l0_most,
+                l0_most_for_deletes,
+            } => Self::Behind {
                 l0_tables: *l0_tables,
                 l0_most: *l0_most,
+                l0_most_for_deletes: *l0_most_for_deletes,
             },
             Self::Fenced => Self::Fenced,
         }

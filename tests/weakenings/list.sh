@@ -229,20 +229,43 @@ weaken damaged_table_put_back_unchecked compaction src/storage/reopen.rs \
 # Compaction: what does not keep up.
 
 weaken l0_without_a_bound debt $compaction/debt.rs \
-    'if self.l0_tables > self.l0_most {' \
-    'if self.l0_tables / 2 > self.l0_most {'
+    'if self.l0_tables > most {' \
+    'if self.l0_tables / 2 > most {'
+weaken deletes_refused_with_writes debt $compaction/debt.rs \
+    'const L0_MOST_FOR_DELETES: usize = 2;' \
+    'const L0_MOST_FOR_DELETES: usize = 1;'
+weaken deletes_without_a_bound debt $compaction/debt.rs \
+    'if self.l0_tables > most {' \
+    'if self.l0_tables > most && !is_delete {'
 weaken node_takes_writes_past_the_bound debt src/actors/admission.rs \
-    'debt.check_write().is_err()' \
-    'debt.check_write().is_err() && deletes_only'
+    'debt.check_write(deletes_only).is_err()' \
+    'debt.check_write(true).is_err()'
+weaken node_refuses_deletes_at_the_bound_of_writes debt src/actors/admission.rs \
+    'debt.check_write(deletes_only).is_err()' \
+    'debt.check_write(false).is_err()'
 weaken tables_of_one_size_however_large_the_level debt $compaction/job.rs \
     'level_options().table_bytes(to_bytes)' \
     'level_options().table_bytes(to_bytes.min(1))'
+weaken job_that_found_no_space_is_tried_again_as_it_was compaction $compaction/pick.rs \
+    '(self.upper.len() / 2).max(LEAST_L0_TABLES)' \
+    'self.upper.len().max(LEAST_L0_TABLES)'
+weaken jobs_stay_small_when_there_is_space_again compaction $compaction/jobs.rs \
+    'Ok(_) => None,' \
+    'Ok(_) => return,'
 
 # Pages of a map that cannot be read.
 
 weaken bus_error_ends_the_process mapped src/storage/fs/mapped.rs \
-    'if code > 0 && replace_page(address) {' \
-    'if code > 0 && replace_page(0) {'
+    'if code > 0 && replace_lost(address) {' \
+    'if code > 0 && replace_lost(0) {'
+weaken each_lost_page_takes_maps_of_its_own mapped src/storage/fs/mapped.rs \
+    'slot.met.fetch_add(1, Ordering::SeqCst) < LOST_FOR_THEMSELVES' \
+    'slot.met.fetch_add(1, Ordering::SeqCst) < usize::MAX'
+weaken rest_of_a_map_lost_without_a_note mapped src/storage/fs/mapped.rs \
+    'slot.lost.fetch_min(offset - into_page, Ordering::SeqCst);' \
+    'if slot.met.load(Ordering::SeqCst) < LOST_FOR_THEMSELVES {
+        slot.lost.fetch_min(offset - into_page, Ordering::SeqCst);
+    }'
 weaken bus_error_of_others_is_swallowed mapped src/storage/fs/mapped.rs \
     'return false;' \
     'return true;'

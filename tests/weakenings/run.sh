@@ -30,6 +30,15 @@ if [[ ${1:-} == --texts ]]; then
     texts_only=yes
     shift
 fi
+if [[ -z $texts_only ]]; then
+    # Two copies of the sources build under the same names: one run would test what the other has built.
+    mkdir -p "$CARGO_TARGET_DIR"
+    exec 9>"$CARGO_TARGET_DIR/running"
+    if ! flock --nonblock 9; then
+        echo "another run builds in $CARGO_TARGET_DIR: wait for its end, or set CARGO_TARGET_DIR to another directory"
+        exit 1
+    fi
+fi
 wanted=("$@")
 baseline=" "
 results=()

@@ -2,7 +2,8 @@
 //!
 //! Owns: the sizes of the levels, the measure of debt, and the answers to it: compaction may go faster, and writes go
 //! slower. Both follow the debt smoothly, so that no write meets a wall while compaction works at all; when it does not,
-//! writes are refused at a bound, since each table of L0 makes every read slower. Does not own: what is compacted.
+//! writes are refused at a bound, since each table of L0 makes every read slower. Deletes have a bound of their own, twice
+//! as high: where compaction finds no space, they are what gives some back. Does not own: what is compacted.
 
 use crate::storage::error::{Error, Result};
 use crate::storage::levels::{LEVELS, TableSet};
@@ -52,12 +53,20 @@ const LARGEST_TABLE_BYTES: u64 = 256 << 20;
 const L0_MOST_TRIGGERS: usize = 16;
 /// … and always so many, before writes are refused.
 const L0_MOST_AT_LEAST: usize = 64;
+/// Deletes are taken with so many times the tables with which writes are. Theirs, too, take memory and a map each.
+const L0_MOST_FOR_DELETES: usize = 2;
 
 impl LevelOptions {
     /// Tables of L0 with which writes are still taken.
     #[must_use]
     pub fn l0_most(&self) -> usize {
         self.l0_trigger.saturating_mul(L0_MOST_TRIGGERS).max(L0_MOST_AT_LEAST)
+    }
+
+    /// Tables of L0 with which deletes are still taken.
+    #[must_use]
+    pub fn l0_most_for_deletes(&self) -> usize {
+        self.l0_most().saturating_mul(L0_MOST_FOR_DELETES)
     }
 
     /// Bytes that a level is to have at most.
@@ -107,6 +116,8 @@ pub struct Debt {
     pub l0_tables: usize,
     /// Tables of L0 with which writes are still taken.
     pub l0_most: usize,
+    /// Tables of L0 with which deletes are still taken.
+    pub l0_most_for_deletes: usize,
 }
 
 /// Share of the configured rate at which compaction goes while it is only just due: what is done slowly takes nobody's turn
@@ -147,6 +158,7 @@ impl Debt {
             pressure: l0_pressure.max(pending_bytes as f64 / wanted.max(1) as f64),
             l0_tables,
             l0_most: options.l0_most(),
+            l0_most_for_deletes: options.l0_most_for_deletes(),
         }
     }
 
@@ -156,15 +168,21 @@ impl Debt {
         self.pressure >= FASTER_FROM
     }
 
-    /// Whether a write may be taken.
+    /// Whether a write, or a delete, may be taken.
     ///
     /// # Errors
-    /// [`Error::Behind`] when L0 has more tables than it may have.
-    pub fn check_write(&self) -> Result<()> {
-        if self.l0_tables > self.l0_most {
+    /// [`Error::Behind`] when L0 has more tables than it may have for that.
+    pub fn check_write(&self, is_delete: bool) -> Result<()> {
+        let most = if is_delete {
+            self.l0_most_for_deletes
+        } else {
+            self.l0_most
+        };
+        if self.l0_tables > most {
             return Err(Error::Behind {
                 l0_tables: self.l0_tables,
                 l0_most: self.l0_most,
+                l0_most_for_deletes: self.l0_most_for_deletes,
             });
         }
         Ok(())

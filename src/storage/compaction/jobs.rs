@@ -7,7 +7,7 @@ use super::debt::LevelOptions;
 use super::job::{self, JobContext, Outcome};
 use super::pick::{Choice, Situation, pick};
 use super::throttle::Throttle;
-use crate::storage::error::{Error, Result};
+use crate::storage::error::{Error, ErrorKind, Result};
 use crate::storage::tables::Tables;
 use crate::storage::time::Time;
 use crate::storage::view::Published;
@@ -81,6 +81,8 @@ struct Registry {
     claimed: BTreeMap<u64, u64>,
     /// Until when a table rests.
     resting: BTreeMap<u64, u64>,
+    /// Most tables of L0 that the next job may take, since the disk had no space for more.
+    most_l0_tables: Option<usize>,
     active: BTreeMap<u64, JobRecord>,
     ended: VecDeque<JobRecord>,
     totals: JobTotals,
@@ -173,6 +175,7 @@ impl Jobs {
                 options: self.options(),
                 busy: &|id| registry.claimed.contains_key(&id),
                 resting: &|id| registry.resting.contains_key(&id),
+                most_l0_tables: registry.most_l0_tables,
                 now_ms,
             },
         )
@@ -211,6 +214,20 @@ impl Jobs {
     /// Ends running jobs at the next opportunity, without a result, and chooses no more.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// After a merge of L0 that the disk had no space for, the next takes fewer tables, which may fit; after one that
+    /// succeeded, as many as is usual.
+    fn heed_space(&self, choice: &Choice, result: &Result<Outcome>) {
+        if !choice.merges_l0() {
+            return;
+        }
+        let next = match result {
+            Ok(_) => None,
+            Err(error) if error.kind() == ErrorKind::DiskFull => Some(choice.fewer_l0_tables()),
+            Err(_) => return,
+        };
+        self.registry.lock().most_l0_tables = next;
     }
 
     fn end(&self, id: u64, state: JobState, outcome: Option<&Outcome>) {
@@ -265,6 +282,8 @@ impl Job {
                 pace: &mut pace,
             },
         );
+        // While the tables are still claimed, so that no job is chosen before.
+        jobs.heed_space(&self.choice, &result);
         match &result {
             Ok(outcome) => jobs.end(self.id, JobState::Completed, Some(outcome)),
             Err(error) => jobs.end(self.id, JobState::Failed(error.to_string()), None),

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// Most tables of L0 that one job takes: more would take longer, and gain little.
 const MOST_L0_TABLES: usize = 16;
+/// So few are merged when there is little space, and not fewer: one alone would make L0 hardly shorter.
+const LEAST_L0_TABLES: usize = 2;
 /// A table is written again for its tombstones alone when at least this share of its versions are tombstones.
 const TOMBSTONES_WORTH_IT: f64 = 0.05;
 
@@ -37,6 +39,19 @@ impl Choice {
     pub fn inputs(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.upper.iter().chain(&self.lower)
     }
+
+    /// Whether it takes space for what was in L0.
+    #[must_use]
+    pub fn merges_l0(&self) -> bool {
+        self.from == 0 && !self.is_move
+    }
+
+    /// Most tables of L0 that the next job is to take when the disk had no space for this one, which merges some: half as
+    /// many.
+    #[must_use]
+    pub fn fewer_l0_tables(&self) -> usize {
+        (self.upper.len() / 2).max(LEAST_L0_TABLES)
+    }
 }
 
 /// What the choice must know beside the tables.
@@ -47,6 +62,8 @@ pub struct Situation<'a> {
     pub busy: &'a dyn Fn(u64) -> bool,
     /// Whether a table was written a while ago for its tombstones alone, and had to keep some.
     pub resting: &'a dyn Fn(u64) -> bool,
+    /// Most tables of L0 that a job may take, since the disk had no space for more; [`None`]: as many as is usual.
+    pub most_l0_tables: Option<usize>,
     /// Milliseconds since the Unix epoch.
     pub now_ms: u64,
 }
@@ -99,7 +116,8 @@ fn pick_l0(set: &TableSet, situation: &Situation<'_>) -> Option<Choice> {
         });
     }
     // Any of them may go: what a key has does not depend on the order of merging. The oldest have waited longest.
-    let upper: Vec<_> = tables.iter().take(MOST_L0_TABLES).cloned().collect();
+    let most = situation.most_l0_tables.unwrap_or(MOST_L0_TABLES);
+    let upper: Vec<_> = tables.iter().take(most).cloned().collect();
     let first = upper.iter().map(|table| table.range().0).min()?;
     let last = upper.iter().map(|table| table.range().1).max()?;
     let lower: Vec<_> = overlapping(set, 1, first, last).cloned().collect();

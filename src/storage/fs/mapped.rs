@@ -6,6 +6,10 @@
 //! no longer, and a log or a manifest that ends in zeros would pass for one that a crash tore. Whoever reads therefore
 //! asks the map's [`Faults`] *after* he has read.
 //!
+//! A page that is replaced splits the map, and a process may have some 65,000 maps (vm.max_map_count), which a large file
+//! on a bad disk would use up. A map that has lost many pages therefore loses, with the next, all that lies behind it, at
+//! once and in one piece. So behind the first lost page nothing counts but what was checked since it was read.
+//!
 //! Owns: the list of maps and the handler. Does not own: opening files, or what follows from a lost page. A SIGBUS
 //! elsewhere goes its way as if there were no handler.
 
@@ -23,6 +27,10 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 
+/// Pages of a map that are replaced each for itself, which takes up to two more of the maps that a process may have. The next
+/// takes with it what is left of the map.
+const LOST_FOR_THEMSELVES: usize = 64;
+
 /// Where a map lies. The handler reads it without a lock; `end` is 0 while the slot is free or being changed.
 #[derive(Debug)]
 struct Slot {
@@ -30,6 +38,8 @@ struct Slot {
     end: AtomicUsize,
     /// Where in the map the first lost page begins, in bytes; [`usize::MAX`] when none was lost.
     lost: AtomicUsize,
+    /// Faults that were met.
+    met: AtomicUsize,
 }
 
 impl Slot {
@@ -38,6 +48,7 @@ impl Slot {
             start: AtomicUsize::new(0),
             end: AtomicUsize::new(0),
             lost: AtomicUsize::new(usize::MAX),
+            met: AtomicUsize::new(0),
         }
     }
 
@@ -90,6 +101,7 @@ impl Registry {
         };
         let start = map.as_ptr().addr();
         slot.lost.store(usize::MAX, Ordering::SeqCst);
+        slot.met.store(0, Ordering::SeqCst);
         slot.start.store(start, Ordering::SeqCst);
         slot.end.store(start + map.len(), Ordering::SeqCst);
         self.by_start.insert(start, slot);
@@ -159,8 +171,8 @@ impl Faults {
         Self(before.and_then(|(_, slot)| slot.offset_of(address).map(|_| *slot)))
     }
 
-    /// Where in the file the first page begins that could not be read, in bytes; [`None`]: everything that was read
-    /// before this call is what the file holds.
+    /// Where in the file the first page begins that could not be read, in bytes: of what lies behind it, anything may be
+    /// lost as well. [`None`]: everything that was read before this call is what the file holds.
     #[must_use]
     pub fn first(&self) -> Option<u64> {
         let slot = self.0?;
@@ -216,7 +228,7 @@ extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, _context: 
     #[allow(unsafe_code)]
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr().addr()) };
     // What another process sent has a code of 0 or less, and no address.
-    if code > 0 && replace_page(address) {
+    if code > 0 && replace_lost(address) {
         return;
     }
     // SAFETY: these may be called in a handler. What was installed before then meets the same fault again, or the same
@@ -233,8 +245,9 @@ extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, _context: 
     }
 }
 
-/// Puts zeros in place of the page at `address` and takes note of it, when it is a page of a map of ours.
-fn replace_page(address: usize) -> bool {
+/// Puts zeros in place of the page at `address`, and of all behind it once many were lost, and takes note of it, when it is
+/// a page of a map of ours.
+fn replace_lost(address: usize) -> bool {
     let mut slots = chunks().flat_map(|chunk| &chunk.slots);
     let Some((slot, offset)) = slots.find_map(|slot| Some((slot, slot.offset_of(address)?))) else {
         return false;
@@ -243,15 +256,22 @@ fn replace_page(address: usize) -> bool {
     // A map begins with a page.
     let into_page = offset % page_bytes.max(1);
     slot.lost.fetch_min(offset - into_page, Ordering::SeqCst);
-    let page = ptr::without_provenance_mut(address - into_page);
-    // SAFETY: the page belongs to a map that is registered, and so held by whoever met the fault: nothing else lies there.
-    // Its readers know it as bytes that never change once they were read; these had no value yet, or are lost. A call that
-    // succeeds leaves errno alone.
+    let at = address - into_page;
+    let bytes = if slot.met.fetch_add(1, Ordering::SeqCst) < LOST_FOR_THEMSELVES {
+        page_bytes
+    } else {
+        // The system counts the last page of the map as a whole one.
+        slot.end.load(Ordering::SeqCst).saturating_sub(at)
+    };
+    let page = ptr::without_provenance_mut(at);
+    // SAFETY: the pages belong to a map that is registered, and so held by whoever met the fault: nothing else lies there.
+    // Who reads them takes what he sees for the file's content only when there is no note of a fault afterwards. A call
+    // that succeeds leaves errno alone.
     #[allow(unsafe_code)]
     let mapped = unsafe {
         libc::mmap(
             page,
-            page_bytes,
+            bytes,
             libc::PROT_READ,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
             -1,

@@ -178,7 +178,7 @@ impl Store {
     /// When the log cannot take it, or compaction is too far behind; nothing is visible then. An error of a flush that this
     /// write brought about does not concern the write, and is met again by the next flush.
     pub fn write(&self, key: &Key, value: Value, clock: Option<VectorClock>) -> Result<VectorClock> {
-        let delay = self.write_delay()?;
+        let delay = self.write_delay(value.live().is_none())?;
         if !delay.is_zero() {
             self.options.time.sleep(delay);
         }
@@ -192,10 +192,10 @@ impl Store {
 
     /// How long a write is held up: by the debt of compaction, and by memory that fills while the last memtable is still
     /// being flushed.
-    fn write_delay(&self) -> Result<Duration> {
+    fn write_delay(&self, is_delete: bool) -> Result<Duration> {
         let view = self.published.peek();
         let debt = view.tables.debt();
-        debt.check_write()?;
+        debt.check_write(is_delete)?;
         if view.sealed.len() + 1 < self.options.num_mem_tables {
             return Ok(debt.write_delay());
         }
