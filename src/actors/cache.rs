@@ -184,6 +184,8 @@ impl Actor for CacheActor {
             // Its successor starts empty, and what is being read for this generation does not reach it.
             CacheMessage::Forget => return Err("it missed writes".into()),
             CacheMessage::Loaded(loaded) => {
+                let name = format!("cache-{}", self.shard);
+                let _on = self.handles.faults.pass(&name, "before-fill")?;
                 let again: Vec<Key> = loaded
                     .into_iter()
                     .filter_map(|(key, result)| Self::loaded(key, result, state))

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// After a failed flush, the time until the next attempt: space that returns is used within a second.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// Time between two looks at the view by itself: a nudge that got lost delays a flush, and no more.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What FlushActor is told.
 #[derive(Debug)]
@@ -71,7 +73,9 @@ impl Actor for FlushActor {
     type State = FlushState;
     type Arguments = ();
 
-    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, (): ()) -> Result<FlushState, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<FlushState, ActorProcessingErr> {
+        let mailbox = self.handles.flush.clone();
+        myself.send_interval(LOOK_EVERY, move || mailbox.envelope(FlushMessage::Flush));
         Ok(FlushState {
             busy: false,
             swept: false,

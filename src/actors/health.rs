@@ -161,6 +161,13 @@ impl Health {
                 table.id, table.first_key, table.last_key, table.cause
             )
         }));
+        let stuck = |child: ChildStatus| {
+            Some(format!(
+                "{} has been at one message for {:.1?}",
+                child.name, child.stuck?
+            ))
+        };
+        reasons.extend(self.tree.children().into_iter().filter_map(stuck));
         let down = self.tree.children().into_iter().filter(|child| !child.running);
         reasons.extend(down.map(|child| format!("{} is restarting", child.name)));
         let status = if reasons.is_empty() {

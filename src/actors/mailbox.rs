@@ -22,6 +22,8 @@ pub struct Bound {
 pub struct Envelope<M> {
     /// What was sent.
     pub message: M,
+    /// Whether it comes from the actor's own thread, task or timer.
+    pub(super) is_own: bool,
     /// Frees its room when the message was handled, or was lost with its actor.
     _room: Room,
 }
@@ -143,6 +145,7 @@ impl<M: Message> Mailbox<M> {
     pub fn envelope(&self, message: M) -> Envelope<M> {
         Envelope {
             message,
+            is_own: true,
             _room: self.room(0),
         }
     }
@@ -161,7 +164,11 @@ impl<M: Message> Mailbox<M> {
         let Some(actor) = address.as_ref() else {
             return Err(Undelivered::Down(message));
         };
-        let envelope = Envelope { message, _room: room };
+        let envelope = Envelope {
+            message,
+            is_own: false,
+            _room: room,
+        };
         match actor.send_message(envelope) {
             Ok(()) => Ok(()),
             Err(ractor::MessagingErr::SendErr(envelope)) => Err(Undelivered::Down(envelope.message)),

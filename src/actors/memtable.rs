@@ -9,6 +9,7 @@
 
 use crate::actors::Handles;
 use crate::actors::cache::CacheMessage;
+use crate::actors::faults::Injected;
 use crate::actors::flush::FlushMessage;
 use crate::actors::mailbox::Envelope;
 use crate::actors::reply::Reply;
@@ -87,7 +88,7 @@ impl Actor for MemtableActor {
         (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
         match envelope.message {
-            MemtableMessage::Apply(batch) => self.apply(batch),
+            MemtableMessage::Apply(batch) => self.apply(batch)?,
             MemtableMessage::Seal => {
                 let _writer = self.handles.published.writer();
                 self.seal(1);
@@ -111,7 +112,7 @@ struct Answer {
 }
 
 impl MemtableActor {
-    fn apply(&self, batch: LoggedBatch) {
+    fn apply(&self, batch: LoggedBatch) -> Result<(), Injected> {
         let published = &self.handles.published;
         let writer = published.writer();
         if batch.previous_seq > published.applied() {
@@ -122,12 +123,16 @@ impl MemtableActor {
                 "writes before this batch are missing; asking the log for them"
             );
             self.ask_for_the_rest();
-            return;
+            return Ok(());
         }
+        let middle = batch.writes.len() / 2;
         let mut answers = Vec::with_capacity(batch.writes.len());
         let mut changed: Vec<Vec<(Key, Version)>> = vec![Vec::new(); self.handles.caches.len()];
         let mut view = published.load();
-        for write in batch.writes {
+        for (place, write) in batch.writes.into_iter().enumerate() {
+            if place == middle {
+                self.pass("mid-batch")?;
+            }
             let seq = write.version.seq;
             // What was applied before it was sent again is known already.
             let mut applied = None;
@@ -174,7 +179,13 @@ impl MemtableActor {
         }
         published.set_announced(published.applied());
         drop(writer);
+        self.pass("before-answer")?;
         self.answer(answers);
+        Ok(())
+    }
+
+    fn pass(&self, point: &'static str) -> Result<(), Injected> {
+        self.handles.faults.pass("memtable", point).map(|_on| ())
     }
 
     /// Answers, also those who sent the same write again meanwhile.

@@ -11,6 +11,8 @@ pub mod compaction;
 pub mod deadline;
 pub mod disk;
 pub mod drain;
+pub mod fault_fs;
+pub mod faults;
 pub mod flush;
 pub mod gateway;
 pub mod health;
@@ -28,6 +30,7 @@ pub mod scrub;
 pub mod supervisor;
 pub mod vitals;
 pub mod wal;
+pub mod watched;
 pub mod write;
 
 use crate::storage::key::Key;
@@ -56,6 +59,8 @@ pub struct Handles {
     pub gateway: Mailbox<gateway::GatewayMessage>,
     /// What reads see.
     pub published: Arc<Published>,
+    /// What is injected into the actors.
+    pub faults: Arc<faults::Faults>,
     /// The writes that are remembered by their names.
     pub recent: Arc<write::RecentWrites>,
 }

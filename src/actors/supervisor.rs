@@ -7,8 +7,10 @@
 //! Owns: the children's generations, the reasons of their ends, the intensity. Does not own: what a child does, or its
 //! messages (its mailbox outlives it).
 
+use crate::actors::faults::{Faults, SUPERVISOR};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::reply::Reply;
+use crate::actors::watched::{Losable, Pulse, Watched};
 use parking_lot::Mutex;
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, Message, SpawnErr, SupervisionEvent,
@@ -27,6 +29,8 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 /// Ends that are remembered with their reasons.
 const REMEMBERED_ENDS: usize = 100;
+/// Time between two looks whether all children make progress.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How often children may end.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +47,8 @@ type Starting = Pin<Box<dyn Future<Output = Result<ActorCell, SpawnErr>> + Send>
 pub struct ChildSpec {
     /// Its name, for people.
     pub name: String,
-    start: Box<dyn Fn(ActorCell) -> Starting + Send + Sync>,
+    pulse: Arc<Pulse>,
+    start: Box<dyn Fn(ActorCell, Arc<Faults>) -> Starting + Send + Sync>,
 }
 
 impl ChildSpec {
@@ -53,10 +58,19 @@ impl ChildSpec {
         A: Actor<Msg = Envelope<M>, Arguments = ()>,
         M: Message,
     {
+        let name = name.into();
+        let (pulse, known_as): (Arc<Pulse>, Arc<str>) = (Arc::default(), name.as_str().into());
         Self {
-            name: name.into(),
-            start: Box::new(move |supervisor| {
-                let (actor, mailbox) = (make(), mailbox.clone());
+            name,
+            pulse: Arc::clone(&pulse),
+            start: Box::new(move |supervisor, faults| {
+                let mailbox = mailbox.clone();
+                let actor = Watched {
+                    inner: make(),
+                    name: Arc::clone(&known_as),
+                    faults,
+                    pulse: Arc::clone(&pulse),
+                };
                 Box::pin(async move {
                     // Without a name in ractor's registry, which is global to the process: nodes may share one.
                     let (actor, _task) = Actor::spawn_linked(None, actor, (), supervisor).await?;
@@ -77,6 +91,8 @@ pub struct ChildStatus {
     pub generation: u64,
     /// Whether it runs now.
     pub running: bool,
+    /// For how long it has been at one message, when that is longer than it may be.
+    pub stuck: Option<Duration>,
 }
 
 impl ChildStatus {
@@ -130,6 +146,20 @@ impl Tree {
         })
     }
 
+    /// Makes the supervisor known, so that it can be killed as well.
+    fn adopt(&self, supervisor: ActorCell) {
+        self.cells.lock().insert(SUPERVISOR.to_owned(), supervisor);
+    }
+
+    /// Notes for how long a child has been at one message, when that is too long. Says whether it was not noted before.
+    fn note_stuck(&self, name: &str, stuck: Option<Duration>) -> bool {
+        let mut children = self.children.lock();
+        let Some(child) = children.iter_mut().find(|child| child.name == name) else {
+            return false;
+        };
+        std::mem::replace(&mut child.stuck, stuck).is_none() && stuck.is_some()
+    }
+
     /// Tells of every start and end of a child.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {
@@ -154,6 +184,7 @@ impl Tree {
             name: name.to_owned(),
             generation: 1,
             running: true,
+            stuck: None,
         });
         1
     }
@@ -183,8 +214,16 @@ pub enum SupervisorMessage {
     Started(usize, Result<ActorCell, SpawnErr>),
     /// The pause before a start is over.
     Start(usize),
+    /// Time to look whether all make progress.
+    Look,
     /// Ends of children are wanted from now on. Answers when no start is under way.
     StopRestarting(Reply<()>),
+}
+
+impl Losable for SupervisorMessage {
+    fn may_be_lost(&self) -> bool {
+        false
+    }
 }
 
 /// The actor.
@@ -193,6 +232,10 @@ pub struct Supervisor {
     pub specs: Arc<Vec<ChildSpec>>,
     /// How often they may end.
     pub intensity: Intensity,
+    /// Longest time that a child may be at one message; then it is killed, and started again.
+    pub stuck_after: Duration,
+    /// What is injected into the children.
+    pub faults: Arc<Faults>,
     /// What others see.
     pub tree: Arc<Tree>,
     /// Where it says why it gave up.
@@ -226,7 +269,9 @@ impl Actor for Supervisor {
     type State = SupervisorState;
     type Arguments = ();
 
-    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, (): ()) -> Result<SupervisorState, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<SupervisorState, ActorProcessingErr> {
+        self.tree.adopt(myself.get_cell());
+        myself.send_interval(LOOK_EVERY, || SupervisorMessage::Look);
         Ok(SupervisorState {
             children: self.specs.iter().map(|_| Child::default()).collect(),
             early_ends: HashMap::new(),
@@ -254,6 +299,7 @@ impl Actor for Supervisor {
         match message {
             SupervisorMessage::Start(index) => self.start(&myself, index, state),
             SupervisorMessage::Started(index, result) => self.started(&myself, index, result, state),
+            SupervisorMessage::Look => self.look(),
             SupervisorMessage::StopRestarting(reply) => {
                 state.stopping = true;
                 state.quiet.push(reply);
@@ -306,11 +352,23 @@ impl Supervisor {
             return;
         }
         child.starting = true;
-        let starting = (spec.start)(myself.get_cell());
+        let starting = (spec.start)(myself.get_cell(), Arc::clone(&self.faults));
         let myself = myself.clone();
         tokio::spawn(async move {
             let _ = myself.send_message(SupervisorMessage::Started(index, starting.await));
         });
+    }
+
+    /// Kills a child that has been at one message for too long. One that blocks its thread ends when that goes on.
+    fn look(&self) {
+        for spec in self.specs.iter() {
+            let busy = spec.pulse.busy();
+            let stuck = (busy > self.stuck_after).then_some(busy);
+            if self.tree.note_stuck(&spec.name, stuck) {
+                tracing::error!(actor = spec.name, ?busy, "an actor makes no progress; killing it");
+                let _ = self.tree.kill(&spec.name);
+            }
+        }
     }
 
     fn started(

@@ -4,6 +4,7 @@ use super::Failure;
 use crate::rpc::MAX_MESSAGE_BYTES;
 use crate::rpc::admin::SOCKET;
 use crate::rpc::admin_pb::admin_service_client::AdminServiceClient;
+use crate::rpc::admin_pb::fault_service_client::FaultServiceClient;
 use crate::rpc::pb::storage_node_service_client::StorageNodeServiceClient;
 use hyper_util::rt::TokioIo;
 use std::path::Path;
@@ -70,6 +71,15 @@ pub(super) async fn admin(data_dir: &Path) -> Result<AdminServiceClient<Channel>
         )
     })?;
     Ok(AdminServiceClient::new(channel).max_decoding_message_size(usize::MAX))
+}
+
+/// Connects to where a node lets faults be injected.
+pub(super) async fn fault_service(addr: &str) -> Result<FaultServiceClient<Channel>, Failure> {
+    let channel = endpoint(addr)?.connect().await.map_err(|error| {
+        let cause = deepest(&error);
+        format!("no fault service answers at {addr}: {cause}; is admin.fault_injection set where the node runs?")
+    })?;
+    Ok(FaultServiceClient::new(channel))
 }
 
 /// A status in words.

@@ -6,6 +6,7 @@ mod backup;
 mod bench;
 mod client;
 mod drain;
+mod fault;
 mod inspect;
 mod kv;
 mod serve;
@@ -66,6 +67,10 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Measure a node's throughput and latency
     Bench(bench::BenchArgs),
+    /// Break a single actor of a node, to see that it holds
+    ///
+    /// The node must allow it (admin.fault_injection).
+    Fault(fault::FaultArgs),
     /// Serve the empty handlers that bench --baseline compares with
     #[command(hide = true)]
     BaselineServer(bench::BaselineServerArgs),
@@ -163,6 +168,7 @@ impl Command {
             Self::Inspect(args) => inspect::run(&args),
             Self::Verify(args) => verify::run(&args).await,
             Self::Bench(args) => bench::run(args).await,
+            Self::Fault(args) => fault::run(args).await,
             Self::BaselineServer(args) => bench::serve_baseline(args).await,
         }
     }

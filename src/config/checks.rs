@@ -36,6 +36,12 @@ impl Config {
             "must be an address or a name",
         );
         require(
+            !self.admin.fault_injection || !self.admin.host.is_empty(),
+            "admin.host",
+            &self.admin.host,
+            "must be an address or a name",
+        );
+        require(
             server.max_connections > 0,
             "server.max_connections",
             &server.max_connections,
@@ -56,6 +62,7 @@ impl Config {
             ("commit_log.max_age", self.commit_log.max_age),
             ("commit_log.sync_interval", self.commit_log.sync_interval),
             ("supervisor.restart_window", self.supervisor.restart_window),
+            ("supervisor.stuck_after", self.supervisor.stuck_after),
             ("disk.check_interval", self.disk.check_interval),
         ] {
             let shown = humantime::format_duration(value);

@@ -1,8 +1,8 @@
 //! The default of every key. `config.toml` gives the reasons.
 
 use super::keys::{
-    Cache, CommitLog, Compaction, Compression, Coordinator, Disk, Gossip, Level, LogFormat, Logging, MemTable, Metrics,
-    Server, SsTable, Storage, Supervisor,
+    Admin, Cache, CommitLog, Compaction, Compression, Coordinator, Disk, Gossip, Level, LogFormat, Logging, MemTable,
+    Metrics, Server, SsTable, Storage, Supervisor,
 };
 use bytesize::ByteSize;
 use std::path::PathBuf;
@@ -160,6 +160,17 @@ impl Default for Supervisor {
         Self {
             max_restarts: 100,
             restart_window: Duration::from_secs(10),
+            stuck_after: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 50053,
+            fault_injection: false,
         }
     }
 }

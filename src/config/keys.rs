@@ -40,6 +40,8 @@ pub struct Config {
     pub logging: Logging,
     /// The supervisor.
     pub supervisor: Supervisor,
+    /// Faults to see that the node holds.
+    pub admin: Admin,
 }
 
 /// `[server]`
@@ -251,6 +253,18 @@ pub struct Supervisor {
     pub max_restarts: usize,
     #[serde(with = "humantime_serde")]
     pub restart_window: Duration,
+    #[serde(with = "humantime_serde")]
+    pub stuck_after: Duration,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Admin {
+    pub host: String,
+    pub port: u16,
+    pub fault_injection: bool,
 }
 
 impl Config {

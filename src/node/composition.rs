@@ -9,6 +9,7 @@ use crate::actors::cache::{CacheStats, ShardStats};
 use crate::actors::compaction::CompactionStats;
 use crate::actors::disk::DiskWatch;
 use crate::actors::drain::{Drain, Drained};
+use crate::actors::faults::Faults;
 use crate::actors::flush::FlushStats;
 use crate::actors::health::{Health, RequestCounts};
 use crate::actors::mailbox::{Bound, Mailbox};
@@ -127,6 +128,7 @@ impl Parts {
         recovered: Recovered,
         fs: Arc<dyn FileSystem>,
         is_draining: bool,
+        faults: Arc<Faults>,
     ) -> (Self, Vec<DirLock>) {
         let published = recovered.published;
         let time: Arc<dyn Time> = Arc::new(RealTime::default());
@@ -156,7 +158,9 @@ impl Parts {
         }
         recent.expire(time.now_ms());
         let recent = Arc::new(Mutex::new(recent));
+        let tree = Arc::clone(faults.tree());
         let handles = Handles {
+            faults,
             wal: Mailbox::new(mailbox(2 * MAX_WRITES, write_bytes)),
             memtable: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
             flush: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
@@ -170,7 +174,6 @@ impl Parts {
             published,
             recent: Arc::clone(&recent),
         };
-        let tree = Arc::new(Tree::default());
         let mut log = recovered.log;
         log.set_flushed(recovered.tables.flushed_seq());
         let log = SharedLog::new(log, recent);

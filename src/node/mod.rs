@@ -61,10 +61,29 @@ pub struct Node {
     gave_up: watch::Receiver<Option<String>>,
     shutdown_timeout: Duration,
     admin: Option<JoinHandle<()>>,
+    fault_service: Option<FaultService>,
     _locks: Vec<DirLock>,
 }
 
+/// Where faults are injected. Ends with the node.
+struct FaultService {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Drop for FaultService {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 impl Node {
+    /// Where it listens for faults to inject, if it does.
+    #[must_use]
+    pub fn fault_address(&self) -> Option<SocketAddr> {
+        self.fault_service.as_ref().map(|service| service.address)
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

@@ -3,10 +3,13 @@
 //! Owns: its order, and the supervisor's restart. Does not own: what is started (see [`super::composition`]).
 
 use super::composition::{Parts, http2, storage_options};
-use super::{Node, NodeError};
+use super::{FaultService, Node, NodeError};
+use crate::actors::fault_fs::FaultFs;
+use crate::actors::faults::{Faults, SUPERVISOR};
 use crate::actors::gateway::Connections;
 use crate::actors::maintenance::Maintenance;
 use crate::actors::supervisor::{ChildSpec, Intensity, Supervisor, SupervisorMessage, Tree};
+use crate::actors::watched::Watched;
 use crate::config::Config;
 use crate::rpc;
 use crate::storage::drain_mark;
@@ -16,7 +19,7 @@ use crate::storage::recovery;
 use ractor::{Actor, ActorRef};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -32,7 +35,16 @@ impl Node {
     pub async fn start(config: &Config, fs: Arc<dyn FileSystem>) -> Result<Self, NodeError> {
         // Bound before the recovery, so that a taken port is known at once; listened on after it, so that until then a
         // client is refused and does not hang.
-        let (socket, shown) = bind(config).await?;
+        let (socket, shown) = bind(&config.server.host, config.server.port).await?;
+        let faults = Faults::new(Arc::default());
+        let fault_socket = match config.admin.fault_injection {
+            true => Some(bind(&config.admin.host, config.admin.port).await?),
+            false => None,
+        };
+        let fs: Arc<dyn FileSystem> = match fault_socket {
+            Some(_) => Arc::new(FaultFs::new(fs, Arc::clone(&faults))),
+            None => fs,
+        };
         let options = storage_options(config);
         let files = Arc::clone(&fs);
         let recover = move || {
@@ -57,9 +69,13 @@ impl Node {
             let (error, keys) = (table.error(), (&table.first_key, &table.last_key));
             tracing::error!(%error, ?keys, "a table stands aside: what cannot be read of it answers DATA_LOSS");
         }
-        let (parts, locks) = Parts::new(config, recovered, fs, is_draining);
+        let (parts, locks) = Parts::new(config, recovered, fs, is_draining, faults);
         let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health), http2(config));
         let admin = admin_service(config, &parts);
+        let fault_service = match fault_socket {
+            Some((socket, shown)) => Some(fault_service(socket, &shown, &parts)?),
+            None => None,
+        };
         let connections = Connections::new(serve, config.server.max_connections);
         let specs = Arc::new(parts.children(config, listener, connections, address.port()));
         let children = specs.len();
@@ -69,7 +85,14 @@ impl Node {
             window: config.supervisor.restart_window,
         };
         let (current, supervisor) = watch::channel(None);
-        let guardian = tokio::spawn(guard(Arc::clone(&parts.tree), specs, intensity, current, gave_up));
+        let supervision = Supervision {
+            tree: Arc::clone(&parts.tree),
+            faults: Arc::clone(&parts.requests.handles.faults),
+            specs,
+            intensity,
+            stuck_after: config.supervisor.stuck_after,
+        };
+        let guardian = tokio::spawn(guard(supervision, current, gave_up));
         let node = Self {
             address,
             report,
@@ -82,6 +105,7 @@ impl Node {
             gave_up: given_up,
             shutdown_timeout: config.server.shutdown_timeout,
             admin,
+            fault_service,
             _locks: locks,
         };
         node.wait_until_serving().await?;
@@ -104,13 +128,13 @@ impl Node {
     }
 }
 
-async fn bind(config: &Config) -> Result<(TcpSocket, String), NodeError> {
-    let shown = format!("{}:{}", config.server.host, config.server.port);
+async fn bind(host: &str, port: u16) -> Result<(TcpSocket, String), NodeError> {
+    let shown = format!("{host}:{port}");
     let listen = |cause| NodeError::Listen {
         address: shown.clone(),
         cause,
     };
-    let address = tokio::net::lookup_host((config.server.host.as_str(), config.server.port))
+    let address = tokio::net::lookup_host((host, port))
         .await
         .map_err(listen)?
         .next()
@@ -151,23 +175,57 @@ fn admin_service(config: &Config, parts: &Parts) -> Option<JoinHandle<()>> {
     }
 }
 
-/// Keeps a supervisor running: were it to end, its children would have ended with it, and all are started anew.
-async fn guard(
+/// Serves the injection of faults.
+fn fault_service(socket: TcpSocket, shown: &str, parts: &Parts) -> Result<FaultService, NodeError> {
+    let listen = |cause| NodeError::Listen {
+        address: shown.to_owned(),
+        cause,
+    };
+    let listener = socket.listen(LISTEN_BACKLOG).map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+    tracing::warn!(%address, "faults can be injected into this node (admin.fault_injection): it is no place for data that matter");
+    let task = tokio::spawn(rpc::faults::serve(listener, Arc::clone(&parts.requests.handles.faults)));
+    Ok(FaultService { address, task })
+}
+
+/// What every generation of the supervisor is made of.
+struct Supervision {
     tree: Arc<Tree>,
+    faults: Arc<Faults>,
     specs: Arc<Vec<ChildSpec>>,
     intensity: Intensity,
+    stuck_after: Duration,
+}
+
+impl Supervision {
+    fn supervisor(&self, gave_up: &watch::Sender<Option<String>>) -> Watched<Supervisor> {
+        let supervisor = Supervisor {
+            specs: Arc::clone(&self.specs),
+            intensity: self.intensity,
+            stuck_after: self.stuck_after,
+            faults: Arc::clone(&self.faults),
+            tree: Arc::clone(&self.tree),
+            gave_up: gave_up.clone(),
+        };
+        Watched {
+            inner: supervisor,
+            name: SUPERVISOR.into(),
+            faults: Arc::clone(&self.faults),
+            pulse: Arc::default(),
+        }
+    }
+}
+
+/// Keeps a supervisor running: were it to end, its children would have ended with it, and all are started anew.
+async fn guard(
+    supervision: Supervision,
     current: watch::Sender<Option<ActorRef<SupervisorMessage>>>,
     gave_up: watch::Sender<Option<String>>,
 ) {
     let mut ends = VecDeque::new();
+    let intensity = supervision.intensity;
     loop {
-        let actor = Supervisor {
-            specs: Arc::clone(&specs),
-            intensity,
-            tree: Arc::clone(&tree),
-            gave_up: gave_up.clone(),
-        };
-        let ended = match Actor::spawn(None, actor, ()).await {
+        let ended = match Actor::spawn(None, supervision.supervisor(&gave_up), ()).await {
             Ok((supervisor, task)) => {
                 current.send_replace(Some(supervisor));
                 task.await.err().map(|error| error.to_string())

@@ -10,6 +10,7 @@ pub mod convert;
 pub mod coordinator;
 mod deadline;
 mod drain;
+pub mod faults;
 mod health;
 pub mod peer;
 mod ranges;

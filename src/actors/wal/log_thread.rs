@@ -5,6 +5,7 @@
 //! successor; it ends when that actor is gone, and tells it when it ends otherwise.
 
 use super::{Batch, WalMessage};
+use crate::actors::faults::{Faults, Injected};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::write::RecentWrites;
 use crate::storage::error::{Error, ErrorKind, Result};
@@ -17,6 +18,7 @@ use crate::storage::view::Published;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use ractor::ActorRef;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -168,6 +170,7 @@ impl LogThread {
         sync: SyncPolicy,
         time: Arc<dyn Time>,
         applied: Arc<Published>,
+        faults: Arc<Faults>,
         mailbox: Mailbox<WalMessage>,
         actor: ActorRef<Envelope<WalMessage>>,
     ) -> std::io::Result<Self> {
@@ -178,6 +181,7 @@ impl LogThread {
             sync,
             time,
             applied,
+            faults,
             mailbox,
             actor,
             unsynced_since: None,
@@ -197,12 +201,22 @@ impl LogThread {
     }
 }
 
+/// Ends with the deletion that it stands for, whatever ends that.
+struct Unlinking(Arc<SharedLog>);
+
+impl Drop for Unlinking {
+    fn drop(&mut self) {
+        self.0.is_unlinking.store(false, Ordering::Release);
+    }
+}
+
 struct Worker {
     log: Arc<SharedLog>,
     epoch: u64,
     sync: SyncPolicy,
     time: Arc<dyn Time>,
     applied: Arc<Published>,
+    faults: Arc<Faults>,
     mailbox: Mailbox<WalMessage>,
     actor: ActorRef<Envelope<WalMessage>>,
     unsynced_since: Option<Instant>,
@@ -236,6 +250,12 @@ impl Worker {
         if self.unsynced_since.is_some() {
             let _ = self.log.with(|log| log.sync(self.epoch));
         }
+    }
+
+    /// Passes a point. An error that is injected there is one of the disk's.
+    fn pass(&self, point: &'static str) -> Result<()> {
+        let disk = |injected: Injected| Error::io("write", Path::new("commit log"), std::io::Error::other(injected));
+        self.faults.pass("wal", point).map(|_on| ()).map_err(disk)
     }
 
     fn report(&self, done: Done) {
@@ -286,8 +306,9 @@ impl Worker {
         }
         let (log, actor, mailbox) = (Arc::clone(&self.log), self.actor.clone(), self.mailbox.clone());
         let work = move || {
-            let deleted = log.delete_flushed();
-            log.is_unlinking.store(false, Ordering::Release);
+            let unlinking = Unlinking(log);
+            let deleted = unlinking.0.delete_flushed();
+            drop(unlinking);
             if let Err(error) = deleted {
                 let _ = actor.send_message(mailbox.envelope(WalMessage::Done(Done::UpkeepFailed(error))));
             }
@@ -307,10 +328,15 @@ impl Worker {
         let (applied, now_ms) = (self.applied.applied(), self.time.now_ms());
         let (previous_seq, result) = self.log.with(|log| {
             let previous_seq = log.last_seq();
-            let appended = log.append(epoch, &batch.encoded, applied, now_ms);
-            let result = appended.and_then(|()| if every_batch { log.sync(epoch) } else { Ok(()) });
+            let passed = self.pass("before-write");
+            let appended = passed.and_then(|()| log.append(epoch, &batch.encoded, applied, now_ms));
+            let result = appended.and_then(|()| {
+                self.pass("before-sync")?;
+                if every_batch { log.sync(epoch) } else { Ok(()) }
+            });
             (previous_seq, result)
         });
+        let result = result.and_then(|()| self.pass("after-sync"));
         if !every_batch {
             self.unsynced_since.get_or_insert_with(Instant::now);
         }

@@ -13,6 +13,7 @@ mod log_thread;
 pub use log_thread::{SharedLog, SyncPolicy};
 
 use crate::actors::Handles;
+use crate::actors::faults::{HAND_OFF, Passed};
 use crate::actors::mailbox::Envelope;
 use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
@@ -132,6 +133,7 @@ impl Actor for WalActor {
             self.options.sync,
             Arc::clone(&self.time),
             Arc::clone(&self.handles.published),
+            Arc::clone(&self.handles.faults),
             self.handles.wal.clone(),
             myself.clone(),
         )?;
@@ -345,7 +347,7 @@ impl WalActor {
                     Ok(()) => self.pass_on(LoggedBatch {
                         previous_seq,
                         writes: batch.writes,
-                    }),
+                    })?,
                     Err(error) if error.kind() == ErrorKind::DiskFull && !batch.encoded.deletes_only => {
                         // Deletes have a reserve. They go first: what was numbered behind them must not overtake them.
                         if let Some(deletes) = self.refuse_all_but_deletes(batch, &error, state.salt) {
@@ -376,7 +378,7 @@ impl WalActor {
                     self.pass_on(LoggedBatch {
                         previous_seq: applied,
                         writes,
-                    });
+                    })?;
                 }
                 for write in state.held.take().unwrap_or_default() {
                     self.append(write, state);
@@ -404,11 +406,15 @@ impl WalActor {
         }
     }
 
-    fn pass_on(&self, batch: LoggedBatch) {
-        // When it is down, the callers learn from their dropped ports that the outcome is unknown, and the restarted
-        // MemtableActor asks for everything that it lacks.
-        let _ = self.handles.memtable.send_admitted(MemtableMessage::Apply(batch));
+    fn pass_on(&self, batch: LoggedBatch) -> Result<(), ActorProcessingErr> {
+        if self.handles.faults.pass("wal", HAND_OFF)? == Passed::On {
+            // When it is down, the callers learn from their dropped ports that the outcome is unknown, and the restarted
+            // MemtableActor asks for everything that it lacks.
+            let _ = self.handles.memtable.send_admitted(MemtableMessage::Apply(batch));
+        }
+        Ok(())
     }
+
     /// Refuses the writes of a batch that are not deletes. Returns those that are, encoded on their own.
     fn refuse_all_but_deletes(&self, batch: Batch, error: &Error, salt: u32) -> Option<Batch> {
         let is_delete = |write: &LoggedWrite| write.version.value.live().is_none();

@@ -1,0 +1,134 @@
+//! What every actor is wrapped in: the points at which faults are injected, and the signs that it makes progress.
+//!
+//! Owns: that each start and each message passes its point, and the note of when a message was begun. Does not own: what
+//! the actor does, or what follows when it makes no progress (see [`crate::actors::supervisor`]).
+
+use crate::actors::faults::{Faults, MESSAGE, Passed, START};
+use crate::actors::mailbox::Envelope;
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Whether an actor makes progress. One that waits for messages does; one that has been at the same message for long does
+/// not. A full neighbour holds nobody up: messages are refused, not waited with.
+#[derive(Debug)]
+pub struct Pulse {
+    origin: Instant,
+    /// When the present message was begun, in microseconds since the origin; 0: there is none.
+    begun_us: AtomicU64,
+    handled: AtomicU64,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self {
+            origin: Instant::now(),
+            begun_us: AtomicU64::new(0),
+            handled: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Pulse {
+    /// For how long the actor has been at its present message.
+    #[must_use]
+    pub fn busy(&self) -> Duration {
+        match self.begun_us.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            begun => self.origin.elapsed().saturating_sub(Duration::from_micros(begun)),
+        }
+    }
+
+    /// Messages handled by all generations.
+    #[must_use]
+    pub fn handled(&self) -> u64 {
+        self.handled.load(Ordering::Relaxed)
+    }
+
+    fn begin(&self) -> Beat<'_> {
+        let now = u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.begun_us.store(now.max(1), Ordering::Relaxed);
+        Beat(self)
+    }
+}
+
+/// One message. Ends with it, whatever ends it.
+struct Beat<'a>(&'a Pulse);
+
+impl Drop for Beat<'_> {
+    fn drop(&mut self) {
+        self.0.begun_us.store(0, Ordering::Relaxed);
+        self.0.handled.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A message of which a point must know whether it may get lost.
+pub trait Losable {
+    /// Whether it comes from another actor. What an actor has of its own thread, task or timer cannot get lost without it.
+    fn may_be_lost(&self) -> bool;
+}
+
+impl<M> Losable for Envelope<M> {
+    fn may_be_lost(&self) -> bool {
+        !self.is_own
+    }
+}
+
+/// An actor with its points and its pulse.
+pub struct Watched<A> {
+    /// The actor.
+    pub inner: A,
+    /// Its name among the injections.
+    pub name: Arc<str>,
+    /// The injections.
+    pub faults: Arc<Faults>,
+    /// Its pulse; all generations have the same.
+    pub pulse: Arc<Pulse>,
+}
+
+impl<A: Actor<Msg: Losable>> Actor for Watched<A> {
+    type Msg = A::Msg;
+    type State = A::State;
+    type Arguments = A::Arguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        arguments: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        let _on = self.faults.pass_waiting(&self.name, START, false).await?;
+        self.inner.pre_start(myself, arguments).await
+    }
+
+    async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
+        self.inner.post_start(myself, state).await
+    }
+
+    async fn post_stop(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
+        self.inner.post_stop(myself, state).await
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let _beat = self.pulse.begin();
+        let may_drop = message.may_be_lost();
+        match self.faults.pass_waiting(&self.name, MESSAGE, may_drop).await? {
+            Passed::On => self.inner.handle(myself, message, state).await,
+            Passed::Drop => Ok(()),
+        }
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        self.inner.handle_supervisor_evt(myself, event, state).await
+    }
+}

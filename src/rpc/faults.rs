@@ -1,0 +1,115 @@
+//! The fault service, on a listener of its own.
+//!
+//! Owns: its wire. Does not own: what is injected (see [`crate::actors::faults`]), or whether it is served at all.
+
+use crate::actors::faults::{DISK_IO, Fault, Faults, Injection, MESSAGE, SUPERVISOR};
+use crate::rpc::admin_pb as pb;
+use crate::rpc::admin_pb::fault_service_server::{FaultService, FaultServiceServer};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+/// Serves until the task that runs it is ended.
+pub async fn serve(listener: TcpListener, faults: Arc<Faults>) {
+    let served = tonic::transport::Server::builder()
+        .add_service(FaultServiceServer::new(Injector { faults }))
+        .serve_with_incoming(TcpListenerStream::new(listener))
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the fault service ended");
+    }
+}
+
+struct Injector {
+    faults: Arc<Faults>,
+}
+
+fn fault(request: &pb::InjectRequest) -> Result<Fault, Status> {
+    match request.fault.as_str() {
+        "panic" => Ok(Fault::Panic),
+        "kill" => Ok(Fault::Kill),
+        "error" => Ok(Fault::Error),
+        "disk-full" => Ok(Fault::DiskFull),
+        "stall" => Ok(Fault::Stall(Duration::from_millis(request.stall_ms))),
+        "drop" => Ok(Fault::Drop),
+        other => Err(Status::invalid_argument(format!(
+            "fault: there is no {other:?}; there are panic, kill, error, disk-full, stall and drop"
+        ))),
+    }
+}
+
+fn target(faults: &Faults, actor: String) -> pb::Target {
+    let child = faults.tree().children().into_iter().find(|child| child.name == actor);
+    pb::Target {
+        points: Faults::points(&actor).into_iter().map(ToOwned::to_owned).collect(),
+        running: child
+            .as_ref()
+            .map_or(actor == SUPERVISOR || actor == DISK_IO, |child| child.running),
+        generation: child.map_or(0, |child| child.generation),
+        actor,
+    }
+}
+
+#[tonic::async_trait]
+impl FaultService for Injector {
+    async fn actors(&self, _request: Request<pb::ActorsRequest>) -> Result<Response<pb::ActorsResponse>, Status> {
+        let faults = &self.faults;
+        let armed = |(id, injection): (u64, Injection)| pb::Injection {
+            id,
+            actor: injection.actor,
+            point: injection.point,
+            fault: injection.fault.to_string(),
+        };
+        let happened = faults.happened().into_iter().map(|happened| pb::Injection {
+            id: happened.id,
+            actor: happened.actor,
+            point: happened.point,
+            fault: happened.fault.to_string(),
+        });
+        Ok(Response::new(pb::ActorsResponse {
+            targets: faults.actors().into_iter().map(|actor| target(faults, actor)).collect(),
+            armed: faults.armed().into_iter().map(armed).collect(),
+            happened: happened.collect(),
+        }))
+    }
+
+    async fn inject(&self, request: Request<pb::InjectRequest>) -> Result<Response<pb::InjectResponse>, Status> {
+        let request = request.into_inner();
+        let fault = fault(&request)?;
+        if request.point.is_empty() && fault == Fault::Kill {
+            if !self.faults.actors().contains(&request.actor) {
+                let known = self.faults.actors().join(", ");
+                let message = format!("actor: there is no {:?}; there are {known}", request.actor);
+                return Err(Status::invalid_argument(message));
+            }
+            let struck = self.faults.kill(&request.actor);
+            return Ok(Response::new(pb::InjectResponse { id: 0, struck }));
+        }
+        let point = if request.point.is_empty() {
+            MESSAGE.to_owned()
+        } else {
+            request.point
+        };
+        let injected = self.faults.inject(Injection {
+            actor: request.actor,
+            point,
+            fault,
+            after: request.after,
+            times: if request.forever { 0 } else { request.times.max(1) },
+            one_in: request.one_in.max(1),
+            seed: request.seed,
+        });
+        let id = injected.map_err(|refused| Status::invalid_argument(refused.0))?;
+        Ok(Response::new(pb::InjectResponse { id, struck: false }))
+    }
+
+    async fn clear(&self, request: Request<pb::ClearRequest>) -> Result<Response<pb::ClearResponse>, Status> {
+        let id = request.into_inner().id;
+        let cleared = self.faults.clear((id != 0).then_some(id));
+        Ok(Response::new(pb::ClearResponse {
+            cleared: cleared as u64,
+        }))
+    }
+}
