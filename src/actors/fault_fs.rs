@@ -5,7 +5,7 @@
 //!
 //! Owns: those points. Does not own: the files, or what is injected (see [`crate::actors::faults`]).
 
-use crate::actors::faults::{DISK_IO, Fault, Faults};
+use crate::actors::faults::{self, DISK_IO, Fault, Faults};
 use crate::storage::fs::{DirLock, FileSystem, Space, WriteFile};
 use bytes::Bytes;
 use std::io;
@@ -88,7 +88,7 @@ fn pass(faults: &Faults, point: &'static str) -> io::Result<()> {
             std::thread::sleep(time);
             Ok(())
         }
-        Some(Fault::Panic) => std::panic::panic_any(format!("an injected panic at {point}")),
+        Some(Fault::Panic) => faults::panic_at(point),
         Some(Fault::Error | Fault::Kill | Fault::Drop) => Err(io::Error::other(format!("an injected EIO at {point}"))),
     }
 }

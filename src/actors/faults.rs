@@ -139,6 +139,11 @@ pub enum Passed {
     Drop,
 }
 
+#[allow(clippy::panic, reason = "it is what was asked for")]
+pub(super) fn panic_at(point: &str) -> ! {
+    std::panic::panic_any(format!("an injected panic at {point}"))
+}
+
 /// All injections into one node.
 #[derive(Debug)]
 pub struct Faults {
@@ -219,7 +224,12 @@ impl Faults {
             Fault::DiskFull => is_disk,
             Fault::Kill => !is_disk,
             Fault::Drop => injection.actor != SUPERVISOR && [MESSAGE, HAND_OFF].contains(&injection.point.as_str()),
-            Fault::Panic | Fault::Error | Fault::Stall(_) => true,
+            // What fails on the log's thread is the disk.
+            Fault::Error => {
+                !(injection.actor == "wal"
+                    && ["before-write", "before-sync", "after-sync"].contains(&injection.point.as_str()))
+            }
+            Fault::Panic | Fault::Stall(_) => true,
         };
         if !is_possible {
             let (fault, actor, point) = (injection.fault, &injection.actor, &injection.point);
@@ -332,7 +342,7 @@ impl Faults {
 
     fn suffer(&self, actor: &str, point: &'static str, fault: Fault) -> Result<Passed, Injected> {
         match fault {
-            Fault::Panic => std::panic::panic_any(format!("an injected panic at {point}")),
+            Fault::Panic => panic_at(point),
             Fault::Kill => {
                 let _ = self.kill(actor);
                 std::panic::resume_unwind(Box::new(format!("an injected kill at {point}")))

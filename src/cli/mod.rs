@@ -4,6 +4,7 @@
 
 mod backup;
 mod bench;
+mod chaos;
 mod client;
 mod drain;
 mod fault;
@@ -71,6 +72,10 @@ enum Command {
     ///
     /// The node must allow it (admin.fault_injection).
     Fault(fault::FaultArgs),
+    /// Break a node's actors while clients use it, and judge whether it held
+    ///
+    /// Exits with an error when an acknowledged write was lost, a read was wrong, or a call was not answered.
+    Chaos(chaos::ChaosArgs),
     /// Serve the empty handlers that bench --baseline compares with
     #[command(hide = true)]
     BaselineServer(bench::BaselineServerArgs),
@@ -169,6 +174,7 @@ impl Command {
             Self::Verify(args) => verify::run(&args).await,
             Self::Bench(args) => bench::run(args).await,
             Self::Fault(args) => fault::run(args).await,
+            Self::Chaos(args) => chaos::run(args).await,
             Self::BaselineServer(args) => bench::serve_baseline(args).await,
         }
     }

@@ -5,6 +5,7 @@
 //! successor; it ends when that actor is gone, and tells it when it ends otherwise.
 
 use super::{Batch, WalMessage};
+use crate::actors::Handles;
 use crate::actors::faults::{Faults, Injected};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::write::RecentWrites;
@@ -169,9 +170,7 @@ impl LogThread {
         epoch: u64,
         sync: SyncPolicy,
         time: Arc<dyn Time>,
-        applied: Arc<Published>,
-        faults: Arc<Faults>,
-        mailbox: Mailbox<WalMessage>,
+        handles: &Handles,
         actor: ActorRef<Envelope<WalMessage>>,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = channel();
@@ -180,9 +179,9 @@ impl LogThread {
             epoch,
             sync,
             time,
-            applied,
-            faults,
-            mailbox,
+            applied: Arc::clone(&handles.published),
+            faults: Arc::clone(&handles.faults),
+            mailbox: handles.wal.clone(),
             actor,
             unsynced_since: None,
         };

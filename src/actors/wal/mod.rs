@@ -132,9 +132,7 @@ impl Actor for WalActor {
             epoch,
             self.options.sync,
             Arc::clone(&self.time),
-            Arc::clone(&self.handles.published),
-            Arc::clone(&self.handles.faults),
-            self.handles.wal.clone(),
+            &self.handles,
             myself.clone(),
         )?;
         let state = WalState {

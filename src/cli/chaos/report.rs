@@ -1,0 +1,138 @@
+//! What a run showed: as text, as JSON, and as a page with a plot.
+//!
+//! Owns: the numbers and their form. Does not own: the verdict on a history (see [`super::history`]).
+
+use super::history::Moment;
+use super::load::{Call, End};
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// One column of the plot, in nanoseconds.
+pub(super) const COLUMN: Moment = 100_000_000;
+/// Calls after a kill among which the first to be answered is looked for.
+const FIRST_CALLS: usize = 256;
+
+/// The last line of a run with `--json`.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Report {
+    pub(super) seed: u64,
+    pub(super) seconds: f64,
+    pub(super) operations: u64,
+    pub(super) ops_per_s: f64,
+    /// Of the rounds without faults, if there were any.
+    pub(super) undisturbed_ops_per_s: Option<f64>,
+    /// The rate with faults over the rate without.
+    pub(super) ratio: Option<f64>,
+    pub(super) kills: u64,
+    pub(super) kills_by_actor: BTreeMap<String, u64>,
+    pub(super) restarts: u64,
+    pub(super) unavailable: u64,
+    pub(super) unavailable_p50_ms: f64,
+    pub(super) unavailable_p99_ms: f64,
+    pub(super) unavailable_max_ms: f64,
+    pub(super) hung: u64,
+    pub(super) violations: u64,
+    /// The first of them, in words.
+    pub(super) violated: Vec<String>,
+    /// Whether the node was killed and started again in the end, and what it had was checked.
+    pub(super) process_killed: bool,
+}
+
+impl Report {
+    pub(super) fn is_well(&self) -> bool {
+        self.violations == 0 && self.hung == 0
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text = format!(
+            "{} operations in {:.1} s, {:.0} a second\n{} kills, {} restarts of actors{}\n",
+            self.operations,
+            self.seconds,
+            self.ops_per_s,
+            self.kills,
+            self.restarts,
+            if self.process_killed {
+                "; the process killed and started again"
+            } else {
+                ""
+            },
+        );
+        for (actor, kills) in &self.kills_by_actor {
+            let _ = writeln!(text, "  {actor:<14}{kills}");
+        }
+        if let (Some(rate), Some(ratio)) = (self.undisturbed_ops_per_s, self.ratio) {
+            let _ = writeln!(text, "without faults {rate:.0} a second: {ratio:.3} of it with them");
+        }
+        let _ = writeln!(
+            text,
+            "{} calls answered UNAVAILABLE; until calls succeed again after a kill: median {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+            self.unavailable, self.unavailable_p50_ms, self.unavailable_p99_ms, self.unavailable_max_ms
+        );
+        let _ = writeln!(
+            text,
+            "{} violations, {} calls without an answer",
+            self.violations, self.hung
+        );
+        for violation in &self.violated {
+            let _ = writeln!(text, "  {violation}");
+        }
+        text
+    }
+}
+
+/// How long after each kill a write and a read that began after it had both succeeded, in microseconds. The calls must be
+/// in the order in which they began.
+pub(super) fn unavailability(calls: &[Call], kills: &[Moment], times: &mut Histogram<u64>) {
+    for kill in kills {
+        let after = calls.partition_point(|call| call.begun < *kill);
+        let back = |is_write: bool| {
+            let later = calls.get(after..).unwrap_or_default().iter();
+            later
+                .filter(|call| call.is_write == is_write && call.end == End::Done)
+                .take(FIRST_CALLS)
+                .map(|call| call.ended)
+                .min()
+        };
+        if let (Some(write), Some(read)) = (back(true), back(false)) {
+            times.saturating_record((write.max(read) - kill) / 1000);
+        }
+    }
+}
+
+/// A tenth of a second of the run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Column {
+    pub(super) done: u64,
+    pub(super) failed: u64,
+    pub(super) p99_us: u64,
+}
+
+/// Adds calls to the columns that they ended in.
+pub(super) fn columns(calls: &[Call], columns: &mut Vec<Column>) {
+    let mut latencies: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+    for call in calls {
+        let place = usize::try_from(call.ended / COLUMN).unwrap_or(usize::MAX);
+        if columns.len() <= place {
+            columns.resize(place + 1, Column::default());
+        }
+        if let Some(column) = columns.get_mut(place) {
+            match call.end {
+                End::Done => column.done += 1,
+                End::Unavailable | End::Refused => column.failed += 1,
+            }
+        }
+        latencies
+            .entry(place)
+            .or_default()
+            .push((call.ended - call.begun) / 1000);
+    }
+    for (place, mut latencies) in latencies {
+        latencies.sort_unstable();
+        let p99 = latencies.get(latencies.len().saturating_sub(1) * 99 / 100).copied();
+        if let (Some(column), Some(p99)) = (columns.get_mut(place), p99) {
+            column.p99_us = p99.max(column.p99_us);
+        }
+    }
+}
