@@ -1,0 +1,322 @@
+//! Overload of the whole node: seen by how long requests take, and answered by letting fewer in.
+//!
+//! Whatever is short (a processor, the disk, a lock), requests then queue for it, and a queue that stands makes every answer
+//! late without making one more of them. So reads and writes are watched, each by themselves: when for a while nearly all
+//! take longer than they may, only as many are let in as get done in that time, and the others are refused before they are
+//! even decoded. As soon as answers are in time again, more are let in.
+//!
+//! Owns: that limit. Does not own: bounds of memory (see [`crate::actors::admission`]), or the rights of tenants (see
+//! [`crate::actors::quotas`]).
+
+use crate::actors::refusal::Refusal;
+use crate::storage::time::Time;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Time over which answers are judged together.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Intervals in a row in which answers are late, before fewer are let in: one late sync is no overload.
+const LATE_INTERVALS: u32 = 3;
+/// Share of late answers from which an interval is late.
+const LATE_SHARE: f64 = 0.9;
+/// Share of late answers up to which more are let in.
+const IN_TIME_SHARE: f64 = 0.1;
+/// By how much more, each interval.
+const GROWTH: f64 = 1.25;
+/// Requests that are always let in: enough to share a sync, on a disk that is slow by itself.
+const LEAST: usize = 64;
+/// No limit.
+const MOST: usize = 1 << 20;
+/// Without an answer for so long, what was known has become old.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(2);
+
+/// What is watched by itself: reads may be in time while the log is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Reads, and batches of them.
+    Read,
+    /// Writes, repairs and deletes, and batches of them.
+    Write,
+}
+
+/// Lets requests in.
+#[derive(Debug)]
+pub struct Overload {
+    time: Arc<dyn Time>,
+    /// Longest time that answers may take for long; zero: whatever they take.
+    in_time: Duration,
+    reads: Gauge,
+    writes: Gauge,
+    shed: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Gauge {
+    under_way: AtomicUsize,
+    limit: AtomicUsize,
+    seen: Mutex<Seen>,
+}
+
+/// What was seen in an interval.
+#[derive(Debug, Default)]
+struct Seen {
+    begun: Duration,
+    answered: u64,
+    late: u64,
+    /// Given up, and late.
+    lost: u64,
+    late_intervals: u32,
+}
+
+/// A request that was let in, until it is answered or given up.
+#[derive(Debug)]
+pub struct UnderWay {
+    overload: Arc<Overload>,
+    kind: Kind,
+    since: Duration,
+    is_answered: bool,
+    is_let_in: bool,
+}
+
+impl UnderWay {
+    /// The request did what was asked.
+    pub fn answered(mut self) {
+        self.is_answered = true;
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let gauge = self.overload.gauge(self.kind);
+        gauge.under_way.fetch_sub(1, Ordering::AcqRel);
+        if self.is_let_in && !self.overload.in_time.is_zero() {
+            let now = self.overload.time.elapsed();
+            let is_late = now.saturating_sub(self.since) > self.overload.in_time;
+            gauge.see(self.is_answered, is_late, now, self.overload.in_time);
+        }
+    }
+}
+
+impl Overload {
+    /// Nothing was seen yet. Answers that take at most `in_time` are in time; zero: all are.
+    #[must_use]
+    pub fn new(in_time: Duration, time: Arc<dyn Time>) -> Arc<Self> {
+        let gauge = || Gauge {
+            under_way: AtomicUsize::new(0),
+            limit: AtomicUsize::new(MOST),
+            seen: Mutex::default(),
+        };
+        Arc::new(Self {
+            time,
+            in_time,
+            reads: gauge(),
+            writes: gauge(),
+            shed: AtomicU64::new(0),
+        })
+    }
+
+    /// Lets a request in.
+    ///
+    /// # Errors
+    /// [`Refusal::Overloaded`] when it would only wait.
+    pub fn enter(self: &Arc<Self>, kind: Kind) -> Result<UnderWay, Refusal> {
+        let gauge = self.gauge(kind);
+        let under_way = gauge.under_way.fetch_add(1, Ordering::AcqRel) + 1;
+        let is_let_in = under_way <= gauge.limit.load(Ordering::Relaxed);
+        let request = UnderWay {
+            overload: Arc::clone(self),
+            kind,
+            since: self.time.elapsed(),
+            is_answered: false,
+            is_let_in,
+        };
+        if is_let_in {
+            return Ok(request);
+        }
+        self.shed.fetch_add(1, Ordering::Relaxed);
+        Err(Refusal::Overloaded(match kind {
+            Kind::Read => "reads take too long (server.max_queue_delay), and fewer are let in",
+            Kind::Write => "writes take too long (server.max_queue_delay), and fewer are let in",
+        }))
+    }
+
+    /// Requests that were not let in so far.
+    #[must_use]
+    pub fn shed(&self) -> u64 {
+        self.shed.load(Ordering::Relaxed)
+    }
+
+    /// How many requests of a kind are let in at once; [`None`]: any number.
+    #[must_use]
+    pub fn limit(&self, kind: Kind) -> Option<usize> {
+        let gauge = self.gauge(kind);
+        let seen = self.time.elapsed().saturating_sub(gauge.seen.lock().begun);
+        Some(gauge.limit.load(Ordering::Relaxed)).filter(|limit| *limit < MOST && seen < FORGOTTEN_AFTER)
+    }
+
+    fn gauge(&self, kind: Kind) -> &Gauge {
+        match kind {
+            Kind::Read => &self.reads,
+            Kind::Write => &self.writes,
+        }
+    }
+}
+
+impl Gauge {
+    /// Takes note of a request that ended. One that failed at once says nothing about a queue.
+    fn see(&self, is_answered: bool, is_late: bool, now: Duration, in_time: Duration) {
+        let mut seen = self.seen.lock();
+        let passed = now.saturating_sub(seen.begun);
+        if passed >= INTERVAL {
+            self.judge(&mut seen, passed, in_time);
+            *seen = Seen {
+                begun: now,
+                late_intervals: seen.late_intervals,
+                ..Seen::default()
+            };
+        }
+        seen.answered += u64::from(is_answered);
+        seen.late += u64::from(is_late);
+        seen.lost += u64::from(is_late && !is_answered);
+    }
+
+    fn judge(&self, seen: &mut Seen, passed: Duration, in_time: Duration) {
+        let judged = (seen.answered + seen.lost) as f64;
+        if passed >= FORGOTTEN_AFTER {
+            seen.late_intervals = 0;
+            self.limit.store(MOST, Ordering::Relaxed);
+        } else if judged > 0.0 && seen.late as f64 >= judged * LATE_SHARE {
+            seen.late_intervals += 1;
+            if seen.late_intervals >= LATE_INTERVALS {
+                // So many are done in the time that each of them may take.
+                let done = seen.answered as f64 * in_time.as_secs_f64() / passed.as_secs_f64();
+                self.limit.store((done as usize).clamp(LEAST, MOST), Ordering::Relaxed);
+            }
+        } else {
+            seen.late_intervals = 0;
+            if seen.late as f64 <= judged * IN_TIME_SHARE {
+                let limit = self.limit.load(Ordering::Relaxed) as f64 * GROWTH;
+                self.limit.store((limit as usize).min(MOST), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::time::ManualTime;
+
+    const IN_TIME: Duration = Duration::from_millis(100);
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A node that carries out one request a millisecond, in their order.
+    struct Node {
+        overload: Arc<Overload>,
+        time: ManualTime,
+        queue: std::collections::VecDeque<UnderWay>,
+    }
+
+    impl Node {
+        fn new() -> Self {
+            let time = ManualTime::default();
+            Self {
+                overload: Overload::new(IN_TIME, Arc::new(time.clone())),
+                time,
+                queue: Default::default(),
+            }
+        }
+
+        /// Lets time pass, in which so many requests come each millisecond. Returns how many were answered, and in time.
+        fn run(&mut self, time: Duration, offered: usize) -> (u64, u64) {
+            let (mut answered, mut in_time) = (0, 0);
+            for _ in 0..time.as_millis() {
+                self.time.advance(MS);
+                for _ in 0..offered {
+                    self.queue.extend(self.overload.enter(Kind::Write).ok());
+                }
+                if let Some(request) = self.queue.pop_front() {
+                    let took = self.time.elapsed() - request.since;
+                    answered += 1;
+                    in_time += u64::from(took <= IN_TIME * 2);
+                    request.answered();
+                }
+            }
+            (answered, in_time)
+        }
+    }
+
+    #[test]
+    fn what_the_node_can_do_is_let_in() {
+        let mut node = Node::new();
+        node.run(Duration::from_secs(10), 1);
+        assert_eq!((node.overload.shed(), node.overload.limit(Kind::Write)), (0, None));
+    }
+
+    #[test]
+    fn at_five_times_as_much_answers_stay_in_time() {
+        let mut node = Node::new();
+        node.run(Duration::from_secs(5), 5);
+        let (answered, in_time) = node.run(Duration::from_secs(10), 5);
+        assert_eq!(answered, 10_000, "it is never idle");
+        assert_eq!(in_time, 10_000);
+        assert!(node.overload.shed() > 30_000);
+        assert_eq!(node.overload.limit(Kind::Read), None, "reads are in time");
+    }
+
+    #[test]
+    fn when_it_is_over_all_are_let_in_again() {
+        let mut node = Node::new();
+        node.run(Duration::from_secs(5), 5);
+        node.run(Duration::from_secs(1), 0);
+        let shed = node.overload.shed();
+        node.run(Duration::from_secs(10), 1);
+        assert_eq!((node.overload.shed(), node.overload.limit(Kind::Write)), (shed, None));
+    }
+
+    #[test]
+    fn a_pause_of_the_disk_is_no_overload() {
+        let mut node = Node::new();
+        for _ in 0..20 {
+            node.run(Duration::from_secs(1), 1);
+            let held: Vec<_> = (0..200)
+                .map(|_| node.overload.enter(Kind::Write).expect("let in"))
+                .collect();
+            node.time.advance(Duration::from_millis(400));
+            held.into_iter().for_each(UnderWay::answered);
+        }
+        assert_eq!(node.overload.shed(), 0);
+    }
+
+    #[test]
+    fn what_is_given_up_late_tells_as_much_as_a_late_answer() {
+        let mut node = Node::new();
+        for _ in 0..10 {
+            let given_up: Vec<_> = (0..1000).map(|_| node.overload.enter(Kind::Read)).collect();
+            node.time.advance(Duration::from_millis(150));
+            drop(given_up);
+        }
+        assert_eq!(node.overload.limit(Kind::Read), Some(LEAST));
+        // What fails at once tells nothing.
+        let mut node = Node::new();
+        for _ in 0..1000 {
+            drop(node.overload.enter(Kind::Read));
+            node.time.advance(MS);
+        }
+        assert_eq!(node.overload.limit(Kind::Read), None);
+    }
+
+    #[test]
+    fn it_can_be_turned_off() {
+        let time = ManualTime::default();
+        let overload = Overload::new(Duration::ZERO, Arc::new(time.clone()));
+        for _ in 0..20 {
+            let late: Vec<_> = (0..100).map(|_| overload.enter(Kind::Read)).collect();
+            time.advance(Duration::from_secs(1));
+            late.into_iter().flatten().for_each(UnderWay::answered);
+        }
+        assert_eq!((overload.shed(), overload.limit(Kind::Read)), (0, None));
+    }
+}
