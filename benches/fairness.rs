@@ -61,9 +61,15 @@ fn load(node: &Node, tenant: &'static str, rate: f64) -> Result<Outcome, Failure
 /// Both tenants at once: what became of the calm one's calls, and of the greedy one's.
 fn load_both(node: &Node) -> Result<(Outcome, Outcome), Failure> {
     std::thread::scope(|scope| {
-        let greedy = scope.spawn(|| load(node, "greedy", QUOTA * GREEDY_FACTOR));
+        let greedy = scope.spawn(|| {
+            // Of this thread alone: where both share a processor, the greedy one's must not make the calm one's late.
+            rustix::process::nice(19)?;
+            load(node, "greedy", QUOTA * GREEDY_FACTOR)
+        });
         let calm = load(node, "calm", CALM_RATE)?;
-        let greedy = greedy.join().map_err(|_panicked| "the greedy tenant's thread panicked")??;
+        let greedy = greedy
+            .join()
+            .map_err(|_panicked| "the greedy tenant's thread panicked")??;
         Ok((calm, greedy))
     })
 }
@@ -79,8 +85,10 @@ fn main() -> Result<ExitCode, Failure> {
             other => return Err(format!("{other}: there are --pairs N and --without-quota").into()),
         }
     }
-    let quota = format!("{quota}");
-    let node = start(&[("PAIRDB__TENANTS__QUOTA__GREEDY__OPERATIONS_PER_S", &quota)])?;
+    let node = start(&[
+        ("PAIRDB__SERVER__MAX_QUEUE_DELAY", "100ms"),
+        ("PAIRDB__TENANTS__QUOTA__GREEDY__OPERATIONS_PER_S", &format!("{quota}")),
+    ])?;
     load_both(&node)?;
     let (mut ratios, mut is_fair) = (Vec::new(), true);
     for pair in 1..=pairs {
@@ -102,7 +110,9 @@ fn main() -> Result<ExitCode, Failure> {
         is_fair &= (QUOTA * 0.9..most).contains(&greedy.per_second());
     }
     let ratio = median(ratios);
-    println!("p99 beside a tenant at {GREEDY_FACTOR} times its quota: {ratio:.2} of that alone (median; at most {MOST_RATIO})");
+    println!(
+        "p99 beside a tenant at {GREEDY_FACTOR} times its quota: {ratio:.2} of that alone (median; at most {MOST_RATIO})"
+    );
     Ok(if is_fair && ratio <= MOST_RATIO {
         ExitCode::SUCCESS
     } else {

@@ -9,6 +9,7 @@ use common::{Process, free_port};
 use hdrhistogram::Histogram;
 use pairdb_node::rpc::pb;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::Future;
@@ -25,6 +26,8 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 const HIGHEST_US: u64 = 60_000_000;
 /// Time between two looks which calls are due.
 const TICK: Duration = Duration::from_millis(1);
+/// An answer that took longer came too late.
+pub const LATE: Duration = Duration::from_millis(500);
 
 /// A running node in a directory of its own.
 pub struct Node {
@@ -98,6 +101,8 @@ pub struct Outcome {
     pub unsent: u64,
     /// How long calls were sent.
     pub time: Duration,
+    /// Share of one processor that this process took meanwhile: near 1, the generator is what is measured.
+    pub own_cpu: f64,
 }
 
 impl Outcome {
@@ -108,11 +113,13 @@ impl Outcome {
             failed: BTreeMap::new(),
             unsent: 0,
             time,
+            own_cpu: 0.0,
         })
     }
 
     fn add(&mut self, (latency, result): Ended) {
         match result {
+            Ok(_) if latency > LATE => *self.failed.entry("late".to_owned()).or_default() += 1,
             Ok(operations) => {
                 self.operations += operations;
                 let us = u64::try_from(latency.as_micros()).unwrap_or(HIGHEST_US);
@@ -132,6 +139,11 @@ impl Outcome {
     }
 }
 
+/// Processor time that this process has taken.
+fn cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
+}
+
 type Ended = (Duration, Result<u64, Code>);
 
 /// Sends calls at `rate` a second, whatever becomes of them, but at most `most` at a time; what else is due is left out.
@@ -146,6 +158,7 @@ where
     F: Future<Output = Result<u64, Code>> + Send + 'static,
 {
     let mut outcome = Outcome::new(time)?;
+    let cpu = cpu_time();
     let places = Arc::new(Semaphore::new(most));
     let (sender, mut ended) = mpsc::unbounded_channel();
     let mut ticks = tokio::time::interval(TICK);
@@ -172,6 +185,7 @@ where
             outcome.add(end);
         }
     }
+    outcome.own_cpu = (cpu_time() - cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
     drop(sender);
     while let Some(end) = ended.recv().await {
         outcome.add(end);
@@ -190,6 +204,7 @@ where
     F: Future<Output = Result<u64, Code>> + Send + 'static,
 {
     let mut outcome = Outcome::new(time)?;
+    let cpu = cpu_time();
     let begun = Instant::now();
     let mut workers = JoinSet::new();
     for (number, client) in (0..under_way as u64).zip(clients.iter().cycle()) {
@@ -209,6 +224,7 @@ where
     while let Some(ends) = workers.join_next().await {
         ends?.into_iter().for_each(|end| outcome.add(end));
     }
+    outcome.own_cpu = (cpu_time() - cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
     Ok(outcome)
 }
 

@@ -161,7 +161,9 @@ impl Health {
         }
         for (kind, name) in [(Kind::Read, "reads"), (Kind::Write, "writes")] {
             if let Some(limit) = self.overload.limit(kind) {
-                reasons.push(format!("the node is overloaded: only {limit} {name} are let in at a time"));
+                reasons.push(format!(
+                    "the node is overloaded: only {limit} {name} are let in at a time"
+                ));
             }
         }
         let view = self.handles.published.load();

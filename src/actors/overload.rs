@@ -1,9 +1,10 @@
 //! Overload of the whole node: seen by how long requests take, and answered by letting fewer in.
 //!
 //! Whatever is short (a processor, the disk, a lock), requests then queue for it, and a queue that stands makes every answer
-//! late without making one more of them. So reads and writes are watched, each by themselves: when for a while nearly all
-//! take longer than they may, only as many are let in as get done in that time, and the others are refused before they are
-//! even decoded. As soon as answers are in time again, more are let in.
+//! late without making one more of them. So reads and writes are watched, each by themselves: when so many are under way
+//! that the last of them must be late at the pace at which they are answered, or when for a while nearly all are, only as
+//! many are let in as get done in time, and the others are refused before they are even decoded. As soon as answers are in
+//! time again, more are let in.
 //!
 //! Owns: that limit. Does not own: bounds of memory (see [`crate::actors::admission`]), or the rights of tenants (see
 //! [`crate::actors::quotas`]).
@@ -16,9 +17,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Time over which answers are judged together.
-const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(50);
 /// Intervals in a row in which answers are late, before fewer are let in: one late sync is no overload.
-const LATE_INTERVALS: u32 = 3;
+const LATE_INTERVALS: u32 = 6;
+/// Intervals in a row at whose ends too many were under way, before fewer are let in.
+const CROWDED_INTERVALS: u32 = 2;
+/// Times the time that answers may take, from which on too many are under way.
+const CROWDED: f64 = 2.0;
 /// Share of late answers from which an interval is late.
 const LATE_SHARE: f64 = 0.9;
 /// Share of late answers up to which more are let in.
@@ -68,6 +73,7 @@ struct Seen {
     /// Given up, and late.
     lost: u64,
     late_intervals: u32,
+    crowded_intervals: u32,
 }
 
 /// A request that was let in, until it is answered or given up.
@@ -174,6 +180,7 @@ impl Gauge {
             *seen = Seen {
                 begun: now,
                 late_intervals: seen.late_intervals,
+                crowded_intervals: seen.crowded_intervals,
                 ..Seen::default()
             };
         }
@@ -183,23 +190,26 @@ impl Gauge {
     }
 
     fn judge(&self, seen: &mut Seen, passed: Duration, in_time: Duration) {
-        let judged = (seen.answered + seen.lost) as f64;
         if passed >= FORGOTTEN_AFTER {
-            seen.late_intervals = 0;
+            (seen.late_intervals, seen.crowded_intervals) = (0, 0);
             self.limit.store(MOST, Ordering::Relaxed);
-        } else if judged > 0.0 && seen.late as f64 >= judged * LATE_SHARE {
-            seen.late_intervals += 1;
-            if seen.late_intervals >= LATE_INTERVALS {
-                // So many are done in the time that each of them may take.
-                let done = seen.answered as f64 * in_time.as_secs_f64() / passed.as_secs_f64();
-                self.limit.store((done as usize).clamp(LEAST, MOST), Ordering::Relaxed);
-            }
-        } else {
-            seen.late_intervals = 0;
-            if seen.late as f64 <= judged * IN_TIME_SHARE {
-                let limit = self.limit.load(Ordering::Relaxed) as f64 * GROWTH;
-                self.limit.store((limit as usize).min(MOST), Ordering::Relaxed);
-            }
+            return;
+        }
+        // So many are answered in the time that each of them may take.
+        let pace = seen.answered as f64 * in_time.as_secs_f64() / passed.as_secs_f64();
+        let count = |holds: bool, before: u32| if holds { before + 1 } else { 0 };
+        // Without any answer there is no pace: that may be a pause, and late answers will tell.
+        let under_way = self.under_way.load(Ordering::Relaxed) as f64;
+        let is_crowded = seen.answered > 0 && under_way > pace * CROWDED;
+        seen.crowded_intervals = count(is_crowded, seen.crowded_intervals);
+        let judged = (seen.answered + seen.lost) as f64;
+        let is_late = judged > 0.0 && seen.late as f64 >= judged * LATE_SHARE;
+        seen.late_intervals = count(is_late, seen.late_intervals);
+        if seen.crowded_intervals >= CROWDED_INTERVALS || seen.late_intervals >= LATE_INTERVALS {
+            self.limit.store((pace as usize).clamp(LEAST, MOST), Ordering::Relaxed);
+        } else if !is_crowded && seen.late as f64 <= judged * IN_TIME_SHARE {
+            let limit = self.limit.load(Ordering::Relaxed) as f64 * GROWTH;
+            self.limit.store((limit as usize).min(MOST), Ordering::Relaxed);
         }
     }
 }
@@ -288,6 +298,15 @@ mod tests {
             held.into_iter().for_each(UnderWay::answered);
         }
         assert_eq!(node.overload.shed(), 0);
+    }
+
+    #[test]
+    fn it_is_seen_before_answers_are_too_late_to_be_of_use() {
+        let mut node = Node::new();
+        node.run(Duration::from_secs(5), 1);
+        node.run(Duration::from_millis(250), 5);
+        assert!(node.queue.len() < 500, "{} wait", node.queue.len());
+        assert!(node.overload.shed() > 0);
     }
 
     #[test]

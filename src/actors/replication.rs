@@ -79,7 +79,10 @@ struct Copy {
 
 impl Copy {
     async fn all(&mut self, requests: &Requests, selection: Selection) -> Result<u64, Refusal> {
-        let walk = selection.range.map(|range| requests.walk_unmetered(range)).transpose()?;
+        let walk = selection
+            .range
+            .map(|range| requests.walk_unmetered(range))
+            .transpose()?;
         for key in &selection.keys {
             let versions = requests.read_unmetered(key.clone()).await?;
             self.send(key.clone(), versions).await?;

@@ -2,7 +2,7 @@
 //!
 //! Owns: the checks that types alone do not make. Does not own: what a value does.
 
-use super::{Config, ConfigError, Quota};
+use super::{Config, ConfigError};
 use crate::storage::limits;
 use bytesize::ByteSize;
 
@@ -22,8 +22,8 @@ impl Config {
             }
         };
         let server = &self.server;
-        let id_fits = limits::check_clock_entry(&server.node_id, 0).is_ok()
-            && !server.node_id.chars().any(char::is_control);
+        let id_fits =
+            limits::check_clock_entry(&server.node_id, 0).is_ok() && !server.node_id.chars().any(char::is_control);
         require(
             id_fits,
             "server.node_id",
@@ -189,18 +189,12 @@ impl Config {
 
     fn check_tenants(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        for (name, quota) in &self.tenants.quota {
+        for name in self.tenants.quota.keys() {
             if let Err(error) = limits::check_tenant(name) {
                 problems.push(format!(
                     "tenants.quota.{name:?}: is no tenant, whose name must have 1 to {} bytes without ':' and control \
                      characters ({error})",
                     limits::MAX_TENANT_BYTES
-                ));
-            }
-            if *quota == Quota::default() {
-                problems.push(format!(
-                    "tenants.quota.{name:?} = {{}}: limits nothing; give it operations_per_s, bytes_per_s or stored_bytes \
-                     above 0, or leave it out, so that tenants.default holds"
                 ));
             }
         }

@@ -56,10 +56,7 @@ impl StorageNode {
             Operation::Read(_) => Kind::Read,
             Operation::Write(_) | Operation::Delete(_) | Operation::Repair(_) => Kind::Write,
         };
-        let under_way = self
-            .requests
-            .enter(kind)
-            .map_err(|refusal| Failed::from(&refusal))?;
+        let under_way = self.requests.enter(kind).map_err(|refusal| Failed::from(&refusal))?;
         let outcome = self.let_in(operation).await;
         if outcome.is_ok() {
             under_way.answered();

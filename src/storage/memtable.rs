@@ -152,7 +152,8 @@ impl Memtable {
         // Siblings share their values with the entry before; their structs and clocks are this entry's own.
         let bytes = ENTRY_OVERHEAD_BYTES + key.heap_bytes() + value_bytes + versions.own_heap_bytes();
         self.list.insert((key.clone(), Reverse(seq)), Box::new(versions));
-        self.bytes.fetch_add(bytes + self.count(key.tenant(), bytes), Ordering::Relaxed);
+        self.bytes
+            .fetch_add(bytes + self.count(key.tenant(), bytes), Ordering::Relaxed);
         Applied {
             clock,
             kept,

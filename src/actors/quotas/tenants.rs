@@ -47,9 +47,7 @@ impl Tenants {
         };
         let own = own.into_iter();
         Self {
-            own: own
-                .map(|(name, quota)| (name, Tenant::new(quota, true, now)))
-                .collect(),
+            own: own.map(|(name, quota)| (name, Tenant::new(quota, true, now))).collect(),
             default,
             others: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
         }
