@@ -1,7 +1,7 @@
 //! What a node gets done when it is asked for five times what it can do:
 //! `cargo bench --bench overload -- [--batch N] [--rounds N] [--factor F] [--without-shedding]`.
 //!
-//! Node and generator have half of the processors each. In turns, 64 calls are kept under way (the peak), and calls are sent
+//! Node and generator have half of the processors each. In turns, 128 calls are kept under way (the peak), and calls are sent
 //! at five times that rate, at most 4096 at a time, each of a client that waits for half a second. What is answered by then
 //! counts. The median of the ratios must be 0.85 or more; otherwise the exit code is 1.
 //!
@@ -22,7 +22,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const KEYS: u64 = 20_000;
 const CONNECTIONS: usize = 8;
-const AT_PEAK: usize = 64;
+const AT_PEAK: usize = 128;
 const MOST_UNDER_WAY: usize = 4096;
 const DEADLINE: Duration = LATE;
 const PEAK_TIME: Duration = Duration::from_secs(3);

@@ -305,13 +305,14 @@ mod tests {
         let mut node = Node::new();
         node.run(Duration::from_secs(5), 1);
         node.run(Duration::from_millis(250), 5);
-        assert!(node.queue.len() < 500, "{} wait", node.queue.len());
+        // So many milliseconds does the last of them wait; without a limit it were a thousand.
+        assert!(node.queue.len() < 600, "{} wait", node.queue.len());
         assert!(node.overload.shed() > 0);
     }
 
     #[test]
     fn what_is_given_up_late_tells_as_much_as_a_late_answer() {
-        let mut node = Node::new();
+        let node = Node::new();
         for _ in 0..10 {
             let given_up: Vec<_> = (0..1000).map(|_| node.overload.enter(Kind::Read)).collect();
             node.time.advance(Duration::from_millis(150));
@@ -319,7 +320,7 @@ mod tests {
         }
         assert_eq!(node.overload.limit(Kind::Read), Some(LEAST));
         // What fails at once tells nothing.
-        let mut node = Node::new();
+        let node = Node::new();
         for _ in 0..1000 {
             drop(node.overload.enter(Kind::Read));
             node.time.advance(MS);
