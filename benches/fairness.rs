@@ -8,7 +8,7 @@
 
 mod load;
 
-use load::{Client, Failure, Node, Outcome, clock, median, offer, read, start, write};
+use load::{Client, Failure, Node, Outcome, clock, median, offer, start, write};
 use pairdb_node::rpc::pb;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,7 +31,7 @@ async fn send(tenant: &'static str, mut client: Client, number: u64) -> Result<u
     let answer = if number.is_multiple_of(2) {
         let read = pb::ReadRequest {
             tenant_id: tenant.to_owned(),
-            ..read(&key)
+            key,
         };
         client.read(read).await.map(|_| ())
     } else {

@@ -274,8 +274,14 @@ async fn a_scan_is_slowed_down_to_the_quota_and_complete() {
             tokio::time::sleep(retry_after(&status)).await;
         }
     }
-    let begun = Instant::now();
-    let mut entries = client.scan(scan_of("t")).await.unwrap().into_inner();
+    let mut begun = Instant::now();
+    let mut entries = loop {
+        match client.scan(scan_of("t")).await {
+            Ok(entries) => break entries.into_inner(),
+            Err(status) => tokio::time::sleep(retry_after(&status)).await,
+        }
+        begun = Instant::now();
+    };
     let first = entries.next().await.unwrap().unwrap();
     assert_eq!(first.key, "k00");
     let refused = client.scan(scan_of("t")).await.expect_err("one at a time");

@@ -4,7 +4,7 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
-pub use common::{Client, client, read, write};
+pub use common::{Client, client, write};
 use common::{Process, free_port};
 use hdrhistogram::Histogram;
 use pairdb_node::rpc::pb;

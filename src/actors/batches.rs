@@ -20,6 +20,7 @@ use crate::storage::key::Key;
 use crate::storage::log::record::Operation;
 use crate::storage::memtable;
 use crate::storage::version::Versions;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A result for each operation of a batch, in its order.
@@ -31,9 +32,14 @@ impl Requests {
     pub async fn write_batch(&self, writes: Vec<NewWrite>) -> Results<WriteOutcome> {
         let outcomes = match self.check_admissible() {
             Ok(()) => {
-                let mut bytes = 0;
+                let mut stored: HashMap<String, u64> = HashMap::new();
                 let admitted = Admitted::of(writes, |write| {
-                    bytes += self.quotas.admit_write(write, bytes)?;
+                    let tenant = write.key.tenant();
+                    let before = stored.get(tenant).copied().unwrap_or(0);
+                    let takes = self.quotas.admit_write(write, before)?;
+                    if takes > 0 {
+                        stored.insert(tenant.to_owned(), before + takes);
+                    }
                     Ok(())
                 });
                 admitted.join(async |writes| self.try_write_batch(writes).await).await

@@ -12,8 +12,8 @@
 use crate::actors::refusal::Refusal;
 use crate::storage::time::Time;
 use parking_lot::Mutex;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Time over which answers are judged together.
@@ -59,7 +59,10 @@ pub struct Overload {
 
 #[derive(Debug)]
 struct Gauge {
+    /// Those of which all, a part or nothing has been received.
     under_way: AtomicUsize,
+    /// Those of which all has.
+    received: AtomicUsize,
     limit: AtomicUsize,
     seen: Mutex<Seen>,
 }
@@ -79,11 +82,25 @@ struct Seen {
 /// A request that was let in, until it is answered or given up.
 #[derive(Debug)]
 pub struct UnderWay {
+    arrival: Arrival,
+    is_answered: bool,
+}
+
+/// When all of a request has been received: its client may take his time, which says nothing about the node.
+#[derive(Debug, Clone)]
+pub struct Arrival {
     overload: Arc<Overload>,
     kind: Kind,
-    since: Duration,
-    is_answered: bool,
-    is_let_in: bool,
+    at: Arc<OnceLock<Duration>>,
+}
+
+impl Arrival {
+    /// All of it has been received now.
+    pub fn received(&self) {
+        if self.at.set(self.overload.time.elapsed()).is_ok() {
+            self.overload.gauge(self.kind).received.fetch_add(1, Ordering::AcqRel);
+        }
+    }
 }
 
 impl UnderWay {
@@ -91,16 +108,33 @@ impl UnderWay {
     pub fn answered(mut self) {
         self.is_answered = true;
     }
+
+    /// For whoever receives it.
+    #[must_use]
+    pub fn arrival(&self) -> Arrival {
+        self.arrival.clone()
+    }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let gauge = self.overload.gauge(self.kind);
+        let overload = &self.arrival.overload;
+        let gauge = overload.gauge(self.arrival.kind);
         gauge.under_way.fetch_sub(1, Ordering::AcqRel);
-        if self.is_let_in && !self.overload.in_time.is_zero() {
-            let now = self.overload.time.elapsed();
-            let is_late = now.saturating_sub(self.since) > self.overload.in_time;
-            gauge.see(self.is_answered, is_late, now, self.overload.in_time);
+        // Nobody receives it after this: a receiver that is left over belongs to a request that was given up.
+        let Err(since) = self
+            .arrival
+            .at
+            .set(Duration::ZERO)
+            .map_err(|_set| self.arrival.at.get())
+        else {
+            return;
+        };
+        gauge.received.fetch_sub(1, Ordering::AcqRel);
+        if !overload.in_time.is_zero() {
+            let now = overload.time.elapsed();
+            let is_late = now.saturating_sub(since.copied().unwrap_or(now)) > overload.in_time;
+            gauge.see(self.is_answered, is_late, now, overload.in_time);
         }
     }
 }
@@ -111,6 +145,7 @@ impl Overload {
     pub fn new(in_time: Duration, time: Arc<dyn Time>) -> Arc<Self> {
         let gauge = || Gauge {
             under_way: AtomicUsize::new(0),
+            received: AtomicUsize::new(0),
             limit: AtomicUsize::new(MOST),
             seen: Mutex::default(),
         };
@@ -123,22 +158,33 @@ impl Overload {
         })
     }
 
-    /// Lets a request in.
+    /// Lets a request in that has been received already.
+    ///
+    /// # Errors
+    /// As [`Overload::enter_unreceived`].
+    pub fn enter(self: &Arc<Self>, kind: Kind) -> Result<UnderWay, Refusal> {
+        let request = self.enter_unreceived(kind)?;
+        request.arrival.received();
+        Ok(request)
+    }
+
+    /// Lets a request in that is about to be received.
     ///
     /// # Errors
     /// [`Refusal::Overloaded`] when it would only wait.
-    pub fn enter(self: &Arc<Self>, kind: Kind) -> Result<UnderWay, Refusal> {
+    pub fn enter_unreceived(self: &Arc<Self>, kind: Kind) -> Result<UnderWay, Refusal> {
         let gauge = self.gauge(kind);
         let under_way = gauge.under_way.fetch_add(1, Ordering::AcqRel) + 1;
-        let is_let_in = under_way <= gauge.limit.load(Ordering::Relaxed);
+        // From here on its drop takes it back.
         let request = UnderWay {
-            overload: Arc::clone(self),
-            kind,
-            since: self.time.elapsed(),
+            arrival: Arrival {
+                overload: Arc::clone(self),
+                kind,
+                at: Arc::default(),
+            },
             is_answered: false,
-            is_let_in,
         };
-        if is_let_in {
+        if under_way <= gauge.limit.load(Ordering::Relaxed) {
             return Ok(request);
         }
         self.shed.fetch_add(1, Ordering::Relaxed);
@@ -199,8 +245,8 @@ impl Gauge {
         let pace = seen.answered as f64 * in_time.as_secs_f64() / passed.as_secs_f64();
         let count = |holds: bool, before: u32| if holds { before + 1 } else { 0 };
         // Without any answer there is no pace: that may be a pause, and late answers will tell.
-        let under_way = self.under_way.load(Ordering::Relaxed) as f64;
-        let is_crowded = seen.answered > 0 && under_way > pace * CROWDED;
+        let received = self.received.load(Ordering::Relaxed) as f64;
+        let is_crowded = seen.answered > 0 && received > pace * CROWDED;
         seen.crowded_intervals = count(is_crowded, seen.crowded_intervals);
         let judged = (seen.answered + seen.lost) as f64;
         let is_late = judged > 0.0 && seen.late as f64 >= judged * LATE_SHARE;
@@ -248,7 +294,7 @@ mod tests {
                     self.queue.extend(self.overload.enter(Kind::Write).ok());
                 }
                 if let Some(request) = self.queue.pop_front() {
-                    let took = self.time.elapsed() - request.since;
+                    let took = self.time.elapsed() - *request.arrival.at.get().expect("received");
                     answered += 1;
                     in_time += u64::from(took <= IN_TIME * 2);
                     request.answered();
@@ -326,6 +372,25 @@ mod tests {
             node.time.advance(MS);
         }
         assert_eq!(node.overload.limit(Kind::Read), None);
+    }
+
+    #[test]
+    fn slow_clients_are_no_overload() {
+        let mut node = Node::new();
+        for _ in 0..20 {
+            let receiving: Vec<_> = (0..500)
+                .map(|_| node.overload.enter_unreceived(Kind::Write).expect("let in"))
+                .collect();
+            node.run(Duration::from_secs(1), 1);
+            for request in receiving {
+                request.arrival().received();
+                request.answered();
+            }
+        }
+        assert_eq!((node.overload.shed(), node.overload.limit(Kind::Write)), (0, None));
+        let gauge = &node.overload.writes;
+        assert_eq!(gauge.under_way.load(Ordering::Relaxed), 0);
+        assert_eq!(gauge.received.load(Ordering::Relaxed), 0);
     }
 
     #[test]

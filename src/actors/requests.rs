@@ -75,13 +75,22 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Lets a request in that is about to be received, or an operation of a stream. What comes back is held until it is
-    /// answered.
+    /// Lets an operation of a stream in. What comes back is held until it is answered.
+    ///
+    /// # Errors
+    /// As [`Requests::enter_unreceived`].
+    pub fn enter(&self, kind: Kind) -> Result<UnderWay, Refusal> {
+        let entered = self.enter_unreceived(kind)?;
+        entered.arrival().received();
+        Ok(entered)
+    }
+
+    /// Lets a request in that is about to be received. What comes back is held until it is answered.
     ///
     /// # Errors
     /// [`Refusal::Overloaded`] when it would only wait.
-    pub fn enter(&self, kind: Kind) -> Result<UnderWay, Refusal> {
-        let entered = self.overload.enter(kind);
+    pub fn enter_unreceived(&self, kind: Kind) -> Result<UnderWay, Refusal> {
+        let entered = self.overload.enter_unreceived(kind);
         if entered.is_err() {
             let counter = match kind {
                 Kind::Read => &self.counts.reads,
@@ -109,11 +118,12 @@ impl Requests {
     /// # Errors
     /// As [`Refusal`] says.
     pub async fn read(&self, key: Key) -> Result<Versions, Refusal> {
+        let metered = self.quotas.are_any().then(|| key.clone());
         let versions = match self.quotas.admit_read(&key) {
-            Ok(()) => self.read_in_time(key.clone()).await,
+            Ok(()) => self.read_in_time(key).await,
             Err(refusal) => Err(refusal),
         };
-        if let Ok(versions) = &versions {
+        if let (Some(key), Ok(versions)) = (metered, &versions) {
             self.quotas.found(&key, versions);
         }
         self.count(&self.counts.reads, &versions);

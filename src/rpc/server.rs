@@ -86,7 +86,7 @@ async fn run(node: StorageNode, http2: Http2, accepted: mpsc::Receiver<Accepted>
     };
     let served = http2
         .server()
-        .layer(Shedding(node.requests.clone()))
+        .layer(Shedding(Arc::new(node.requests.clone())))
         .layer(Deadlines)
         .layer(ReceiveBudget::new(reflection::unary_requests()))
         .layer(MapResponseLayer::new(status::explained))

@@ -1,20 +1,24 @@
-//! Refuses requests that the node is too busy for, before anything of them is received or decoded.
+//! Refuses requests that the node is too busy for, before anything of them is received or decoded, and notes when the others
+//! have been received.
 //!
 //! Owns: which calls are reads and writes, and the refusal of a whole call. Does not own: the judgement (see
 //! [`crate::actors::overload`]).
 
-use crate::actors::overload::Kind;
+use crate::actors::overload::{Arrival, Kind};
 use crate::actors::requests::Requests;
 use crate::rpc::status;
+use http_body::{Frame, SizeHint};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
 /// Lets the calls of a server in, or not.
 #[derive(Clone)]
-pub(super) struct Shedding(pub(super) Requests);
+pub(super) struct Shedding(pub(super) Arc<Requests>);
 
 impl<S> Layer<S> for Shedding {
     type Service = Shed<S>;
@@ -22,7 +26,7 @@ impl<S> Layer<S> for Shedding {
     fn layer(&self, inner: S) -> Shed<S> {
         Shed {
             inner,
-            requests: self.0.clone(),
+            requests: Arc::clone(&self.0),
         }
     }
 }
@@ -31,7 +35,7 @@ impl<S> Layer<S> for Shedding {
 #[derive(Clone)]
 pub(super) struct Shed<S> {
     inner: S,
-    requests: Requests,
+    requests: Arc<Requests>,
 }
 
 /// What a call asks for, by its path. Walks, health and administration have bounds of their own, and a stream's operations
@@ -62,14 +66,17 @@ where
         let Some(kind) = kind(request.uri().path()) else {
             return Box::pin(self.inner.call(request));
         };
-        let under_way = match self.requests.enter(kind) {
+        let under_way = match self.requests.enter_unreceived(kind) {
             Ok(under_way) => under_way,
             Err(refusal) => {
                 let refused = status::of_refusal(&refusal).into_http();
                 return Box::pin(std::future::ready(Ok(refused)));
             }
         };
-        let answer = self.inner.call(request);
+        let arrival = under_way.arrival();
+        let answer = self
+            .inner
+            .call(request.map(|body| Body::new(Watched { body, arrival })));
         Box::pin(async move {
             let answer = answer.await;
             // An error's status stands in the headers, a success's behind the message.
@@ -79,5 +86,36 @@ where
             }
             answer
         })
+    }
+}
+
+/// A body of which it is noted when all of it has been received.
+struct Watched {
+    body: Body,
+    arrival: Arrival,
+}
+
+impl http_body::Body for Watched {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        let is_last = matches!(&frame, Poll::Ready(None)) || (frame.is_ready() && self.body.is_end_stream());
+        if is_last {
+            self.arrival.received();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

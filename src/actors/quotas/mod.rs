@@ -103,8 +103,8 @@ impl Quotas {
         self.tenants.are_any()
     }
 
-    /// Lets a write pass; `before` bytes of writes that were sent together with it have passed already, and are not stored
-    /// yet. Returns the bytes that it will take.
+    /// Lets a write pass; `before` bytes of the tenant's writes that were sent together with it have passed already, and are
+    /// not stored yet. Returns the bytes that it will take, where they are limited.
     ///
     /// # Errors
     /// [`Refusal::QuotaExceeded`]; so for all that follow.
@@ -125,7 +125,7 @@ impl Quotas {
             }
         }
         self.pass(&tenant, name, write.key.as_bytes().len() + write.value.len())?;
-        Ok(takes)
+        Ok(if most > 0 { takes } else { 0 })
     }
 
     /// Lets a read pass.
