@@ -11,6 +11,8 @@ use crate::actors::disk::DiskWatch;
 use crate::actors::drain::{Drain, DrainPhase};
 use crate::actors::flush::FlushStats;
 use crate::actors::memtable::MemtableStats;
+use crate::actors::overload::{Kind, Overload};
+use crate::actors::quotas::Quotas;
 use crate::actors::registration::{Registered, RegistrationWatch};
 use crate::actors::supervisor::{ChildStatus, Tree};
 use crate::actors::vitals::{self, Vitals};
@@ -70,6 +72,10 @@ pub struct Health {
     pub handles: Handles,
     /// Permits.
     pub admission: Arc<Admission>,
+    /// Whether the node gets done what it is asked.
+    pub overload: Arc<Overload>,
+    /// What each tenant may use.
+    pub quotas: Arc<Quotas>,
     /// The log.
     pub log: Arc<SharedLog>,
     /// The tree of actors.
@@ -153,6 +159,13 @@ impl Health {
             None if admission.behind => reasons.push("writes are slowed down: compaction is behind".to_owned()),
             None => {}
         }
+        for (kind, name) in [(Kind::Read, "reads"), (Kind::Write, "writes")] {
+            if let Some(limit) = self.overload.limit(kind) {
+                reasons.push(format!(
+                    "the node is overloaded: only {limit} {name} are let in at a time"
+                ));
+            }
+        }
         let view = self.handles.published.load();
         let damaged = view.tables.quarantine().iter();
         reasons.extend(damaged.map(|table| {
@@ -192,6 +205,8 @@ impl Health {
             ("reads_in_flight", admission.reads as u64),
             ("writes_slowed", admission.slowed),
             ("requests_refused", admission.refused),
+            ("requests_shed", self.overload.shed()),
+            ("requests_over_quota", self.quotas.refused()),
             ("cache_hits", self.cache.hits.load(Ordering::Relaxed)),
             ("cache_misses", self.cache.misses.load(Ordering::Relaxed)),
             (
@@ -245,6 +260,13 @@ impl Health {
         ];
         let numbers = numbers.map(|(name, number)| (name.to_owned(), number.to_string()));
         let shares = shares.map(|(name, share)| (name.to_owned(), format!("{share:.3}")));
-        numbers.into_iter().chain(shares).collect()
+        let tenants = self.quotas.usage().into_iter().flat_map(|usage| {
+            let named = |number: &str, value: u64| (format!("tenant_{number}.{}", usage.tenant), value.to_string());
+            [
+                named("stored_bytes", usage.stored_bytes),
+                named("over_quota", usage.refused),
+            ]
+        });
+        numbers.into_iter().chain(shares).chain(tenants).collect()
     }
 }

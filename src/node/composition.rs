@@ -13,7 +13,9 @@ use crate::actors::flush::FlushStats;
 use crate::actors::health::{Health, RequestCounts};
 use crate::actors::mailbox::{Bound, Mailbox};
 use crate::actors::memtable::MemtableStats;
+use crate::actors::overload::Overload;
 use crate::actors::peers::Peers;
+use crate::actors::quotas::{Quota, Quotas};
 use crate::actors::requests::{Requests, Timeouts};
 use crate::actors::supervisor::Tree;
 use crate::actors::vitals::Vitals;
@@ -33,6 +35,7 @@ use crate::storage::table::TableOptions;
 use crate::storage::table::block::Compression;
 use crate::storage::tables::Tables;
 use crate::storage::time::{RealTime, Time};
+use crate::storage::view::Published;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -99,6 +102,21 @@ pub fn storage_options(config: &Config) -> Options {
     }
 }
 
+fn quotas(config: &Config, published: &Arc<Published>, time: &Arc<dyn Time>) -> Arc<Quotas> {
+    let quota = |quota: &config::Quota| Quota {
+        operations_per_s: quota.operations_per_s,
+        bytes_per_s: quota.bytes_per_s.as_u64(),
+        stored_bytes: quota.stored_bytes.as_u64(),
+    };
+    let tenants = &config.tenants;
+    let own = tenants
+        .quota
+        .iter()
+        .map(|(name, own)| (name.clone(), quota(own)))
+        .collect();
+    Quotas::new(own, quota(&tenants.default), Arc::clone(published), Arc::clone(time))
+}
+
 fn address_book(config: &Config) -> AddressBook {
     let nodes = config.cluster.nodes.iter();
     // The configuration was checked: all of them are addresses.
@@ -147,6 +165,8 @@ impl Parts {
             Arc::clone(&published),
             Arc::clone(&disk),
         );
+        let overload = Overload::new(config.server.max_queue_delay, Arc::clone(&time));
+        let quotas = quotas(config, &published, &time);
         let shards = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_SHARDS));
         let mailbox = |messages, bytes| Bound { messages, bytes };
         let window_ms = u64::try_from(config.storage.idempotency_window.as_millis()).unwrap_or(u64::MAX);
@@ -197,6 +217,8 @@ impl Parts {
             time: Arc::clone(&time),
             handles: handles.clone(),
             admission: Arc::clone(&admission),
+            overload: Arc::clone(&overload),
+            quotas: Arc::clone(&quotas),
             log: Arc::clone(&log),
             tree: Arc::clone(&tree),
             flush: Arc::new(FlushStats::default()),
@@ -217,6 +239,8 @@ impl Parts {
             admission,
             loads: Arc::new(Semaphore::new(MAX_LOADS)),
             scans: Arc::new(Semaphore::new(MAX_SCANS)),
+            overload,
+            quotas,
             timeouts: Timeouts {
                 read: config.server.read_timeout,
                 write: config.server.write_timeout,

@@ -18,6 +18,7 @@ mod reflection;
 mod replicate;
 pub mod server;
 mod service;
+mod shedding;
 pub mod status;
 mod stream;
 

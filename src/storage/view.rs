@@ -68,6 +68,12 @@ impl ReadView {
         std::iter::once(&self.active).chain(&self.sealed)
     }
 
+    /// Bytes that a tenant's writes hold in all memtables.
+    #[must_use]
+    pub fn tenant_memory_bytes(&self, tenant: &str) -> u64 {
+        self.memtables().map(|table| table.tenant_bytes(tenant)).sum()
+    }
+
     /// Bytes of all memtables.
     #[must_use]
     pub fn memtable_bytes(&self) -> usize {

@@ -360,3 +360,30 @@ weaken answers_not_noted idempotency src/actors/memtable.rs \
 weaken refused_write_remembered idempotency src/actors/wal/mod.rs \
     'waiting = self.handles.recent.lock().fail(&name, write.version.seq);' \
     'drop(name);'
+
+# Quotas, and overload.
+
+weaken batch_without_a_quota quotas src/actors/batches.rs \
+    'self.quotas.admit_write(write, before)?;' \
+    'self.quotas.admit_write(write, before).unwrap_or_default();'
+weaken batch_stores_more_than_it_may quotas src/actors/batches.rs \
+    'self.quotas.admit_write(write, before)?;' \
+    'self.quotas.admit_write(write, 0)?;'
+weaken what_is_read_does_not_count quotas src/actors/requests.rs \
+    'self.quotas.found(&key, versions);' \
+    ''
+weaken scan_not_slowed_down quotas src/actors/ranges.rs \
+    'if !pause.is_zero() {' \
+    'if pause > Duration::MAX {'
+weaken deletes_refused_beyond_stored_bytes quotas src/actors/quotas/mod.rs \
+    'most > 0 && write.operation != Operation::Delete' \
+    'most > 0'
+weaken memtables_not_counted_as_stored quotas src/actors/quotas/tenant.rs \
+    'known.bytes + view.tenant_memory_bytes(name)' \
+    'known.bytes'
+weaken tables_of_neighbours_counted quotas src/storage/table/reader.rs \
+    'begins(end).saturating_sub(begins(start))' \
+    'self.size()'
+weaken overloaded_node_lets_all_in quotas src/actors/overload.rs \
+    'under_way <= gauge.limit.load(Ordering::Relaxed) {' \
+    'under_way <= gauge.limit.load(Ordering::Relaxed).max(MOST) {'
