@@ -180,12 +180,15 @@ impl Versions {
         let dominated = |v: &Version| v.clock.compare(&clock) == Causality::Before;
         let best = self.0.iter().find(|v| dominated(v)).or(oldest.0.first()).cloned();
         if let Some(best) = best {
-            let merged = Version { clock, ..best };
+            // As new as the newest that it stands for: whoever asks for what came since must meet it.
+            let seq = oldest.0.iter().map(|v| v.seq).fold(best.seq, u64::max);
+            let merged = Version { clock, seq, ..best };
             match self.0.first() {
                 Some(winner) if merged.content_order(winner) == Ordering::Greater => {
                     let clock = merged.clock.join(&winner.clock);
                     let winner = winner.clone();
-                    self.insert(Version { clock, ..winner });
+                    let seq = seq.max(winner.seq);
+                    self.insert(Version { clock, seq, ..winner });
                 }
                 _ => self.insert(merged),
             }
