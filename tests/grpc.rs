@@ -241,33 +241,10 @@ async fn every_limit_is_checked_before_anything_is_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rpcs_of_later_versions_are_unimplemented() {
+async fn a_node_that_has_just_started_is_healthy() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(&config(dir.path())).await;
     let mut client = client(node.address());
-    let codes = [
-        client
-            .start_streaming(pb::StartStreamingRequest::default())
-            .await
-            .unwrap_err()
-            .code(),
-        client
-            .stop_streaming(pb::StopStreamingRequest::default())
-            .await
-            .unwrap_err()
-            .code(),
-        client
-            .get_stream_status(pb::StreamStatusRequest::default())
-            .await
-            .unwrap_err()
-            .code(),
-        client
-            .notify_streaming_complete(pb::StreamingCompleteRequest::default())
-            .await
-            .unwrap_err()
-            .code(),
-    ];
-    assert_eq!(codes, [Code::Unimplemented; 4]);
     let health = client
         .health_check(pb::HealthCheckRequest {})
         .await

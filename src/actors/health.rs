@@ -12,6 +12,7 @@ use crate::actors::drain::{Drain, DrainPhase};
 use crate::actors::flush::FlushStats;
 use crate::actors::memtable::MemtableStats;
 use crate::actors::registration::{Registered, RegistrationWatch};
+use crate::actors::streaming::Streaming;
 use crate::actors::supervisor::{ChildStatus, Tree};
 use crate::actors::vitals::{self, Vitals};
 use crate::actors::wal::SharedLog;
@@ -96,6 +97,8 @@ pub struct Health {
     pub vitals: Arc<Vitals>,
     /// Whether the coordinator knows the node.
     pub registration: Arc<RegistrationWatch>,
+    /// The streams to other nodes.
+    pub streaming: Arc<Streaming>,
     /// Requests.
     pub requests: Arc<RequestCounts>,
 }
@@ -144,6 +147,7 @@ impl Health {
             reasons.push(format!("the disk of {dir} is {used:.1} % full{effect}"));
         }
         reasons.extend(self.registration.problem());
+        reasons.extend(self.streaming.problems());
         let admission = self.admission.stats();
         if admission.slow {
             reasons.push("writes are slowed down: the memtables are full".to_owned());
@@ -233,6 +237,7 @@ impl Health {
             ("applied_seq", self.handles.published.applied()),
             ("actor_restarts", restarts),
         ];
+        let streams = self.streaming.metrics(self.time.now_ms());
         let rates = self.vitals.rates();
         let memory_limit = memory.limit.max(memory.own).max(1) as f64;
         let shares = [
@@ -243,8 +248,9 @@ impl Health {
             ("error_rate", rates.errors),
             ("cache_hit_rate", rates.cache_hits),
         ];
+        let numbers = numbers.into_iter().chain(streams);
         let numbers = numbers.map(|(name, number)| (name.to_owned(), number.to_string()));
         let shares = shares.map(|(name, share)| (name.to_owned(), format!("{share:.3}")));
-        numbers.into_iter().chain(shares).collect()
+        numbers.chain(shares).collect()
     }
 }

@@ -20,6 +20,7 @@ pub mod server;
 mod service;
 pub mod status;
 mod stream;
+mod streaming;
 
 /// The messages and services of `proto/storage.proto`.
 #[allow(
