@@ -251,6 +251,7 @@ impl Health {
         let numbers = numbers.into_iter().chain(streams);
         let numbers = numbers.map(|(name, number)| (name.to_owned(), number.to_string()));
         let shares = shares.map(|(name, share)| (name.to_owned(), format!("{share:.3}")));
-        numbers.chain(shares).collect()
+        let words = self.streaming.words(self.time.now_ms());
+        numbers.chain(shares).chain(words).collect()
     }
 }

@@ -66,10 +66,10 @@ pub(super) fn status_of(
     node_id: &str,
     request: &pb::StreamStatusRequest,
 ) -> Answer<pb::StreamStatusResponse> {
-    check_source(node_id, &request.source_node_id)?;
     if request.target_node_id.is_empty() {
         return Err(invalid("target_node_id", "is empty; name the node that is streamed to"));
     }
+    check_source(node_id, &request.source_node_id)?;
     let status = requests.streaming.status(&request.target_node_id);
     let now_ms = requests.time.now_ms();
     Ok(Response::new(match status {

@@ -61,6 +61,9 @@ struct Part {
     next: Option<Key>,
 }
 
+/// Keys that are sent together, with their bytes, and where the pass has come to behind them; [`None`]: to its end.
+type Batch = (Vec<(Key, Versions)>, usize, Option<Key>);
+
 /// What became of a batch.
 #[derive(Default)]
 struct Done {
@@ -196,8 +199,8 @@ fn size_of_entry(key: &Key, versions: &Versions) -> usize {
     KEY_BYTES + key.as_bytes().len() + versions.heap_bytes()
 }
 
-/// The batches of a part, with their bytes, and with the key to which the pass has come behind each.
-fn batches(part: Part) -> Vec<(Vec<(Key, Versions)>, usize, Option<Key>)> {
+/// The batches of a part.
+fn batches(part: Part) -> Vec<Batch> {
     let mut batches = Vec::new();
     let (mut batch, mut bytes) = (Vec::new(), 0);
     let mut entries = part.entries.into_iter().peekable();

@@ -111,6 +111,25 @@ impl Streaming {
         streams.filter_map(problem).collect()
     }
 
+    /// Each stream in words, by a name of its own.
+    #[must_use]
+    pub fn words(&self, now_ms: u64) -> Vec<(String, String)> {
+        let streams = self.all().into_iter();
+        let words = |stream: StreamStatus| {
+            let (sent, backlog) = (stream.sent, stream.backlog);
+            let words = format!(
+                "{}; {} keys copied, {} writes forwarded, {} waiting for {} ms",
+                stream.state.as_str(),
+                sent.keys_copied,
+                sent.keys_streamed,
+                backlog.changes,
+                backlog.lag_ms(now_ms)
+            );
+            (format!("stream to {}", stream.target), words)
+        };
+        streams.map(words).collect()
+    }
+
     /// The numbers of all streams together, by name.
     #[must_use]
     pub fn metrics(&self, now_ms: u64) -> [(&'static str, u64); 7] {

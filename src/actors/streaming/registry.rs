@@ -129,11 +129,20 @@ impl Streams {
     /// # Errors
     /// When the file cannot be written.
     pub async fn save(self: &Arc<Self>) -> Result<(), Refusal> {
+        if self.is_known_to_be_without() {
+            return Ok(());
+        }
         let this = Arc::clone(self);
         let saving = tokio::task::spawn_blocking(move || this.save_now());
         saving
             .await
             .unwrap_or_else(|panicked| Err(Refusal::Internal(format!("saving the streams failed: {panicked}"))))
+    }
+
+    /// Whether there are no streams, and no file: an idle node is to stay idle.
+    fn is_known_to_be_without(&self) -> bool {
+        let stored = self.stored.try_lock();
+        stored.is_some_and(|stored| stored.as_ref().is_some_and(Vec::is_empty)) && self.set.lock().is_empty()
     }
 
     fn save_now(&self) -> Result<(), Refusal> {
