@@ -1,9 +1,9 @@
 //! MemtableActor: the sole writer of the memtables.
 //!
-//! It applies durable writes in the order of the log, tells the cache shards, and then answers the callers. A batch that
-//! does not join what was applied before is dropped, and everything missing asked for again, so that a lost message
-//! leaves no hole. What it applies it also feeds to the taps of streams, if there are any. The skip lists live in the published view: when the actor comes back it goes on behind the last
-//! number applied.
+//! It applies durable writes in the order of the log, feeds them to the taps of streams, if there are any, tells the cache
+//! shards, and then answers the callers. A batch that does not join what was applied before is dropped, and everything
+//! missing asked for again, so that a lost message leaves no hole. The skip lists live in the published view: when the
+//! actor comes back it goes on behind the last number applied.
 //!
 //! Owns: applying, sealing, and the answer to a write. Does not own: flushing, or what the log holds.
 

@@ -18,8 +18,8 @@ use std::time::Instant;
 
 impl Node {
     /// Stops in the order in which data flow: admits nothing more, lets connections end, makes the log durable, applies
-    /// what it holds, ends the streams to other nodes, flushes, ends the actors. A step that takes longer than its share of `server.shutdown_timeout` is
-    /// reported and passed over: the next start does what it left.
+    /// what it holds, ends the streams to other nodes, flushes, ends the actors. A step that takes longer than its share of
+    /// `server.shutdown_timeout` is reported and passed over: the next start does what it left.
     pub async fn shutdown(self) {
         let begun = Instant::now();
         let total = self.shutdown_timeout;
