@@ -3,6 +3,8 @@
 mod common;
 
 use common::*;
+use pairdb_node::rpc::admin_pb::StatusRequest;
+use pairdb_node::rpc::admin_pb::admin_service_client::AdminServiceClient;
 use pairdb_node::rpc::pb;
 use prost::Message;
 use std::io::{Read, Write};
@@ -475,10 +477,9 @@ async fn what_cannot_be_decoded_is_an_invalid_request() {
     let mut client = client(node.address());
     client.write(write("k", b"v", &[])).await.unwrap();
     // What is not a request of this service at all keeps the status that gRPC has for it.
-    let unknown = client
-        .stop_streaming(pb::StopStreamingRequest::default())
-        .await
-        .unwrap_err();
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", node.address())).unwrap();
+    let mut elsewhere = AdminServiceClient::new(channel.connect_lazy());
+    let unknown = elsewhere.status(StatusRequest {}).await.unwrap_err();
     assert_eq!(unknown.code(), Code::Unimplemented);
     node.shutdown().await;
 }
