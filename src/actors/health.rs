@@ -14,6 +14,7 @@ use crate::actors::memtable::MemtableStats;
 use crate::actors::overload::{Kind, Overload};
 use crate::actors::quotas::Quotas;
 use crate::actors::registration::{Registered, RegistrationWatch};
+use crate::actors::streaming::Streaming;
 use crate::actors::supervisor::{ChildStatus, Tree};
 use crate::actors::vitals::{self, Vitals};
 use crate::actors::wal::SharedLog;
@@ -102,6 +103,8 @@ pub struct Health {
     pub vitals: Arc<Vitals>,
     /// Whether the coordinator knows the node.
     pub registration: Arc<RegistrationWatch>,
+    /// The streams to other nodes.
+    pub streaming: Arc<Streaming>,
     /// Requests.
     pub requests: Arc<RequestCounts>,
 }
@@ -150,6 +153,7 @@ impl Health {
             reasons.push(format!("the disk of {dir} is {used:.1} % full{effect}"));
         }
         reasons.extend(self.registration.problem());
+        reasons.extend(self.streaming.problems());
         let admission = self.admission.stats();
         if admission.slow {
             reasons.push("writes are slowed down: the memtables are full".to_owned());
@@ -248,6 +252,7 @@ impl Health {
             ("applied_seq", self.handles.published.applied()),
             ("actor_restarts", restarts),
         ];
+        let streams = self.streaming.metrics(self.time.now_ms());
         let rates = self.vitals.rates();
         let memory_limit = memory.limit.max(memory.own).max(1) as f64;
         let shares = [
@@ -258,6 +263,7 @@ impl Health {
             ("error_rate", rates.errors),
             ("cache_hit_rate", rates.cache_hits),
         ];
+        let numbers = numbers.into_iter().chain(streams);
         let numbers = numbers.map(|(name, number)| (name.to_owned(), number.to_string()));
         let shares = shares.map(|(name, share)| (name.to_owned(), format!("{share:.3}")));
         let tenants = self.quotas.usage().into_iter().flat_map(|usage| {
@@ -267,6 +273,7 @@ impl Health {
                 named("over_quota", usage.refused),
             ]
         });
-        numbers.into_iter().chain(shares).chain(tenants).collect()
+        let words = self.streaming.words(self.time.now_ms());
+        numbers.chain(shares).chain(tenants).chain(words).collect()
     }
 }

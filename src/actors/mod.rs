@@ -27,6 +27,7 @@ pub mod replication;
 pub mod reply;
 pub mod requests;
 pub mod scrub;
+pub mod streaming;
 pub mod supervisor;
 pub mod vitals;
 pub mod wal;
@@ -36,6 +37,8 @@ use crate::storage::key::Key;
 use crate::storage::view::Published;
 use mailbox::Mailbox;
 use std::sync::Arc;
+use streaming::streams_actor::StreamsMessage;
+use streaming::tap::Taps;
 
 /// Where every actor is reached, whatever generation of it runs, and the view that they share.
 #[derive(Clone)]
@@ -56,10 +59,14 @@ pub struct Handles {
     pub caches: Arc<[Mailbox<cache::CacheMessage>]>,
     /// The acceptor of connections.
     pub gateway: Mailbox<gateway::GatewayMessage>,
+    /// The parent of the streams to other nodes.
+    pub streams: Mailbox<StreamsMessage>,
     /// What reads see.
     pub published: Arc<Published>,
     /// The writes that are remembered by their names.
     pub recent: Arc<write::RecentWrites>,
+    /// Where live writes are kept for other nodes.
+    pub taps: Arc<Taps>,
 }
 
 impl Handles {

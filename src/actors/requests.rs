@@ -16,6 +16,7 @@ use crate::actors::quotas::Quotas;
 use crate::actors::ranges::{KeyRange, RangeItem, RangeWalk, WalkPermit, entry_bytes};
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::{reply_port, within};
+use crate::actors::streaming::Streaming;
 use crate::actors::wal::WalMessage;
 use crate::actors::write::{NewWrite, PendingWrite, WriteClock, WriteOutcome};
 use crate::storage::clock::VectorClock;
@@ -66,6 +67,8 @@ pub struct Requests {
     pub counts: Arc<RequestCounts>,
     /// The other nodes.
     pub peers: Peers,
+    /// The streams to them.
+    pub streaming: Arc<Streaming>,
     /// Whether writes are taken at all.
     pub drain: Arc<Drain>,
     /// Cleared when the node is being stopped.

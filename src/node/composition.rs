@@ -17,6 +17,9 @@ use crate::actors::overload::Overload;
 use crate::actors::peers::Peers;
 use crate::actors::quotas::{Quota, Quotas};
 use crate::actors::requests::{Requests, Timeouts};
+use crate::actors::streaming::Streaming;
+use crate::actors::streaming::registry::Streams;
+use crate::actors::streaming::tap::Taps;
 use crate::actors::supervisor::Tree;
 use crate::actors::vitals::Vitals;
 use crate::actors::wal::SharedLog;
@@ -31,6 +34,7 @@ use crate::storage::log::writer::LogOptions;
 use crate::storage::recovery::{Options, Recovered};
 use crate::storage::scrub::ScrubProgress;
 use crate::storage::space::SpaceThresholds;
+use crate::storage::stream_records::StreamRecord;
 use crate::storage::table::TableOptions;
 use crate::storage::table::block::Compression;
 use crate::storage::tables::Tables;
@@ -145,6 +149,7 @@ impl Parts {
         recovered: Recovered,
         fs: Arc<dyn FileSystem>,
         is_draining: bool,
+        streams: Vec<StreamRecord>,
     ) -> (Self, Vec<DirLock>) {
         let published = recovered.published;
         let time: Arc<dyn Time> = Arc::new(RealTime::default());
@@ -187,9 +192,16 @@ impl Parts {
                 .map(|_| Mailbox::new(mailbox(2 * MAX_READS, CACHE_MAILBOX_BYTES)))
                 .collect(),
             gateway: Mailbox::new(mailbox(MAX_READS, CACHE_MAILBOX_BYTES)),
+            streams: Mailbox::new(mailbox(MAX_READS, CACHE_MAILBOX_BYTES)),
             published,
             recent: Arc::clone(&recent),
+            taps: Arc::new(Taps::default()),
         };
+        let (files, dir) = (Arc::clone(&fs), config.storage.data_dir.clone());
+        let streaming = Arc::new(Streaming {
+            streams: Streams::new(files, dir, Arc::clone(&handles.taps), streams),
+            mailbox: handles.streams.clone(),
+        });
         let tree = Arc::new(Tree::default());
         let mut log = recovered.log;
         log.set_flushed(recovered.tables.flushed_seq());
@@ -231,6 +243,7 @@ impl Parts {
             vitals: Vitals::new(Arc::clone(&time), Arc::clone(&counts), Arc::clone(&cache)),
             cache,
             registration: Arc::default(),
+            streaming: Arc::clone(&streaming),
             shards: (0..shards).map(|_| Arc::new(ShardStats::default())).collect(),
             requests: Arc::clone(&counts),
         });
@@ -251,6 +264,7 @@ impl Parts {
                 dial: Arc::new(GrpcDial),
                 copies: Arc::new(Semaphore::new(MAX_COPIES)),
             },
+            streaming,
             drain,
             accepting: Arc::new(AtomicBool::new(true)),
             time: Arc::clone(&time),

@@ -21,6 +21,7 @@ mod service;
 mod shedding;
 pub mod status;
 mod stream;
+mod streaming;
 
 /// The messages and services of `proto/storage.proto`.
 #[allow(

@@ -13,7 +13,7 @@ use crate::rpc::pb::operation::Operation;
 use crate::rpc::pb::operation_result::Result as OperationOutcome;
 use crate::rpc::pb::storage_node_service_server::StorageNodeService;
 use crate::rpc::status::Failed;
-use crate::rpc::{batch, compression, drain, pb, ranges, replicate, stream};
+use crate::rpc::{batch, compression, drain, pb, ranges, replicate, stream, streaming};
 use crate::storage::key::Key;
 use crate::storage::limits::{self, LimitError};
 use std::sync::Arc;
@@ -134,6 +134,29 @@ impl StorageNodeService for StorageNode {
 
     async fn replicate_data(&self, request: Request<pb::ReplicateRequest>) -> Answer<pb::ReplicateResponse> {
         replicate::replicate_data(&self.requests, &self.health.node_id, request).await
+    }
+
+    async fn start_streaming(&self, request: Request<pb::StartStreamingRequest>) -> Answer<pb::StartStreamingResponse> {
+        streaming::start(&self.requests, &self.health.node_id, request.into_inner()).await
+    }
+
+    async fn stop_streaming(&self, request: Request<pb::StopStreamingRequest>) -> Answer<pb::StopStreamingResponse> {
+        streaming::stop(&self.requests, &self.health.node_id, request.into_inner()).await
+    }
+
+    async fn get_stream_status(&self, request: Request<pb::StreamStatusRequest>) -> Answer<pb::StreamStatusResponse> {
+        streaming::status_of(&self.requests, &self.health.node_id, request.get_ref())
+    }
+
+    async fn notify_streaming_complete(
+        &self,
+        request: Request<pb::StreamingCompleteRequest>,
+    ) -> Answer<pb::StreamingCompleteResponse> {
+        streaming::completed(&self.health.node_id, request.get_ref())
+    }
+
+    async fn compare_keys(&self, request: Request<pb::CompareKeysRequest>) -> Answer<pb::CompareKeysResponse> {
+        streaming::compare(&self.requests, request.into_inner()).await
     }
 
     async fn drain_node(&self, request: Request<pb::DrainRequest>) -> Answer<pb::DrainResponse> {

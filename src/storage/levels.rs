@@ -230,6 +230,22 @@ impl TableSet {
             .chain(below.map(|level| Cursor::new(Arc::clone(level), from)))
             .collect()
     }
+
+    /// As [`TableSet::cursors`], without the tables that hold nothing above the sequence number `since`.
+    #[must_use]
+    pub fn cursors_since(&self, from: &[u8], since: u64) -> Vec<Cursor> {
+        if since == 0 {
+            return self.cursors(from);
+        }
+        let newer = |table: &&Arc<Table>| table.may_hold_above(since);
+        let aside = self.quarantine.iter().filter_map(|table| table.table.as_ref());
+        let single = self.level(0).iter().chain(aside).filter(newer);
+        let below = self.levels.iter().skip(1).map(|level| {
+            let run: Vec<_> = level.iter().filter(newer).cloned().collect();
+            Cursor::new(Arc::new(run), from)
+        });
+        single.map(|table| Cursor::over(table, from)).chain(below).collect()
+    }
 }
 
 fn sort(level: usize, tables: &mut [Arc<Table>]) -> Result<(), String> {

@@ -232,6 +232,12 @@ impl Table {
         &self.properties
     }
 
+    /// Whether it may hold a version with a higher sequence number than `seq`.
+    #[must_use]
+    pub fn may_hold_above(&self, seq: u64) -> bool {
+        !self.has_properties || self.properties.max_seq > seq
+    }
+
     /// Size of the file in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
