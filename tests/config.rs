@@ -54,6 +54,23 @@ fn file_then_environment_then_flags() {
 }
 
 #[test]
+fn quotas_are_named_by_tenant_whatever_its_name_and_the_environment_comes_second() {
+    let toml = "[tenants.default]\noperations_per_s = 5\n[tenants.quota.acme]\noperations_per_s = 7\n\
+                [tenants.quota.\"Big.Corp-1\"]\nstored_bytes = \"10GiB\"\n[tenants.quota.free]";
+    let environment = [
+        ("PAIRDB__TENANTS__DEFAULT__OPERATIONS_PER_S", "6"),
+        ("PAIRDB__TENANTS__QUOTA__ACME__BYTES_PER_S", "4MiB"),
+    ];
+    let tenants = load_with(toml, &environment, &[]).unwrap().tenants;
+    assert_eq!(tenants.default.operations_per_s, 6);
+    assert_eq!(tenants.quota.len(), 3);
+    let acme = tenants.quota["acme"];
+    assert_eq!((acme.operations_per_s, acme.bytes_per_s.as_u64()), (7, 4 << 20));
+    assert_eq!(tenants.quota["Big.Corp-1"].stored_bytes.as_u64(), 10 << 30);
+    assert_eq!(tenants.quota["free"], pairdb_node::config::Quota::default());
+}
+
+#[test]
 fn directories_follow_the_data_directory() {
     let config = load("[storage]\ndata_dir = \"/d\"\nsstable_dir = \"/t\"").unwrap();
     assert_eq!(config.commit_log_dir(), Path::new("/d/commitlog"));
@@ -70,6 +87,16 @@ fn unknown_keys_and_wrong_types_are_refused_by_name() {
         ("[mem_table]\nmax_size = \"many\"", "mem_table.max_size"),
         ("[server]\nread_timeout = \"soon\"", "server.read_timeout"),
         ("[logging]\nlevel = \"loud\"", "logging.level"),
+        ("[tenants]\nquotas = {}", "quotas"),
+        ("[tenants.quota.acme]\noperations = 1", "operations"),
+        (
+            "[tenants.quota.acme]\noperations_per_s = -1",
+            "tenants.quota.acme.operations_per_s",
+        ),
+        (
+            "[tenants.default]\nbytes_per_s = \"fast\"",
+            "tenants.default.bytes_per_s",
+        ),
         ("not toml", "config.toml"),
     ] {
         let error = load(toml).expect_err(toml);
@@ -144,6 +171,12 @@ fn impossible_values_are_refused_with_what_would_be_right() {
             "cache.recency_weight",
             "above 0",
         ),
+        (
+            "[tenants.quota.\"a:b\"]\nstored_bytes = 1",
+            "tenants.quota.\"a:b\"",
+            "without ':'",
+        ),
+        ("[tenants.quota.\"\"]", "tenants.quota.\"\"", "1 to 256 bytes"),
         (
             "[supervisor]\nmax_restarts = 0",
             "supervisor.max_restarts",

@@ -271,6 +271,13 @@ async fn a_damaged_mark_is_named_and_undrain_removes_it() {
     node.shutdown().await;
     let (done, said) = run(dir.path(), &["verify"]).await;
     assert!(done && said.contains("takes no writes"), "{said}");
+    let data = dir.path().join("data");
+    let shown = binary(&["inspect", data.to_str().unwrap()]).output().unwrap();
+    let said = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        said.contains("DRAINING: drain mark: the node takes no writes since 20"),
+        "{said}"
+    );
 
     let mark = dir.path().join("data").join(drain_mark::NAME);
     let whole = std::fs::read(&mark).unwrap();

@@ -225,7 +225,7 @@ fn a_manifest_and_a_directory_are_shown_by_level() {
     fs::write(&renamed, "something else").unwrap();
     inspect(&renamed, &[])
         .code(1)
-        .stderr(contains("begins neither as a commit log segment"));
+        .stderr(contains("does not begin as a file of the node"));
     inspect(&bed.dir.path().join("nothing"), &[])
         .code(1)
         .stderr(contains("nothing"));

@@ -104,6 +104,8 @@ proptest! {
         prop_assert_eq!(value(&bounded), value(&all), "what a read returns does not change");
         // Unless all that was merged has one clock, what is left dominates what was merged away.
         prop_assert_eq!(bounded.clock(), all.clock());
+        let newest = |versions: &Versions| versions.all().iter().map(|v| v.seq).max();
+        prop_assert_eq!(newest(&bounded), newest(&all), "what is new is met by whoever asks for what is new");
         let is_live = |versions: &Versions| versions.winner().is_some_and(|v| v.value.live().is_some());
         prop_assert_eq!(is_live(&bounded), is_live(&all), "no tombstone takes a live value's place");
     }

@@ -110,6 +110,7 @@ fn responses_have_the_contracts_field_numbers() {
         keys_streamed: 4,
         bytes_copied: 5,
         bytes_streamed: 6,
+        ..pb::StreamStatusResponse::default()
     };
     let encoded = [
         varint(1, 1),

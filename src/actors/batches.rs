@@ -3,6 +3,8 @@
 //! Each operation has an answer of its own. The writes of a batch go to the log together and share its sync; its reads go
 //! to each shard of the cache together, and what is missing there is loaded together.
 //!
+//! What a tenant's quota refuses is left out, and the rest goes on.
+//!
 //! Owns: the way of a batch. Does not own: single requests (see [`crate::actors::requests`]), or how many operations a
 //! batch may have.
 
@@ -18,6 +20,7 @@ use crate::storage::key::Key;
 use crate::storage::log::record::Operation;
 use crate::storage::memtable;
 use crate::storage::version::Versions;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A result for each operation of a batch, in its order.
@@ -28,7 +31,19 @@ impl Requests {
     /// order.
     pub async fn write_batch(&self, writes: Vec<NewWrite>) -> Results<WriteOutcome> {
         let outcomes = match self.check_admissible() {
-            Ok(()) => self.try_write_batch(writes).await,
+            Ok(()) => {
+                let mut stored: HashMap<String, u64> = HashMap::new();
+                let admitted = Admitted::of(writes, |write| {
+                    let tenant = write.key.tenant();
+                    let before = stored.get(tenant).copied().unwrap_or(0);
+                    let takes = self.quotas.admit_write(write, before)?;
+                    if takes > 0 {
+                        stored.insert(tenant.to_owned(), before + takes);
+                    }
+                    Ok(())
+                });
+                admitted.join(async |writes| self.try_write_batch(writes).await).await
+            }
             Err(refusal) => all(writes.len(), &refusal),
         };
         for outcome in &outcomes {
@@ -39,9 +54,21 @@ impl Requests {
 
     /// Reads a batch. Each read is answered as [`Requests::read`] answers it, but that keys whose values are too large
     /// together are refused.
-    pub async fn read_batch(&self, keys: &[Key]) -> Results<Versions> {
+    pub async fn read_batch(&self, keys: Vec<Key>) -> Results<Versions> {
         let results = match self.check_admissible() {
-            Ok(()) => self.try_read_batch(keys).await,
+            Ok(()) => {
+                let admitted = Admitted::of(keys, |key| self.quotas.admit_read(key));
+                let read = async |keys: Vec<Key>| {
+                    let results = self.try_read_batch(&keys).await;
+                    for (key, versions) in keys.iter().zip(&results) {
+                        if let Ok(versions) = versions {
+                            self.quotas.found(key, versions);
+                        }
+                    }
+                    results
+                };
+                admitted.join(read).await
+            }
             Err(refusal) => all(keys.len(), &refusal),
         };
         for result in &results {
@@ -229,6 +256,46 @@ impl Requests {
         answers
             .into_iter()
             .map(|answer| answer.or_else(|| read.next()).unwrap_or_else(|| restarting.clone()))
+            .collect()
+    }
+}
+
+/// The operations of a batch that may be carried out, and the refusals of the others, each at its place.
+struct Admitted<O> {
+    operations: Vec<O>,
+    refused: Vec<Option<Refusal>>,
+}
+
+impl<O> Admitted<O> {
+    fn of(operations: Vec<O>, mut admit: impl FnMut(&O) -> Result<(), Refusal>) -> Self {
+        let mut refused = Vec::with_capacity(operations.len());
+        let mut operations = operations;
+        operations.retain(|operation| {
+            let refusal = admit(operation).err();
+            let is_admitted = refusal.is_none();
+            refused.push(refusal);
+            is_admitted
+        });
+        Self { operations, refused }
+    }
+
+    /// The results of all operations, of which `work` finds those that may be carried out.
+    async fn join<T>(self, work: impl AsyncFnOnce(Vec<O>) -> Results<T>) -> Results<T> {
+        if self.operations.is_empty() {
+            return self.refused.into_iter().flatten().map(Err).collect();
+        }
+        let results = work(self.operations).await;
+        if results.len() == self.refused.len() {
+            return results;
+        }
+        let mut results = results.into_iter();
+        let lost = || Err(Refusal::Internal("the operation has no result".to_owned()));
+        let places = self.refused.into_iter();
+        places
+            .map(|refused| match refused {
+                Some(refusal) => Err(refusal),
+                None => results.next().unwrap_or_else(lost),
+            })
             .collect()
     }
 }

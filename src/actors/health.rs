@@ -11,7 +11,10 @@ use crate::actors::disk::DiskWatch;
 use crate::actors::drain::{Drain, DrainPhase};
 use crate::actors::flush::FlushStats;
 use crate::actors::memtable::MemtableStats;
+use crate::actors::overload::{Kind, Overload};
+use crate::actors::quotas::Quotas;
 use crate::actors::registration::{Registered, RegistrationWatch};
+use crate::actors::streaming::Streaming;
 use crate::actors::supervisor::{ChildStatus, Tree};
 use crate::actors::vitals::{self, Vitals};
 use crate::actors::wal::SharedLog;
@@ -70,6 +73,10 @@ pub struct Health {
     pub handles: Handles,
     /// Permits.
     pub admission: Arc<Admission>,
+    /// Whether the node gets done what it is asked.
+    pub overload: Arc<Overload>,
+    /// What each tenant may use.
+    pub quotas: Arc<Quotas>,
     /// The log.
     pub log: Arc<SharedLog>,
     /// The tree of actors.
@@ -96,6 +103,8 @@ pub struct Health {
     pub vitals: Arc<Vitals>,
     /// Whether the coordinator knows the node.
     pub registration: Arc<RegistrationWatch>,
+    /// The streams to other nodes.
+    pub streaming: Arc<Streaming>,
     /// Requests.
     pub requests: Arc<RequestCounts>,
 }
@@ -144,6 +153,7 @@ impl Health {
             reasons.push(format!("the disk of {dir} is {used:.1} % full{effect}"));
         }
         reasons.extend(self.registration.problem());
+        reasons.extend(self.streaming.problems());
         let admission = self.admission.stats();
         if admission.slow {
             reasons.push("writes are slowed down: the memtables are full".to_owned());
@@ -152,6 +162,13 @@ impl Health {
             Some(why) => reasons.push(why),
             None if admission.behind => reasons.push("writes are slowed down: compaction is behind".to_owned()),
             None => {}
+        }
+        for (kind, name) in [(Kind::Read, "reads"), (Kind::Write, "writes")] {
+            if let Some(limit) = self.overload.limit(kind) {
+                reasons.push(format!(
+                    "the node is overloaded: only {limit} {name} are let in at a time"
+                ));
+            }
         }
         let view = self.handles.published.load();
         let damaged = view.tables.quarantine().iter();
@@ -199,6 +216,8 @@ impl Health {
             ("reads_in_flight", admission.reads as u64),
             ("writes_slowed", admission.slowed),
             ("requests_refused", admission.refused),
+            ("requests_shed", self.overload.shed()),
+            ("requests_over_quota", self.quotas.refused()),
             ("cache_hits", self.cache.hits.load(Ordering::Relaxed)),
             ("cache_misses", self.cache.misses.load(Ordering::Relaxed)),
             (
@@ -240,6 +259,7 @@ impl Health {
             ("applied_seq", self.handles.published.applied()),
             ("actor_restarts", restarts),
         ];
+        let streams = self.streaming.metrics(self.time.now_ms());
         let rates = self.vitals.rates();
         let memory_limit = memory.limit.max(memory.own).max(1) as f64;
         let shares = [
@@ -250,8 +270,17 @@ impl Health {
             ("error_rate", rates.errors),
             ("cache_hit_rate", rates.cache_hits),
         ];
+        let numbers = numbers.into_iter().chain(streams);
         let numbers = numbers.map(|(name, number)| (name.to_owned(), number.to_string()));
         let shares = shares.map(|(name, share)| (name.to_owned(), format!("{share:.3}")));
-        numbers.into_iter().chain(shares).collect()
+        let tenants = self.quotas.usage().into_iter().flat_map(|usage| {
+            let named = |number: &str, value: u64| (format!("tenant_{number}.{}", usage.tenant), value.to_string());
+            [
+                named("stored_bytes", usage.stored_bytes),
+                named("over_quota", usage.refused),
+            ]
+        });
+        let words = self.streaming.words(self.time.now_ms());
+        numbers.chain(shares).chain(tenants).chain(words).collect()
     }
 }

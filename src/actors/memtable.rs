@@ -1,9 +1,9 @@
 //! MemtableActor: the sole writer of the memtables.
 //!
-//! It applies durable writes in the order of the log, tells the cache shards, and then answers the callers. A batch that
-//! does not join what was applied before is dropped, and everything missing asked for again, so that a lost message
-//! leaves no hole. The skip lists live in the published view: when the actor comes back it goes on behind the last
-//! number applied.
+//! It applies durable writes in the order of the log, feeds them to the taps of streams, if there are any, tells the cache
+//! shards, and then answers the callers. A batch that does not join what was applied before is dropped, and everything
+//! missing asked for again, so that a lost message leaves no hole. The skip lists live in the published view: when the
+//! actor comes back it goes on behind the last number applied.
 //!
 //! Owns: applying, sealing, and the answer to a write. Does not own: flushing, or what the log holds.
 
@@ -128,6 +128,8 @@ impl MemtableActor {
         let middle = batch.writes.len() / 2;
         let mut answers = Vec::with_capacity(batch.writes.len());
         let mut changed: Vec<Vec<(Key, Version)>> = vec![Vec::new(); self.handles.caches.len()];
+        let before = published.applied();
+        let mut fed = (!self.handles.taps.is_idle()).then(Vec::new);
         let mut view = published.load();
         for (place, write) in batch.writes.into_iter().enumerate() {
             if place == middle {
@@ -140,6 +142,9 @@ impl MemtableActor {
                 let shard = self.handles.shard_of(&write.key);
                 if let Some(changes) = changed.get_mut(shard) {
                     changes.push((write.key.clone(), write.version.clone()));
+                }
+                if let Some(fed) = &mut fed {
+                    fed.push((write.key.clone(), write.version.clone()));
                 }
                 let done = view.active.apply(&write.key, write.version.clone(), MAX_SIBLINGS);
                 self.stats
@@ -170,6 +175,9 @@ impl MemtableActor {
             if view.active.bytes() >= self.flush_threshold && self.seal(self.flush_threshold) {
                 view = published.load();
             }
+        }
+        if let Some(fed) = fed {
+            self.handles.taps.feed(before, published.applied(), &fed);
         }
         for (cache, changes) in self.handles.caches.iter().zip(changed) {
             if !changes.is_empty() {

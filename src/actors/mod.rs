@@ -19,7 +19,9 @@ pub mod health;
 pub mod mailbox;
 pub mod maintenance;
 pub mod memtable;
+pub mod overload;
 pub mod peers;
+pub mod quotas;
 pub mod ranges;
 pub mod refusal;
 pub mod registration;
@@ -27,6 +29,7 @@ pub mod replication;
 pub mod reply;
 pub mod requests;
 pub mod scrub;
+pub mod streaming;
 pub mod supervisor;
 pub mod vitals;
 pub mod wal;
@@ -37,6 +40,8 @@ use crate::storage::key::Key;
 use crate::storage::view::Published;
 use mailbox::Mailbox;
 use std::sync::Arc;
+use streaming::streams_actor::StreamsMessage;
+use streaming::tap::Taps;
 
 /// Where every actor is reached, whatever generation of it runs, and the view that they share.
 #[derive(Clone)]
@@ -57,12 +62,16 @@ pub struct Handles {
     pub caches: Arc<[Mailbox<cache::CacheMessage>]>,
     /// The acceptor of connections.
     pub gateway: Mailbox<gateway::GatewayMessage>,
+    /// The parent of the streams to other nodes.
+    pub streams: Mailbox<StreamsMessage>,
     /// What reads see.
     pub published: Arc<Published>,
     /// What is injected into the actors.
     pub faults: Arc<faults::Faults>,
     /// The writes that are remembered by their names.
     pub recent: Arc<write::RecentWrites>,
+    /// Where live writes are kept for other nodes.
+    pub taps: Arc<Taps>,
 }
 
 impl Handles {

@@ -1,4 +1,4 @@
-//! The other nodes, as the actors see them: one that takes versions of keys.
+//! The other nodes, as the actors see them: one that takes versions of keys, and compares them with its own.
 //!
 //! Owns: what is asked of a peer. Does not own: the wire (see `rpc`), or where a peer is (see
 //! [`crate::actors::address_book`]).
@@ -23,10 +23,22 @@ pub enum PeerError {
 /// A version on its way.
 pub type Sending = Pin<Box<dyn Future<Output = Result<(), PeerError>> + Send>>;
 
+/// Many versions on their way: a result for each, in their order.
+pub type SendingBatch = Pin<Box<dyn Future<Output = Vec<Result<(), PeerError>>> + Send>>;
+
+/// A comparison under way: the places of those that differ. [`None`]: the node cannot compare.
+pub type Comparing = Pin<Box<dyn Future<Output = Result<Option<Vec<usize>>, PeerError>> + Send>>;
+
 /// Another node.
 pub trait Peer: Send + Sync {
     /// Gives it a version, which it merges with what it has: the clocks decide.
     fn put(&self, key: &Key, version: &Version) -> Sending;
+
+    /// Gives it versions, as [`Peer::put`] gives it one.
+    fn put_batch(&self, versions: &[(Key, Version)]) -> SendingBatch;
+
+    /// Asks it which keys it has otherwise, by their digests (see [`crate::storage::digest`]).
+    fn compare(&self, digests: &[(Key, u64)]) -> Comparing;
 }
 
 /// How to reach other nodes.

@@ -6,6 +6,7 @@
 //! A walk sees one moment: what is written later is not in it. One that ends before its range does, for whatever reason,
 //! says so: an end without a word would pass for completeness.
 
+use crate::actors::quotas::WalkMeter;
 use crate::actors::refusal::Refusal;
 use crate::storage::key::Key;
 use crate::storage::scan::Scan;
@@ -80,6 +81,14 @@ impl<P> Iterator for RangeWalk<P> {
     }
 }
 
+/// What admitted a walk that takes its time.
+pub struct WalkPermit {
+    /// Bounds how many there are.
+    pub place: OwnedSemaphorePermit,
+    /// Counts what it reads, where the tenant has a quota.
+    pub meter: Option<WalkMeter>,
+}
+
 /// How a walk is handed over.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
@@ -92,6 +101,7 @@ pub struct Pace {
 /// Entries in order, and how the walk ended, if it did.
 struct Part {
     entries: Vec<(Key, Versions)>,
+    bytes: usize,
     ended: Option<Result<(), Refusal>>,
 }
 
@@ -105,7 +115,7 @@ pub struct Entries {
 impl Entries {
     /// Begins a walk.
     #[must_use]
-    pub fn of(walk: RangeWalk<OwnedSemaphorePermit>, pace: Pace) -> Self {
+    pub fn of(walk: RangeWalk<WalkPermit>, pace: Pace) -> Self {
         let (sender, parts) = mpsc::channel(PARTS_AHEAD);
         tokio::spawn(hand_over(walk, pace, sender));
         Self {
@@ -145,7 +155,7 @@ impl Stream for Entries {
 }
 
 /// Reads part after part, until the end, until nobody takes them, or until the time is over. No thread waits meanwhile.
-async fn hand_over(mut walk: RangeWalk<OwnedSemaphorePermit>, pace: Pace, sender: mpsc::Sender<Part>) {
+async fn hand_over(mut walk: RangeWalk<WalkPermit>, pace: Pace, sender: mpsc::Sender<Part>) {
     loop {
         let part;
         (walk, part) = match tokio::task::spawn_blocking(move || read_part(walk, pace.entries)).await {
@@ -154,6 +164,8 @@ async fn hand_over(mut walk: RangeWalk<OwnedSemaphorePermit>, pace: Pace, sender
             Err(_panicked) => return,
         };
         let ended = part.ended.is_some();
+        let meter = walk.permit.meter.as_ref();
+        let pause = meter.map_or(Duration::ZERO, |meter| meter.spend(part.bytes));
         let now = Instant::now();
         if pace.until.is_some_and(|until| now >= until) {
             return;
@@ -164,7 +176,19 @@ async fn hand_over(mut walk: RangeWalk<OwnedSemaphorePermit>, pace: Pace, sender
         if ended || !matches!(sent, Ok(Ok(()))) {
             return;
         }
+        if !pause.is_zero() {
+            let rested = now + pause;
+            let gone = tokio::time::timeout_at(pace.until.map_or(rested, |until| until.min(rested)), sender.closed());
+            if gone.await.is_ok() {
+                return;
+            }
+        }
     }
+}
+
+/// Bytes of an entry, as a walk and a quota count them.
+pub(super) fn entry_bytes(key: &Key, versions: &Versions) -> usize {
+    key.as_bytes().len() + versions.heap_bytes()
 }
 
 fn read_part<P>(mut walk: RangeWalk<P>, most: usize) -> (RangeWalk<P>, Part) {
@@ -172,7 +196,7 @@ fn read_part<P>(mut walk: RangeWalk<P>, most: usize) -> (RangeWalk<P>, Part) {
     let ended = loop {
         match walk.next() {
             Some(Ok((key, versions))) => {
-                bytes += key.as_bytes().len() + versions.heap_bytes();
+                bytes += entry_bytes(&key, &versions);
                 entries.push((key, versions));
             }
             Some(Err(refusal)) => break Some(Err(refusal)),
@@ -182,5 +206,5 @@ fn read_part<P>(mut walk: RangeWalk<P>, most: usize) -> (RangeWalk<P>, Part) {
             break None;
         }
     };
-    (walk, Part { entries, ended })
+    (walk, Part { entries, bytes, ended })
 }

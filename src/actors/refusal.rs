@@ -12,6 +12,16 @@ pub enum Refusal {
     /// The disk is full. Free space; the request can then be repeated.
     #[error("disk full: {0}")]
     DiskFull(String),
+    /// The tenant uses more than it may. Try again after `retry`; where it is about space, when some was freed.
+    #[error("{why}")]
+    QuotaExceeded {
+        /// Which tenant, which quota and what it is.
+        why: String,
+        /// When to try again.
+        retry: std::time::Duration,
+        /// Whether it has stored too much, and not asked for too much at a time.
+        is_of_space: bool,
+    },
     /// A component is being restarted; the outcome of a write is unknown. Try again now.
     #[error("{0} is restarting; try again")]
     Restarting(&'static str),

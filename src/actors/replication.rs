@@ -79,9 +79,12 @@ struct Copy {
 
 impl Copy {
     async fn all(&mut self, requests: &Requests, selection: Selection) -> Result<u64, Refusal> {
-        let walk = selection.range.map(|range| requests.scan(range)).transpose()?;
+        let walk = selection
+            .range
+            .map(|range| requests.walk_unmetered(range))
+            .transpose()?;
         for key in &selection.keys {
-            let versions = requests.read(key.clone()).await?;
+            let versions = requests.read_unmetered(key.clone()).await?;
             self.send(key.clone(), versions).await?;
         }
         if let Some(walk) = walk {

@@ -10,10 +10,13 @@ use crate::actors::deadline;
 use crate::actors::drain::Drain;
 use crate::actors::health::RequestCounts;
 use crate::actors::mailbox::Undelivered;
+use crate::actors::overload::{Kind, Overload, UnderWay};
 use crate::actors::peers::Peers;
-use crate::actors::ranges::{KeyRange, RangeItem, RangeWalk};
+use crate::actors::quotas::Quotas;
+use crate::actors::ranges::{KeyRange, RangeItem, RangeWalk, WalkPermit, entry_bytes};
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::{reply_port, within};
+use crate::actors::streaming::Streaming;
 use crate::actors::wal::WalMessage;
 use crate::actors::write::{NewWrite, PendingWrite, WriteClock, WriteOutcome};
 use crate::storage::clock::VectorClock;
@@ -54,12 +57,18 @@ pub struct Requests {
     pub loads: Arc<Semaphore>,
     /// Bounds the scans that are open at once: each keeps its view's memtables alive.
     pub scans: Arc<Semaphore>,
+    /// Whether the node gets done what it is asked.
+    pub overload: Arc<Overload>,
+    /// What each tenant may use.
+    pub quotas: Arc<Quotas>,
     /// How long a caller may wait.
     pub timeouts: Timeouts,
     /// Counts.
     pub counts: Arc<RequestCounts>,
     /// The other nodes.
     pub peers: Peers,
+    /// The streams to them.
+    pub streaming: Arc<Streaming>,
     /// Whether writes are taken at all.
     pub drain: Arc<Drain>,
     /// Cleared when the node is being stopped.
@@ -69,6 +78,32 @@ pub struct Requests {
 }
 
 impl Requests {
+    /// Lets an operation of a stream in. What comes back is held until it is answered.
+    ///
+    /// # Errors
+    /// As [`Requests::enter_unreceived`].
+    pub fn enter(&self, kind: Kind) -> Result<UnderWay, Refusal> {
+        let entered = self.enter_unreceived(kind)?;
+        entered.arrival().received();
+        Ok(entered)
+    }
+
+    /// Lets a request in that is about to be received. What comes back is held until it is answered.
+    ///
+    /// # Errors
+    /// [`Refusal::Overloaded`] when it would only wait.
+    pub fn enter_unreceived(&self, kind: Kind) -> Result<UnderWay, Refusal> {
+        let entered = self.overload.enter_unreceived(kind);
+        if entered.is_err() {
+            let counter = match kind {
+                Kind::Read => &self.counts.reads,
+                Kind::Write => &self.counts.writes,
+            };
+            self.count(counter, &entered);
+        }
+        entered
+    }
+
     /// Writes a value or a tombstone. Answers when it is as durable as configured, and every read that starts later sees
     /// it.
     ///
@@ -86,41 +121,90 @@ impl Requests {
     /// # Errors
     /// As [`Refusal`] says.
     pub async fn read(&self, key: Key) -> Result<Versions, Refusal> {
-        let versions = within(self.timeouts.read, async {
-            self.read_admitted(key, self.admit_read()?).await
-        })
-        .await;
+        let metered = self.quotas.are_any().then(|| key.clone());
+        let versions = match self.quotas.admit_read(&key) {
+            Ok(()) => self.read_in_time(key).await,
+            Err(refusal) => Err(refusal),
+        };
+        if let (Some(key), Ok(versions)) = (metered, &versions) {
+            self.quotas.found(&key, versions);
+        }
         self.count(&self.counts.reads, &versions);
         versions
+    }
+
+    /// As [`Requests::read`], for what the node does for itself: no tenant's quota concerns it.
+    ///
+    /// # Errors
+    /// As [`Requests::read`].
+    pub async fn read_unmetered(&self, key: Key) -> Result<Versions, Refusal> {
+        let versions = self.read_in_time(key).await;
+        self.count(&self.counts.reads, &versions);
+        versions
+    }
+
+    async fn read_in_time(&self, key: Key) -> Result<Versions, Refusal> {
+        within(self.timeouts.read, async {
+            self.read_admitted(key, self.admit_read()?).await
+        })
+        .await
     }
 
     /// Walks a range as it is now, for as long as whoever takes its entries wants. Few are open at once.
     ///
     /// # Errors
-    /// [`Refusal::Overloaded`] when too many scans are open, [`Refusal::ShuttingDown`], [`Refusal::DeadlineExceeded`].
-    pub fn scan(&self, range: KeyRange) -> Result<RangeWalk<OwnedSemaphorePermit>, Refusal> {
+    /// [`Refusal::Overloaded`] when too many scans are open, [`Refusal::ShuttingDown`], [`Refusal::DeadlineExceeded`],
+    /// [`Refusal::QuotaExceeded`].
+    pub fn scan(&self, range: KeyRange) -> Result<RangeWalk<WalkPermit>, Refusal> {
         self.check_admissible()?;
-        let permit = Arc::clone(&self.scans)
-            .try_acquire_owned()
-            .map_err(|_full| Refusal::Overloaded("too many scans are open"))?;
-        Ok(self.walk(range, permit))
+        let meter = self.quotas.admit_walk(&range.tenant)?;
+        let place = self.place_of_scan()?;
+        Ok(self.walk(range, WalkPermit { place, meter }))
+    }
+
+    /// As [`Requests::scan`], for what the node does for itself: no tenant's quota concerns it.
+    ///
+    /// # Errors
+    /// As [`Requests::scan`].
+    pub fn walk_unmetered(&self, range: KeyRange) -> Result<RangeWalk<WalkPermit>, Refusal> {
+        self.check_admissible()?;
+        let place = self.place_of_scan()?;
+        Ok(self.walk(range, WalkPermit { place, meter: None }))
+    }
+
+    fn place_of_scan(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let place = Arc::clone(&self.scans).try_acquire_owned();
+        place.map_err(|_full| Refusal::Overloaded("too many scans are open"))
     }
 
     /// Has `work` look at a range as it is now, in its turn among the reads of tables: for what ends soon by itself.
     ///
     /// # Errors
-    /// [`Refusal::TimedOut`] when its turn does not come, [`Refusal::ShuttingDown`], and what `work` says.
+    /// [`Refusal::TimedOut`] when its turn does not come, [`Refusal::ShuttingDown`], [`Refusal::QuotaExceeded`], and what
+    /// `work` says.
     pub async fn look<T: Send + 'static>(
         &self,
         range: KeyRange,
         work: impl FnOnce(&mut dyn Iterator<Item = RangeItem>) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         self.check_admissible()?;
+        let tenant = self.quotas.admit_look(&range.tenant)?;
         let limit = self.timeouts.read;
         let turn = tokio::time::timeout(limit, Arc::clone(&self.loads).acquire_owned());
         let permit = turn.await.map_err(|_elapsed| Refusal::TimedOut(limit))?;
         let mut walk = self.walk(range, permit);
-        let looked = tokio::task::spawn_blocking(move || work(&mut walk));
+        let looked = tokio::task::spawn_blocking(move || {
+            let mut bytes = 0;
+            let looked = work(&mut walk.by_ref().inspect(|item| {
+                bytes += item
+                    .as_ref()
+                    .map_or(0, |(key, versions)| entry_bytes(key, versions) as u64);
+            }));
+            if let Some(tenant) = tenant {
+                tenant.spend(bytes);
+            }
+            looked
+        });
         looked
             .await
             .map_err(|panicked| Refusal::Internal(format!("the look at the keys failed: {panicked}")))?
@@ -183,6 +267,7 @@ impl Requests {
 
     async fn try_write(&self, mut write: NewWrite) -> Result<WriteOutcome, Refusal> {
         self.check_admissible()?;
+        self.quotas.admit_write(&write, 0)?;
         if let Some(clock) = write.clock.take() {
             self.check_long_clock(&write.key, &clock).await?;
             return self.send_write(write, WriteClock::Given(clock)).await;

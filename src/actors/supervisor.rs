@@ -166,11 +166,18 @@ impl Tree {
         self.changed.subscribe()
     }
 
-    fn started(&self, name: &str, cell: &ActorCell) -> u64 {
+    pub(super) fn started(&self, name: &str, cell: &ActorCell) -> u64 {
         self.cells.lock().insert(name.to_owned(), cell.clone());
         let generation = self.count_start(name);
         self.changed.send_replace(());
         generation
+    }
+
+    /// Takes out a child that is wanted no more. Its ends stay.
+    pub(super) fn forget(&self, name: &str) {
+        self.cells.lock().remove(name);
+        self.children.lock().retain(|child| child.name != name);
+        self.changed.send_replace(());
     }
 
     fn count_start(&self, name: &str) -> u64 {
@@ -189,7 +196,7 @@ impl Tree {
         1
     }
 
-    fn ended(&self, name: &str, reason: String) {
+    pub(super) fn ended(&self, name: &str, reason: String) {
         let mut generation = 0;
         for child in self.children.lock().iter_mut().filter(|child| child.name == name) {
             child.running = false;

@@ -3,6 +3,7 @@
 //! Owns: the checks that types alone do not make. Does not own: what a value does.
 
 use super::{Config, ConfigError};
+use crate::storage::limits;
 use bytesize::ByteSize;
 
 /// Least room for memtables that takes the largest value.
@@ -21,8 +22,8 @@ impl Config {
             }
         };
         let server = &self.server;
-        let id_fits = crate::storage::limits::check_clock_entry(&server.node_id, 0).is_ok()
-            && !server.node_id.chars().any(char::is_control);
+        let id_fits =
+            limits::check_clock_entry(&server.node_id, 0).is_ok() && !server.node_id.chars().any(char::is_control);
         require(
             id_fits,
             "server.node_id",
@@ -183,6 +184,7 @@ impl Config {
             &self.supervisor.max_restarts,
             "must be 1 to 100000",
         );
+        problems.extend(self.check_tenants());
         problems.extend(self.check_cluster());
         problems.extend(self.not_yet());
         if problems.is_empty() {
@@ -190,6 +192,20 @@ impl Config {
         } else {
             Err(ConfigError::Impossible(problems))
         }
+    }
+
+    fn check_tenants(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for name in self.tenants.quota.keys() {
+            if let Err(error) = limits::check_tenant(name) {
+                problems.push(format!(
+                    "tenants.quota.{name:?}: is no tenant, whose name must have 1 to {} bytes without ':' and control \
+                     characters ({error})",
+                    limits::MAX_TENANT_BYTES
+                ));
+            }
+        }
+        problems
     }
 
     /// Values that are well-formed, but that this version cannot honour. Accepting them would promise what is not done.

@@ -21,6 +21,7 @@ impl Default for Server {
             keepalive_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
+            max_queue_delay: Duration::from_millis(100),
             shutdown_timeout: Duration::from_secs(30),
         }
     }

@@ -30,6 +30,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// Who puts the nodes together to a cluster.
     pub coordinator: Coordinator,
+    /// What each tenant may use.
+    pub tenants: Tenants,
     /// How full the disks may be.
     pub disk: Disk,
     /// Gossip of health.
@@ -63,6 +65,8 @@ pub struct Server {
     pub read_timeout: Duration,
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub max_queue_delay: Duration,
     #[serde(with = "humantime_serde")]
     pub shutdown_timeout: Duration,
 }
@@ -158,6 +162,25 @@ pub struct Compaction {
 #[allow(missing_docs, reason = "config.toml documents each key")]
 pub struct Cluster {
     pub nodes: BTreeMap<String, String>,
+}
+
+/// `[tenants]`
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Tenants {
+    pub default: Quota,
+    pub quota: BTreeMap<String, Quota>,
+}
+
+/// `tenants.default`, and each of `tenants.quota`
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Quota {
+    pub operations_per_s: u64,
+    pub bytes_per_s: ByteSize,
+    pub stored_bytes: ByteSize,
 }
 
 /// `[coordinator]`

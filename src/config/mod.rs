@@ -11,6 +11,6 @@ mod loading;
 
 pub use keys::{
     Cache, Cluster, CommitLog, Compaction, Compression, Config, Coordinator, Disk, Gossip, Level, LogFormat, Logging,
-    MemTable, Metrics, Server, SsTable, Storage, Supervisor,
+    MemTable, Metrics, Quota, Server, SsTable, Storage, Supervisor, Tenants,
 };
 pub use loading::ConfigError;

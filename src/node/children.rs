@@ -14,6 +14,8 @@ use crate::actors::mailbox::{Bound, Mailbox};
 use crate::actors::memtable::MemtableActor;
 use crate::actors::registration::{Coordinator, Member, RegistrationActor};
 use crate::actors::scrub::ScrubActor;
+use crate::actors::streaming::streams_actor::StreamsActor;
+use crate::actors::streaming::work::Source;
 use crate::actors::supervisor::ChildSpec;
 use crate::actors::vitals::VitalsActor;
 use crate::actors::wal::{SyncPolicy, WalActor, WalOptions};
@@ -142,6 +144,7 @@ impl Parts {
             time: Arc::clone(&time),
             handles: neighbours.clone(),
         }));
+        children.push(self.streams());
         let neighbours = handles.clone();
         children.push(ChildSpec::new("gateway", handles.gateway.clone(), move || RpcGateway {
             listener: Arc::clone(&listener),
@@ -157,6 +160,22 @@ impl Parts {
         let (vitals, mailbox) = (Arc::clone(&self.health.vitals), Mailbox::new(OWN_MESSAGES));
         ChildSpec::new("vitals", mailbox.clone(), move || VitalsActor {
             vitals: Arc::clone(&vitals),
+            mailbox: mailbox.clone(),
+        })
+    }
+
+    fn streams(&self) -> ChildSpec {
+        let (streams, tree) = (Arc::clone(&self.requests.streaming.streams), Arc::clone(&self.tree));
+        let source = Source {
+            published: Arc::clone(&self.requests.handles.published),
+            peers: self.requests.peers.clone(),
+            within: self.requests.timeouts.write,
+        };
+        let mailbox = self.requests.handles.streams.clone();
+        ChildSpec::new("streams", mailbox.clone(), move || StreamsActor {
+            streams: Arc::clone(&streams),
+            source: source.clone(),
+            tree: Arc::clone(&tree),
             mailbox: mailbox.clone(),
         })
     }

@@ -14,8 +14,13 @@ use crate::actors::flush::FlushStats;
 use crate::actors::health::{Health, RequestCounts};
 use crate::actors::mailbox::{Bound, Mailbox};
 use crate::actors::memtable::MemtableStats;
+use crate::actors::overload::Overload;
 use crate::actors::peers::Peers;
+use crate::actors::quotas::{Quota, Quotas};
 use crate::actors::requests::{Requests, Timeouts};
+use crate::actors::streaming::Streaming;
+use crate::actors::streaming::registry::Streams;
+use crate::actors::streaming::tap::Taps;
 use crate::actors::supervisor::Tree;
 use crate::actors::vitals::Vitals;
 use crate::actors::wal::SharedLog;
@@ -30,10 +35,12 @@ use crate::storage::log::writer::LogOptions;
 use crate::storage::recovery::{Options, Recovered};
 use crate::storage::scrub::ScrubProgress;
 use crate::storage::space::SpaceThresholds;
+use crate::storage::stream_records::StreamRecord;
 use crate::storage::table::TableOptions;
 use crate::storage::table::block::Compression;
 use crate::storage::tables::Tables;
 use crate::storage::time::{RealTime, Time};
+use crate::storage::view::Published;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -100,6 +107,21 @@ pub fn storage_options(config: &Config) -> Options {
     }
 }
 
+fn quotas(config: &Config, published: &Arc<Published>, time: &Arc<dyn Time>) -> Arc<Quotas> {
+    let quota = |quota: &config::Quota| Quota {
+        operations_per_s: quota.operations_per_s,
+        bytes_per_s: quota.bytes_per_s.as_u64(),
+        stored_bytes: quota.stored_bytes.as_u64(),
+    };
+    let tenants = &config.tenants;
+    let own = tenants
+        .quota
+        .iter()
+        .map(|(name, own)| (name.clone(), quota(own)))
+        .collect();
+    Quotas::new(own, quota(&tenants.default), Arc::clone(published), Arc::clone(time))
+}
+
 fn address_book(config: &Config) -> AddressBook {
     let nodes = config.cluster.nodes.iter();
     // The configuration was checked: all of them are addresses.
@@ -129,6 +151,7 @@ impl Parts {
         fs: Arc<dyn FileSystem>,
         is_draining: bool,
         faults: Arc<Faults>,
+        streams: Vec<StreamRecord>,
     ) -> (Self, Vec<DirLock>) {
         let published = recovered.published;
         let time: Arc<dyn Time> = Arc::new(RealTime::default());
@@ -149,6 +172,8 @@ impl Parts {
             Arc::clone(&published),
             Arc::clone(&disk),
         );
+        let overload = Overload::new(config.server.max_queue_delay, Arc::clone(&time));
+        let quotas = quotas(config, &published, &time);
         let shards = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_SHARDS));
         let mailbox = |messages, bytes| Bound { messages, bytes };
         let window_ms = u64::try_from(config.storage.idempotency_window.as_millis()).unwrap_or(u64::MAX);
@@ -171,9 +196,16 @@ impl Parts {
                 .map(|_| Mailbox::new(mailbox(2 * MAX_READS, CACHE_MAILBOX_BYTES)))
                 .collect(),
             gateway: Mailbox::new(mailbox(MAX_READS, CACHE_MAILBOX_BYTES)),
+            streams: Mailbox::new(mailbox(MAX_READS, CACHE_MAILBOX_BYTES)),
             published,
             recent: Arc::clone(&recent),
+            taps: Arc::new(Taps::default()),
         };
+        let (files, dir) = (Arc::clone(&fs), config.storage.data_dir.clone());
+        let streaming = Arc::new(Streaming {
+            streams: Streams::new(files, dir, Arc::clone(&handles.taps), streams),
+            mailbox: handles.streams.clone(),
+        });
         let mut log = recovered.log;
         log.set_flushed(recovered.tables.flushed_seq());
         let log = SharedLog::new(log, recent);
@@ -200,6 +232,8 @@ impl Parts {
             time: Arc::clone(&time),
             handles: handles.clone(),
             admission: Arc::clone(&admission),
+            overload: Arc::clone(&overload),
+            quotas: Arc::clone(&quotas),
             log: Arc::clone(&log),
             tree: Arc::clone(&tree),
             flush: Arc::new(FlushStats::default()),
@@ -212,6 +246,7 @@ impl Parts {
             vitals: Vitals::new(Arc::clone(&time), Arc::clone(&counts), Arc::clone(&cache)),
             cache,
             registration: Arc::default(),
+            streaming: Arc::clone(&streaming),
             shards: (0..shards).map(|_| Arc::new(ShardStats::default())).collect(),
             requests: Arc::clone(&counts),
         });
@@ -220,6 +255,8 @@ impl Parts {
             admission,
             loads: Arc::new(Semaphore::new(MAX_LOADS)),
             scans: Arc::new(Semaphore::new(MAX_SCANS)),
+            overload,
+            quotas,
             timeouts: Timeouts {
                 read: config.server.read_timeout,
                 write: config.server.write_timeout,
@@ -230,6 +267,7 @@ impl Parts {
                 dial: Arc::new(GrpcDial),
                 copies: Arc::new(Semaphore::new(MAX_COPIES)),
             },
+            streaming,
             drain,
             accepting: Arc::new(AtomicBool::new(true)),
             time: Arc::clone(&time),

@@ -54,8 +54,8 @@ pub struct Node {
     requests: Requests,
     health: Arc<Health>,
     tree: Arc<Tree>,
-    /// How many actors the supervisor has.
-    children: usize,
+    /// The names of the supervisor's children.
+    children: Vec<String>,
     supervisor: watch::Receiver<Option<ActorRef<SupervisorMessage>>>,
     guardian: JoinHandle<()>,
     gave_up: watch::Receiver<Option<String>>,

@@ -9,6 +9,7 @@ use crate::actors::maintenance::{FlushWithin, flush_memory};
 use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::ask;
+use crate::actors::streaming::streams_actor::StreamsMessage;
 use crate::actors::supervisor::SupervisorMessage;
 use crate::actors::wal::WalMessage;
 use std::future::Future;
@@ -17,8 +18,8 @@ use std::time::Instant;
 
 impl Node {
     /// Stops in the order in which data flow: admits nothing more, lets connections end, makes the log durable, applies
-    /// what it holds, flushes, ends the actors. A step that takes longer than its share of `server.shutdown_timeout` is
-    /// reported and passed over: the next start does what it left.
+    /// what it holds, ends the streams to other nodes, flushes, ends the actors. A step that takes longer than its share of
+    /// `server.shutdown_timeout` is reported and passed over: the next start does what it left.
     pub async fn shutdown(self) {
         let begun = Instant::now();
         let total = self.shutdown_timeout;
@@ -40,6 +41,10 @@ impl Node {
             handles.memtable.send_admitted(MemtableMessage::Settle(reply)).is_ok()
         });
         step("applying the last writes", settle).await;
+        let close = ask("the streams", total.mul_f64(0.05), |reply| {
+            handles.streams.send_admitted(StreamsMessage::Close(reply)).is_ok()
+        });
+        step("ending the streams", close).await;
         let within = FlushWithin {
             seal: total.mul_f64(0.05),
             flush: total.mul_f64(0.1),

@@ -16,6 +16,7 @@ use crate::storage::drain_mark;
 use crate::storage::error::Error;
 use crate::storage::fs::FileSystem;
 use crate::storage::recovery;
+use crate::storage::stream_records;
 use ractor::{Actor, ActorRef};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -49,12 +50,12 @@ impl Node {
         let files = Arc::clone(&fs);
         let recover = move || {
             let recovered = recovery::open(&files, &options)?;
-            Ok::<_, Error>((
-                recovered,
-                drain_mark::load(files.as_ref(), &options.data_dir)?.is_some(),
-            ))
+            let is_draining = drain_mark::load(files.as_ref(), &options.data_dir)?.is_some();
+            let applied = recovered.published.applied();
+            let streams = stream_records::recover(files.as_ref(), &options.data_dir, applied)?;
+            Ok::<_, Error>((recovered, is_draining, streams))
         };
-        let (recovered, is_draining) = tokio::task::spawn_blocking(recover)
+        let (recovered, is_draining, streams) = tokio::task::spawn_blocking(recover)
             .await
             .map_err(|panicked| NodeError::Internal(format!("the recovery failed: {panicked}")))??;
         let listen = |cause| NodeError::Listen {
@@ -69,7 +70,7 @@ impl Node {
             let (error, keys) = (table.error(), (&table.first_key, &table.last_key));
             tracing::error!(%error, ?keys, "a table stands aside: what cannot be read of it answers DATA_LOSS");
         }
-        let (parts, locks) = Parts::new(config, recovered, fs, is_draining, faults);
+        let (parts, locks) = Parts::new(config, recovered, fs, is_draining, faults, streams);
         let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health), http2(config));
         let admin = admin_service(config, &parts);
         let fault_service = match fault_socket {
@@ -78,7 +79,7 @@ impl Node {
         };
         let connections = Connections::new(serve, config.server.max_connections);
         let specs = Arc::new(parts.children(config, listener, connections, address.port()));
-        let children = specs.len();
+        let children = specs.iter().map(|spec| spec.name.clone()).collect();
         let (gave_up, given_up) = watch::channel(None);
         let intensity = Intensity {
             restarts: config.supervisor.max_restarts,
@@ -113,11 +114,11 @@ impl Node {
     }
 
     async fn wait_until_serving(&self) -> Result<(), NodeError> {
-        let expected = self.children;
         let mut changed = self.tree.changes();
         loop {
-            let running = self.tree.children().iter().filter(|child| child.running).count();
-            if running >= expected {
+            let now = self.tree.children();
+            let runs = |name: &String| now.iter().any(|child| child.name == *name && child.running);
+            if self.children.iter().all(runs) {
                 return Ok(());
             }
             tokio::select! {

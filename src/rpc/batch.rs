@@ -44,7 +44,7 @@ pub(super) async fn read(requests: &Requests, batch: pb::BatchReadRequest) -> Re
         Key::new(&request.tenant_id, &request.key)
     })?;
     let (keys, refused) = sort_out(reads);
-    let results = requests.read_batch(&keys).await;
+    let results = requests.read_batch(keys).await;
     let mut bytes = 0;
     let outcomes = results.into_iter().map(|result| {
         let versions = result.map_err(|refusal| Failed::from(&refusal))?;

@@ -19,8 +19,10 @@ mod reflection;
 mod replicate;
 pub mod server;
 mod service;
+mod shedding;
 pub mod status;
 mod stream;
+mod streaming;
 
 /// The messages and services of `proto/storage.proto`.
 #[allow(

@@ -12,6 +12,7 @@ use crate::rpc::health::{Serving, State};
 use crate::rpc::pb::storage_node_service_server::StorageNodeServiceServer;
 use crate::rpc::receiving::ReceiveBudget;
 use crate::rpc::service::StorageNode;
+use crate::rpc::shedding::Shedding;
 use crate::rpc::{reflection, status};
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +86,7 @@ async fn run(node: StorageNode, http2: Http2, accepted: mpsc::Receiver<Accepted>
     };
     let served = http2
         .server()
+        .layer(Shedding(Arc::new(node.requests.clone())))
         .layer(Deadlines)
         .layer(ReceiveBudget::new(reflection::unary_requests()))
         .layer(MapResponseLayer::new(status::explained))

@@ -2,6 +2,7 @@
 
 use crate::actors::health::Health;
 use crate::actors::health::Status as NodeStatus;
+use crate::actors::overload::Kind;
 use crate::actors::requests::Requests;
 use crate::actors::write::{NewWrite, WriteOutcome};
 use crate::rpc::convert::{
@@ -12,7 +13,7 @@ use crate::rpc::pb::operation::Operation;
 use crate::rpc::pb::operation_result::Result as OperationOutcome;
 use crate::rpc::pb::storage_node_service_server::StorageNodeService;
 use crate::rpc::status::Failed;
-use crate::rpc::{batch, compression, drain, pb, ranges, replicate, stream};
+use crate::rpc::{batch, compression, drain, pb, ranges, replicate, stream, streaming};
 use crate::storage::key::Key;
 use crate::storage::limits::{self, LimitError};
 use std::sync::Arc;
@@ -46,23 +47,38 @@ impl StorageNode {
         read_response(&versions.map_err(|refusal| Failed::from(&refusal))?)
     }
 
-    /// Carries out one operation of a stream.
+    /// Carries out one operation of a stream, if there is not too much to do.
     pub(super) async fn operation(&self, operation: Option<Operation>) -> Result<OperationOutcome, Failed> {
+        let Some(operation) = operation else {
+            return Err(Failed::from(&limits::missing("operation")));
+        };
+        let kind = match operation {
+            Operation::Read(_) => Kind::Read,
+            Operation::Write(_) | Operation::Delete(_) | Operation::Repair(_) => Kind::Write,
+        };
+        let under_way = self.requests.enter(kind).map_err(|refusal| Failed::from(&refusal))?;
+        let outcome = self.let_in(operation).await;
+        if outcome.is_ok() {
+            under_way.answered();
+        }
+        outcome
+    }
+
+    async fn let_in(&self, operation: Operation) -> Result<OperationOutcome, Failed> {
         match operation {
-            Some(Operation::Write(request)) => {
+            Operation::Write(request) => {
                 let outcome = self.put(write_from_wire(request)).await?;
                 Ok(OperationOutcome::Write(write_response(&outcome)))
             }
-            Some(Operation::Read(request)) => self.get(&request).await.map(OperationOutcome::Read),
-            Some(Operation::Delete(request)) => {
+            Operation::Read(request) => self.get(&request).await.map(OperationOutcome::Read),
+            Operation::Delete(request) => {
                 let outcome = self.put(delete_from_wire(request)).await?;
                 Ok(OperationOutcome::Delete(delete_response(&outcome)))
             }
-            Some(Operation::Repair(request)) => {
+            Operation::Repair(request) => {
                 let outcome = self.put(repair_from_wire(request)).await?;
                 Ok(OperationOutcome::Repair(repair_response(&outcome)))
             }
-            None => Err(Failed::from(&limits::missing("operation"))),
         }
     }
 }
@@ -118,6 +134,29 @@ impl StorageNodeService for StorageNode {
 
     async fn replicate_data(&self, request: Request<pb::ReplicateRequest>) -> Answer<pb::ReplicateResponse> {
         replicate::replicate_data(&self.requests, &self.health.node_id, request).await
+    }
+
+    async fn start_streaming(&self, request: Request<pb::StartStreamingRequest>) -> Answer<pb::StartStreamingResponse> {
+        streaming::start(&self.requests, &self.health.node_id, request.into_inner()).await
+    }
+
+    async fn stop_streaming(&self, request: Request<pb::StopStreamingRequest>) -> Answer<pb::StopStreamingResponse> {
+        streaming::stop(&self.requests, &self.health.node_id, request.into_inner()).await
+    }
+
+    async fn get_stream_status(&self, request: Request<pb::StreamStatusRequest>) -> Answer<pb::StreamStatusResponse> {
+        streaming::status_of(&self.requests, &self.health.node_id, request.get_ref())
+    }
+
+    async fn notify_streaming_complete(
+        &self,
+        request: Request<pb::StreamingCompleteRequest>,
+    ) -> Answer<pb::StreamingCompleteResponse> {
+        streaming::completed(&self.health.node_id, request.get_ref())
+    }
+
+    async fn compare_keys(&self, request: Request<pb::CompareKeysRequest>) -> Answer<pb::CompareKeysResponse> {
+        streaming::compare(&self.requests, request.into_inner()).await
     }
 
     async fn drain_node(&self, request: Request<pb::DrainRequest>) -> Answer<pb::DrainResponse> {

@@ -41,6 +41,8 @@ pub struct Failed {
     message: String,
     /// The field at fault, if it is one's; empty, if it is the whole request's.
     field: Option<&'static str>,
+    /// When to try again, if not when the code alone says.
+    retry: Option<Duration>,
     /// Of a read of a deleted key.
     clock: pb::VectorClock,
 }
@@ -48,9 +50,14 @@ pub struct Failed {
 impl From<&Refusal> for Failed {
     fn from(refusal: &Refusal) -> Self {
         let (code, reason) = code_of(refusal);
+        let retry = match refusal {
+            Refusal::QuotaExceeded { retry, .. } => Some(*retry),
+            _ => None,
+        };
         let is_of_clock = matches!(refusal, Refusal::ClockTooLarge(_) | Refusal::ClockUnknown(_));
         Self {
             field: is_of_clock.then_some("vector_clock"),
+            retry,
             ..Self::new(code, reason, refusal.to_string())
         }
     }
@@ -69,6 +76,7 @@ impl Failed {
             reason,
             message: message.into(),
             field: None,
+            retry: None,
             clock: pb::VectorClock::default(),
         }
     }
@@ -94,6 +102,9 @@ impl Failed {
     #[must_use]
     pub fn status(self) -> Status {
         let mut details = details(self.code, self.reason);
+        if self.retry.is_some() {
+            details.set_retry_info(self.retry);
+        }
         if let Some(field) = self.field {
             details.add_bad_request_violation(field, self.message.as_str());
         }
@@ -132,6 +143,9 @@ pub fn of_refusal(refusal: &Refusal) -> Status {
 fn code_of(refusal: &Refusal) -> (Code, ErrorCode) {
     match refusal {
         Refusal::Overloaded(_) => (Code::ResourceExhausted, ErrorCode::MemoryPressure),
+        // The error code is fixed; what the caller can do decides: ask for less, or free space.
+        Refusal::QuotaExceeded { is_of_space: false, .. } => (Code::ResourceExhausted, ErrorCode::MemoryPressure),
+        Refusal::QuotaExceeded { is_of_space: true, .. } => (Code::ResourceExhausted, ErrorCode::DiskFull),
         Refusal::DiskFull(_) => (Code::ResourceExhausted, ErrorCode::DiskFull),
         Refusal::Restarting(_) | Refusal::TimedOut(_) | Refusal::Stale | Refusal::PeerUnavailable(_) => {
             (Code::Unavailable, ErrorCode::Unknown)

@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 
 /// The frame that the file is.
-const HEADER: FileKind = FileKind {
+pub(crate) const HEADER: FileKind = FileKind {
     magic: *b"PDBDRAIN",
     version: 1,
     oldest: 1,
@@ -33,18 +33,25 @@ pub fn load(fs: &dyn FileSystem, dir: &Path) -> Result<Option<u64>> {
     }
     let path = dir.join(NAME);
     let content = fs.read(&path).map_err(|e| Error::io("read", &path, e))?;
-    let fields = HEADER
-        .open(&path, &content, 0, FIELD_BYTES)
-        .map(|(_version, fields)| fields);
+    let since_ms = decode(&path, &content);
     Faults::of(&content).check(&path)?;
-    if content.len() > FIELD_BYTES + FRAME_BYTES {
-        let detail = "there is more than a drain mark; remove the file if the node is to take writes";
-        return Err(Error::corruption(&path, 0, detail));
-    }
-    let since_ms = Reader(fields?).u64();
+    let since_ms = since_ms?;
     // A crash may have come between its name and the directory's sync.
     fs.sync_dir(dir).map_err(|e| Error::io("sync", dir, e))?;
-    Ok(since_ms)
+    Ok(Some(since_ms))
+}
+
+/// When the mark was set that the content of the file at `path` is, in milliseconds since the Unix epoch.
+///
+/// # Errors
+/// When it is damaged.
+pub fn decode(path: &Path, content: &[u8]) -> Result<u64> {
+    let (_version, fields) = HEADER.open(path, content, 0, FIELD_BYTES)?;
+    if content.len() > FIELD_BYTES + FRAME_BYTES {
+        let detail = "there is more than a drain mark; remove the file if the node is to take writes";
+        return Err(Error::corruption(path, 0, detail));
+    }
+    Ok(Reader(fields).u64().unwrap_or_default())
 }
 
 /// Sets the mark, durably.

@@ -38,6 +38,13 @@ impl Key {
         Self(CompactString::from(format!("{tenant}:{key}")))
     }
 
+    /// Behind all of a tenant's keys, and before those of any other.
+    #[must_use]
+    pub fn end_of(tenant: &str) -> Self {
+        // The character that follows the ':' between tenant and key.
+        Self(CompactString::from(format!("{tenant};")))
+    }
+
     /// What sorts before every key.
     #[must_use]
     pub fn least() -> Self {

@@ -144,6 +144,20 @@ impl TableSet {
         self.all().chain(aside).map(|table| table.resident_bytes()).sum()
     }
 
+    /// Bytes of files that the keys from `start` up to and without `end` take, by the indexes alone: right but for a block at
+    /// each end in each table. Tables that cannot be opened do not count.
+    #[must_use]
+    pub fn bytes_between(&self, start: &[u8], end: &[u8]) -> u64 {
+        let aside = self.quarantine.iter().filter_map(|table| table.table.as_ref());
+        let below = self.levels.iter().skip(1).flat_map(|level| {
+            let first = level.partition_point(|table| table.range().1.as_bytes() < start);
+            let reaches = |table: &&Arc<Table>| table.range().0.as_bytes() < end;
+            level.iter().skip(first).take_while(reaches)
+        });
+        let tables = self.level(0).iter().chain(aside).chain(below);
+        tables.map(|table| table.bytes_between(start, end)).sum()
+    }
+
     /// The levels, L0 first.
     pub fn levels(&self) -> impl Iterator<Item = &Run> {
         self.levels.iter()
@@ -215,6 +229,22 @@ impl TableSet {
             .map(|table| Cursor::over(table, from))
             .chain(below.map(|level| Cursor::new(Arc::clone(level), from)))
             .collect()
+    }
+
+    /// As [`TableSet::cursors`], without the tables that hold nothing above the sequence number `since`.
+    #[must_use]
+    pub fn cursors_since(&self, from: &[u8], since: u64) -> Vec<Cursor> {
+        if since == 0 {
+            return self.cursors(from);
+        }
+        let newer = |table: &&Arc<Table>| table.may_hold_above(since);
+        let aside = self.quarantine.iter().filter_map(|table| table.table.as_ref());
+        let single = self.level(0).iter().chain(aside).filter(newer);
+        let below = self.levels.iter().skip(1).map(|level| {
+            let run: Vec<_> = level.iter().filter(newer).cloned().collect();
+            Cursor::new(Arc::new(run), from)
+        });
+        single.map(|table| Cursor::over(table, from)).chain(below).collect()
     }
 }
 

@@ -10,9 +10,12 @@ use crate::storage::clock::VectorClock;
 use crate::storage::key::Key;
 use crate::storage::time::Time;
 use crate::storage::version::{Value, Version, Versions};
+use compact_str::CompactString;
 use crossbeam_skiplist::SkipMap;
 use crossbeam_skiplist::map::Entry;
+use parking_lot::Mutex;
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -22,6 +25,10 @@ type Slot = (Key, Reverse<u64>);
 
 /// Bytes that an entry costs beside key and value: the node with an average tower, and the allocator's rounding.
 const ENTRY_OVERHEAD_BYTES: usize = 64 + size_of::<Slot>() + size_of::<Versions>();
+
+/// Bytes that a tenant's count costs beside its name: a hash table is half empty at worst, and both halves exist while it
+/// grows.
+const TENANT_OVERHEAD_BYTES: usize = 3 * size_of::<(CompactString, u64)>();
 
 /// Bits of the filter over a memtable's keys. With the keys of 64 MiB in it one lookup in twenty is in vain.
 const FILTER_BITS: u64 = 1 << 21;
@@ -36,6 +43,8 @@ pub struct Memtable {
     /// a search of the list is a chain of cache misses.
     filter: Box<[AtomicU64]>,
     bytes: AtomicUsize,
+    /// Of these, what each tenant has. Only the writer changes it, and who asks for a quota looks.
+    tenants: Mutex<HashMap<CompactString, u64>>,
     max_seq: AtomicU64,
 }
 
@@ -79,6 +88,7 @@ impl Memtable {
             list: SkipMap::new(),
             filter: (0..FILTER_BITS / 64).map(|_| AtomicU64::new(0)).collect(),
             bytes: AtomicUsize::new(0),
+            tenants: Mutex::default(),
             max_seq: AtomicU64::new(0),
         }
     }
@@ -142,12 +152,32 @@ impl Memtable {
         // Siblings share their values with the entry before; their structs and clocks are this entry's own.
         let bytes = ENTRY_OVERHEAD_BYTES + key.heap_bytes() + value_bytes + versions.own_heap_bytes();
         self.list.insert((key.clone(), Reverse(seq)), Box::new(versions));
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes
+            .fetch_add(bytes + self.count(key.tenant(), bytes), Ordering::Relaxed);
         Applied {
             clock,
             kept,
             siblings_merged,
         }
+    }
+
+    /// Counts bytes of a tenant. Returns those that the count itself takes, when it is the first of this tenant.
+    fn count(&self, tenant: &str, bytes: usize) -> usize {
+        let mut tenants = self.tenants.lock();
+        if let Some(counted) = tenants.get_mut(tenant) {
+            *counted += bytes as u64;
+            return 0;
+        }
+        let name = CompactString::from(tenant);
+        let heap = if name.is_heap_allocated() { name.capacity() } else { 0 };
+        tenants.insert(name, bytes as u64);
+        TENANT_OVERHEAD_BYTES + heap
+    }
+
+    /// Bytes of memory that a tenant's writes hold in it.
+    #[must_use]
+    pub fn tenant_bytes(&self, tenant: &str) -> u64 {
+        self.tenants.lock().get(tenant).copied().unwrap_or(0)
     }
 
     /// All that it knows of a key.

@@ -34,12 +34,12 @@ pub struct Scan {
 }
 
 impl Scan {
-    pub(super) fn new(view: Arc<ReadView>, from: &Key, seq: u64) -> Self {
+    pub(super) fn new(view: Arc<ReadView>, from: &Key, seq: u64, since: u64) -> Self {
         let unreadable = |table: &&Arc<Quarantined>| table.table.is_none() && table.last_key.as_str() >= from.as_str();
         let mut lost: Vec<_> = view.tables.quarantine().iter().filter(unreadable).cloned().collect();
         lost.sort_by(|a, b| b.first_key.cmp(&a.first_key));
         Self {
-            tables: Merger::new(view.tables.cursors(from.as_bytes())),
+            tables: Merger::new(view.tables.cursors_since(from.as_bytes(), since)),
             view,
             seq,
             memory_from: from.clone(),

@@ -14,6 +14,7 @@ use crate::storage::log::reader::Segment;
 use crate::storage::manifest::{self, QUARANTINE, State, TableRecord};
 use crate::storage::recovery::{Options, flushed_leftovers};
 use crate::storage::remembered;
+use crate::storage::stream_records;
 use crate::storage::table::{self, ReadCounts, Table};
 use std::collections::BTreeSet;
 use std::io;
@@ -101,6 +102,7 @@ pub fn verify(
 ) -> Result<Verification> {
     let mut found = Verification::default();
     found.drain_mark(fs, &options.data_dir);
+    found.streams(fs, &options.data_dir);
     let state = found.manifest(fs, &options.sstable_dir)?;
     found.tables(fs, &options.sstable_dir, state.as_ref(), &mut paced)?;
     let flushed = state.map(|state| state.flushed_seq);
@@ -186,6 +188,20 @@ impl Verification {
                 "the node takes no writes (pairdb-node undrain)",
             ),
             Err(error) => self.damage.push(Damage::of(&dir.join(drain_mark::NAME), error)),
+        }
+        self.files += 1;
+    }
+
+    /// Reads what is kept of the streams to other nodes, if there are any.
+    fn streams(&mut self, fs: &dyn FileSystem, dir: &Path) {
+        let path = dir.join(stream_records::NAME);
+        match stream_records::load(fs, dir) {
+            Ok(records) if records.is_empty() => return,
+            Ok(records) => {
+                let targets: Vec<_> = records.iter().map(|record| record.target.as_str()).collect();
+                self.note(path, format!("the node streams to: {}", targets.join(", ")));
+            }
+            Err(error) => self.damaged(&path, error),
         }
         self.files += 1;
     }

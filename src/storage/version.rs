@@ -180,18 +180,32 @@ impl Versions {
         let dominated = |v: &Version| v.clock.compare(&clock) == Causality::Before;
         let best = self.0.iter().find(|v| dominated(v)).or(oldest.0.first()).cloned();
         if let Some(best) = best {
-            let merged = Version { clock, ..best };
+            let seq = oldest.0.iter().map(|v| v.seq).fold(best.seq, u64::max);
+            let merged = Version { clock, seq, ..best };
             match self.0.first() {
                 Some(winner) if merged.content_order(winner) == Ordering::Greater => {
                     let clock = merged.clock.join(&winner.clock);
                     let winner = winner.clone();
-                    self.insert(Version { clock, ..winner });
+                    let seq = seq.max(winner.seq);
+                    self.insert_in_place_of(Version { clock, seq, ..winner });
                 }
-                _ => self.insert(merged),
+                _ => self.insert_in_place_of(merged),
             }
         }
         let merged_away = before - self.0.len();
         (self, merged_away)
+    }
+
+    /// Inserts a version that is as new as the newest that it replaces: whoever asks for what came since must meet it.
+    fn insert_in_place_of(&mut self, mut version: Version) {
+        let replaced = |known: &&Version| version.clock.compare(&known.clock) == Causality::After;
+        version.seq = self
+            .0
+            .iter()
+            .filter(replaced)
+            .map(|known| known.seq)
+            .fold(version.seq, u64::max);
+        self.insert(version);
     }
 
     /// Whether merging `incoming` would change nothing that is known: [`Some`] says whether it is among the versions

@@ -48,7 +48,14 @@ impl ReadView {
     /// Walks everything from `from` on, in key order, as it was when `seq` was the last number applied.
     #[must_use]
     pub fn scan(self: &Arc<Self>, from: &Key, seq: u64) -> Scan {
-        Scan::new(Arc::clone(self), from, seq)
+        Scan::new(Arc::clone(self), from, seq, 0)
+    }
+
+    /// Walks from `from` on, in key order, past what is older than `since`: every version with a higher number is met, or what
+    /// replaced it. Tables without such a version are not read, so that other versions may be missing.
+    #[must_use]
+    pub fn scan_since(self: &Arc<Self>, from: &Key, since: u64) -> Scan {
+        Scan::new(Arc::clone(self), from, u64::MAX, since)
     }
 
     /// The view with its active memtable sealed and an empty one, number `id`, in its place.
@@ -66,6 +73,12 @@ impl ReadView {
     /// All memtables.
     pub(super) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         std::iter::once(&self.active).chain(&self.sealed)
+    }
+
+    /// Bytes that a tenant's writes hold in all memtables.
+    #[must_use]
+    pub fn tenant_memory_bytes(&self, tenant: &str) -> u64 {
+        self.memtables().map(|table| table.tenant_bytes(tenant)).sum()
     }
 
     /// Bytes of all memtables.

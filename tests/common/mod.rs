@@ -24,6 +24,8 @@ pub fn config(dir: &Path) -> Config {
     let mut config = Config::default();
     config.server.port = 0;
     config.storage.data_dir = dir.join("data");
+    // However slow the machine is on which the tests run.
+    config.server.max_queue_delay = PATIENCE;
     // However full the disk is on which the tests run.
     config.disk.warn_usage = 0.98;
     config.storage.max_disk_usage = 0.99;
@@ -130,6 +132,7 @@ impl Process {
             .unwrap();
         let child = binary(&["serve", "--data-dir", data.to_str().unwrap(), "--listen", &addr])
             .env("PAIRDB__STORAGE__MAX_DISK_USAGE", "0.99")
+            .env("PAIRDB__SERVER__MAX_QUEUE_DELAY", "60s")
             .env("PAIRDB__DISK__STOP_USAGE", "1.0")
             .envs(environment.iter().copied())
             .stderr(Stdio::from(log))

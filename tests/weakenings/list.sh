@@ -304,8 +304,52 @@ weaken drain_forgotten_by_a_restart drain src/node/start.rs \
     'drain_mark::load(files.as_ref(), &options.data_dir)?.is_some()' \
     'drain_mark::load(files.as_ref(), &options.data_dir)?.is_none() && false'
 weaken copy_without_its_clock replicate src/rpc/peer.rs \
-    'let vector_clock = Some(clock_to_wire(&version.clock));' \
-    'let vector_clock = Some(clock_to_wire(&version.clock)).filter(|_| false);'
+    'value: value.to_vec(),
+        vector_clock: Some(clock_to_wire(&version.clock)),' \
+    'value: value.to_vec(),
+        vector_clock: Some(clock_to_wire(&version.clock)).filter(|_| false),'
+
+# Streams.
+
+streaming=src/actors/streaming
+weaken write_not_fed_to_the_taps streaming src/actors/memtable.rs \
+    'self.handles.taps.feed(before, published.applied(), &fed);' \
+    'self.handles.taps.feed(before, published.applied(), fed.get(1..).unwrap_or_default());'
+weaken gap_in_a_tap_not_noticed streaming $streaming/tap.rs \
+    'let mut is_complete = kept.fed == before;' \
+    'let mut is_complete = kept.fed <= before;'
+weaken forward_forgotten_before_it_is_acknowledged streaming $streaming/work.rs \
+    'target.put(taken.changes.clone()).await?;' \
+    'stream.tap.acknowledge(&taken);
+        target.put(taken.changes.clone()).await?;'
+weaken tap_without_a_bound streaming $streaming/tap.rs \
+    'kept.bytes <= TAP_BYTES && all <= ALL_TAPS_BYTES' \
+    'kept.bytes <= TAP_BYTES * 64 && all <= ALL_TAPS_BYTES * 64'
+weaken overflow_taken_for_completeness streaming $streaming/work.rs \
+    'progress.pass.is_some() || progress.done_seq < stream.tap.acknowledged().0' \
+    'progress.pass.is_some() || progress.done_seq == 0'
+weaken everything_copied_anew streaming $streaming/copying.rs \
+    'Work::Copy { since } => since,' \
+    'Work::Copy { since } => since.min(0),'
+weaken pass_begun_anew_after_a_restart streaming src/storage/stream_records.rs \
+    'record.progress.done_seq = record.progress.done_seq.min(recovered);' \
+    'record.progress.pass = None;'
+weaken keys_outside_the_ranges_copied streaming $streaming/copying.rs \
+    'ranges.contains(ring::place(&key))' \
+    '(ranges.contains(ring::place(&key)) || !ranges.is_empty())'
+weaken difference_not_sent_again streaming $streaming/copying.rs \
+    'entries.retain(|_| place.next().is_some_and(|place| differing.contains(&place)));' \
+    'entries.retain(|_| place.next().is_some_and(|place| differing.contains(&place) && place > 4096));'
+weaken stop_does_not_wait_for_forwards streaming src/actors/streaming/mod.rs \
+    'stream.filter(|stream| stream.state() == StreamState::Completed)' \
+    'stream.filter(|stream| stream.state() == StreamState::Syncing)'
+weaken order_not_durable_when_answered streaming $streaming/registry.rs \
+    'if stored.as_ref() == Some(&records) {' \
+    'if stored.as_ref().is_some_and(|stored| stored.len() < records.len()) {'
+weaken merged_siblings_look_old merge src/storage/version.rs \
+    'let seq = oldest.0.iter().map(|v| v.seq).fold(best.seq, u64::max);' \
+    'let seq = best.seq;'
+
 # Clocks.
 
 weaken twins_taken_for_one_write causality src/storage/version.rs \
@@ -360,3 +404,30 @@ weaken answers_not_noted idempotency src/actors/memtable.rs \
 weaken refused_write_remembered idempotency src/actors/wal/mod.rs \
     'waiting = self.handles.recent.lock().fail(&name, write.version.seq);' \
     'drop(name);'
+
+# Quotas, and overload.
+
+weaken batch_without_a_quota quotas src/actors/batches.rs \
+    'self.quotas.admit_write(write, before)?;' \
+    'self.quotas.admit_write(write, before).unwrap_or_default();'
+weaken batch_stores_more_than_it_may quotas src/actors/batches.rs \
+    'self.quotas.admit_write(write, before)?;' \
+    'self.quotas.admit_write(write, 0)?;'
+weaken what_is_read_does_not_count quotas src/actors/requests.rs \
+    'self.quotas.found(&key, versions);' \
+    ''
+weaken scan_not_slowed_down quotas src/actors/ranges.rs \
+    'if !pause.is_zero() {' \
+    'if pause > Duration::MAX {'
+weaken deletes_refused_beyond_stored_bytes quotas src/actors/quotas/mod.rs \
+    'most > 0 && write.operation != Operation::Delete' \
+    'most > 0'
+weaken memtables_not_counted_as_stored quotas src/actors/quotas/tenant.rs \
+    'known.bytes + view.tenant_memory_bytes(name)' \
+    'known.bytes'
+weaken tables_of_neighbours_counted quotas src/storage/table/reader.rs \
+    'begins(end).saturating_sub(begins(start))' \
+    'self.size()'
+weaken overloaded_node_lets_all_in quotas src/actors/overload.rs \
+    'under_way <= gauge.limit.load(Ordering::Relaxed) {' \
+    'under_way <= gauge.limit.load(Ordering::Relaxed).max(MOST) {'

@@ -6,6 +6,7 @@
 
 mod log;
 mod manifest;
+mod marks;
 mod output;
 mod table;
 
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use clap::Args;
 use log::segment_line;
 use manifest::manifest_line;
+use marks::{drain_mark_line, streams_line};
 use output::counted;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -67,6 +69,8 @@ enum Kind {
     Manifest,
     Segment,
     Table,
+    DrainMark,
+    Streams,
 }
 
 impl Kind {
@@ -76,15 +80,17 @@ impl Kind {
             (&storage::manifest::HEADER, Self::Manifest),
             (&storage::log::HEADER, Self::Segment),
             (&storage::table::HEADER, Self::Table),
+            (&storage::drain_mark::HEADER, Self::DrainMark),
+            (&storage::stream_records::HEADER, Self::Streams),
         ];
         if let Some((_, kind)) = begins.into_iter().find(|(header, _)| header.begins(head)) {
             return Some(kind);
         }
         let name = path.file_name()?.to_str()?;
-        if name == storage::manifest::NAME {
-            return Some(Self::Manifest);
-        }
         let by_name = [
+            (name == storage::manifest::NAME).then_some(Self::Manifest),
+            (name == storage::drain_mark::NAME).then_some(Self::DrainMark),
+            (name == storage::stream_records::NAME).then_some(Self::Streams),
             storage::log::id_of(name).map(|_| Self::Segment),
             storage::table::id_of(name).map(|_| Self::Table),
         ];
@@ -147,10 +153,12 @@ impl<W: Write> Inspection<'_, W> {
             Some(Kind::Segment) => self.segment(path),
             Some(Kind::Table) => self.table(path),
             Some(Kind::Manifest) => self.manifest(path),
+            Some(Kind::DrainMark) => self.drain_mark(path),
+            Some(Kind::Streams) => self.streams(path),
             None => {
                 return Err(Stop::Damage(Error::Format {
                     file: path.to_path_buf(),
-                    detail: "it begins neither as a commit log segment, nor as a table, nor as a manifest".to_owned(),
+                    detail: "it does not begin as a file of the node that can be shown".to_owned(),
                 }));
             }
         };
@@ -181,6 +189,8 @@ impl<W: Write> Inspection<'_, W> {
                 }),
                 Some(Kind::Segment) => segment_line(path),
                 Some(Kind::Table) => table_line(path, state.as_ref()),
+                Some(Kind::DrainMark) => drain_mark_line(path),
+                Some(Kind::Streams) => streams_line(path),
                 None => {
                     let size = fs::metadata(path).map_or(0, |found| found.len());
                     Ok(format!("{size} bytes, not a file with data"))

@@ -21,6 +21,7 @@ pub(super) fn of(status: &pb::StatusResponse) -> String {
     out.compaction(&status.compaction.clone().unwrap_or_default());
     out.memory(status);
     out.storage(status);
+    out.streams(&status.streams);
     out.metrics(status);
     out.0
 }
@@ -217,6 +218,27 @@ impl Text {
             scrub.keys,
             scrub.completed
         ));
+    }
+
+    fn streams(&mut self, streams: &[pb::Stream]) {
+        if streams.is_empty() {
+            return;
+        }
+        self.section("Streams");
+        let mut rows = vec![row(["to", "at", "state", "copied", "forwarded", "waiting", "for", ""])];
+        rows.extend(streams.iter().map(|stream| {
+            row([
+                &stream.target_node_id,
+                &stream.address,
+                &stream.state,
+                &format!("{} ({})", stream.keys_copied, bytes(stream.bytes_copied)),
+                &format!("{} ({})", stream.keys_streamed, bytes(stream.bytes_streamed)),
+                &format!("{} ({})", stream.keys_waiting, bytes(stream.bytes_waiting)),
+                &format!("{:?}", Duration::from_millis(stream.lag_ms)),
+                &stream.problem,
+            ])
+        }));
+        self.rows(&[Left, Left, Left, Right, Right, Right, Right, Left], &rows);
     }
 
     fn metrics(&mut self, status: &pb::StatusResponse) {

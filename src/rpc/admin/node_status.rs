@@ -4,6 +4,7 @@
 //! even when none of them does.
 
 use crate::actors::health::Health;
+use crate::actors::streaming::stream::StreamStatus;
 use crate::rpc::admin_pb as pb;
 use crate::storage::compaction::jobs::{JobRecord, JobState};
 use crate::storage::levels::{LEVELS, Quarantined};
@@ -33,6 +34,7 @@ pub(super) fn status(health: &Health) -> pb::StatusResponse {
         cache: Some(cache(health)),
         disks: disks(health),
         scrub: Some(scrub(health)),
+        streams: streams(health),
     }
 }
 
@@ -181,4 +183,24 @@ fn scrub(health: &Health) -> pb::Scrub {
         keys: progress.keys.load(Ordering::Relaxed),
         completed: progress.completed.load(Ordering::Relaxed),
     }
+}
+
+fn streams(health: &Health) -> Vec<pb::Stream> {
+    let now_ms = health.time.now_ms();
+    let stream = |stream: StreamStatus| pb::Stream {
+        address: stream.address.to_string(),
+        state: stream.state.as_str().to_owned(),
+        keys_copied: stream.sent.keys_copied,
+        bytes_copied: stream.sent.bytes_copied,
+        keys_streamed: stream.sent.keys_streamed,
+        bytes_streamed: stream.sent.bytes_streamed,
+        keys_resent: stream.sent.keys_resent,
+        keys_waiting: stream.backlog.changes,
+        bytes_waiting: stream.backlog.bytes,
+        lag_ms: stream.backlog.lag_ms(now_ms),
+        overflows: stream.backlog.overflows,
+        problem: stream.problem.unwrap_or_default(),
+        target_node_id: stream.target,
+    };
+    health.streaming.all().into_iter().map(stream).collect()
 }

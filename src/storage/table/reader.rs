@@ -232,6 +232,12 @@ impl Table {
         &self.properties
     }
 
+    /// Whether it may hold a version with a higher sequence number than `seq`.
+    #[must_use]
+    pub fn may_hold_above(&self, seq: u64) -> bool {
+        !self.has_properties || self.properties.max_seq > seq
+    }
+
     /// Size of the file in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -319,6 +325,25 @@ impl Table {
             }
             versions
         })
+    }
+
+    /// Bytes of the file that the keys from `start` up to and without `end` take: all of it, when it has no others; else from
+    /// the block that may hold the first of them up to the one that may hold `end`.
+    #[must_use]
+    pub fn bytes_between(&self, start: &[u8], end: &[u8]) -> u64 {
+        let (first, last) = self.range();
+        let (first, last) = (first.as_bytes(), last.as_bytes());
+        if last < start || first >= end {
+            return 0;
+        }
+        if first >= start && last < end {
+            return self.size();
+        }
+        let begins = |key| {
+            let place = self.index.place(self.block_for(key));
+            place.map_or(self.layout.index.offset, |place| place.offset)
+        };
+        begins(end).saturating_sub(begins(start))
     }
 
     /// Number of the first block that may hold a key that is at least `key`.

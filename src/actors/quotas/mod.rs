@@ -1,0 +1,238 @@
+//! Quotas: what each tenant may use, so that none takes what the others need.
+//!
+//! Asked for each operation before anything is done for it. Operations a second: one token each. Bytes a second: keys and
+//! values; what is written counts before, what is read afterwards, since nobody knows how much it will be. So an operation
+//! passes as long as there is a byte left, and the next ones wait until what was spent ahead has come in. A walk over a
+//! range counts as one operation, and everything that it reads; it is slowed down, not ended, and a tenant with a limit of
+//! bytes has one at a time. Stored bytes: writes are refused, deletes pass.
+//!
+//! Owns: the answer, and the words of a refusal. Does not own: what the node as a whole can take (see
+//! [`crate::actors::admission`]), or copies to other nodes, which are not the tenant's own doing.
+
+mod bucket;
+mod tenant;
+mod tenants;
+
+pub use bucket::{BURST, Bucket};
+pub use tenant::{Limit, Quota, Tenant};
+pub use tenants::{MOST_OTHERS, Tenants};
+
+use crate::actors::refusal::Refusal;
+use crate::actors::write::NewWrite;
+use crate::storage::clock::VectorClock;
+use crate::storage::key::Key;
+use crate::storage::log::record::Operation;
+use crate::storage::memtable;
+use crate::storage::time::Time;
+use crate::storage::version::Versions;
+use crate::storage::view::Published;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// When to try again where only deletes, flushes and compaction make room.
+const RETRY_STORED: Duration = Duration::from_secs(10);
+
+/// Asks whether a tenant may go on.
+#[derive(Debug)]
+pub struct Quotas {
+    tenants: Tenants,
+    published: Arc<Published>,
+    time: Arc<dyn Time>,
+    refused: AtomicU64,
+}
+
+/// What a tenant with a quota of its own uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// Its name.
+    pub tenant: String,
+    /// Bytes that it has in memtables and tables.
+    pub stored_bytes: u64,
+    /// Operations of it that were refused so far.
+    pub refused: u64,
+}
+
+/// A walk of a tenant over a range, while it lasts.
+#[derive(Debug)]
+pub struct WalkMeter {
+    tenant: Arc<Tenant>,
+    time: Arc<dyn Time>,
+    /// Whether the tenant may have no other meanwhile.
+    is_only: bool,
+}
+
+impl Drop for WalkMeter {
+    fn drop(&mut self) {
+        if self.is_only {
+            self.tenant.walks.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl WalkMeter {
+    /// Counts what was read. Returns how long to wait before more is.
+    #[must_use]
+    pub fn spend(&self, bytes: usize) -> Duration {
+        self.tenant.spend(bytes as u64);
+        self.tenant.wait(self.time.elapsed())
+    }
+}
+
+impl Quotas {
+    /// Quotas by tenant, and that of everybody else; `published` says what they have stored.
+    #[must_use]
+    pub fn new(
+        own: BTreeMap<String, Quota>,
+        default: Quota,
+        published: Arc<Published>,
+        time: Arc<dyn Time>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            tenants: Tenants::new(own, default, time.elapsed()),
+            published,
+            time,
+            refused: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether any tenant has a quota.
+    #[must_use]
+    pub fn are_any(&self) -> bool {
+        self.tenants.are_any()
+    }
+
+    /// Lets a write pass; `before` bytes of the tenant's writes that were sent together with it have passed already, and are
+    /// not stored yet. Returns the bytes that it will take, where they are limited.
+    ///
+    /// # Errors
+    /// [`Refusal::QuotaExceeded`]; so for all that follow.
+    pub fn admit_write(&self, write: &NewWrite, before: u64) -> Result<u64, Refusal> {
+        let name = write.key.tenant();
+        let Some(tenant) = self.get(name) else {
+            return Ok(0);
+        };
+        let none = VectorClock::default();
+        let clock = write.clock.as_ref().unwrap_or(&none);
+        let takes = memtable::charge(&write.key, &write.value, clock) as u64;
+        let most = tenant.quota.stored_bytes;
+        if most > 0 && write.operation != Operation::Delete {
+            let has = tenant.stored_bytes(name, &self.published.peek());
+            if has.saturating_add(before).saturating_add(takes) > most {
+                let why = format!("it has {has} bytes, and only deletes are accepted until there is room");
+                return Err(self.refuse(&tenant, name, Limit::Stored, RETRY_STORED, &why));
+            }
+        }
+        self.pass(&tenant, name, write.key.as_bytes().len() + write.value.len())?;
+        Ok(if most > 0 { takes } else { 0 })
+    }
+
+    /// Lets a read pass.
+    ///
+    /// # Errors
+    /// As [`Quotas::admit_write`].
+    pub fn admit_read(&self, key: &Key) -> Result<(), Refusal> {
+        match self.get(key.tenant()) {
+            Some(tenant) => self.pass(&tenant, key.tenant(), key.as_bytes().len()),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts what a read that was let pass has found.
+    pub fn found(&self, key: &Key, versions: &Versions) {
+        if let Some(tenant) = self.get(key.tenant()) {
+            let values = versions.all().iter().map(|version| version.value.len() as u64);
+            tenant.spend(values.sum());
+        }
+    }
+
+    /// Lets a walk pass that takes its time; [`None`] when the tenant has no quota.
+    ///
+    /// # Errors
+    /// As [`Quotas::admit_write`], and when the tenant has a limit of bytes and another walk under way.
+    pub fn admit_walk(&self, name: &str) -> Result<Option<WalkMeter>, Refusal> {
+        let Some(tenant) = self.get(name) else {
+            return Ok(None);
+        };
+        let is_only = tenant.quota.bytes_per_s > 0;
+        if is_only && tenant.walks.swap(true, Ordering::AcqRel) {
+            let why = "a scan is under way, and another would make neither of them faster";
+            return Err(self.refuse(&tenant, name, Limit::Bytes, BURST, why));
+        }
+        let meter = WalkMeter {
+            tenant,
+            time: Arc::clone(&self.time),
+            is_only,
+        };
+        self.pass(&meter.tenant, name, 0)?;
+        Ok(Some(meter))
+    }
+
+    /// Lets a look at a range pass that ends soon by itself; [`None`] when the tenant has no quota.
+    ///
+    /// # Errors
+    /// As [`Quotas::admit_write`].
+    pub fn admit_look(&self, name: &str) -> Result<Option<Arc<Tenant>>, Refusal> {
+        let tenant = self.get(name);
+        if let Some(tenant) = &tenant {
+            self.pass(tenant, name, 0)?;
+        }
+        Ok(tenant)
+    }
+
+    /// Operations refused so far, of all tenants.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// What the tenants with a quota of their own use.
+    #[must_use]
+    pub fn usage(&self) -> Vec<Usage> {
+        let view = self.published.load();
+        let usage = |(name, tenant): (&str, &Arc<Tenant>)| Usage {
+            tenant: name.to_owned(),
+            stored_bytes: tenant.stored_bytes(name, &view),
+            refused: tenant.refused.load(Ordering::Relaxed),
+        };
+        self.tenants.own().map(usage).collect()
+    }
+
+    /// The table of tenants.
+    #[must_use]
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants
+    }
+
+    fn get(&self, name: &str) -> Option<Arc<Tenant>> {
+        if self.tenants.are_any() {
+            self.tenants.get(name, self.time.elapsed())
+        } else {
+            None
+        }
+    }
+
+    fn pass(&self, tenant: &Tenant, name: &str, bytes: usize) -> Result<(), Refusal> {
+        tenant
+            .pass(bytes as u64, self.time.elapsed())
+            .map_err(|(limit, wait)| self.refuse(tenant, name, limit, wait, "it is used up"))
+    }
+
+    fn refuse(&self, tenant: &Tenant, name: &str, limit: Limit, retry: Duration, why: &str) -> Refusal {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        tenant.refused.fetch_add(1, Ordering::Relaxed);
+        let (key, value) = match limit {
+            Limit::Operations => ("operations_per_s", tenant.quota.operations_per_s),
+            Limit::Bytes => ("bytes_per_s", tenant.quota.bytes_per_s),
+            Limit::Stored => ("stored_bytes", tenant.quota.stored_bytes),
+        };
+        let of = if tenant.is_own { "own quota" } else { "default quota" };
+        let after = humantime::format_duration(Duration::from_millis(retry.as_millis() as u64 + 1));
+        Refusal::QuotaExceeded {
+            why: format!("tenant {name:?} is over its {of} {key} = {value}: {why}; try again in {after}"),
+            retry,
+            is_of_space: limit == Limit::Stored,
+        }
+    }
+}
