@@ -1,0 +1,49 @@
+//! The short form of `pairdb-node chaos`: every kind of actor dies again and again under load, and the node holds.
+
+mod common;
+
+use common::binary;
+
+#[test]
+fn a_node_whose_actors_die_all_the_time_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let plot = dir.path().join("plot.html");
+    let seconds = std::env::var("PAIRDB_TEST_CHAOS_SECONDS").unwrap_or_else(|_| "8".to_owned());
+    let output = binary(&["chaos", "--kills-per-second", "20", "--keys", "50", "--json", "--duration"])
+        .arg(format!("{seconds}s"))
+        .arg("--plot")
+        .arg(&plot)
+        .output()
+        .unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let report: serde_json::Value = serde_json::from_str(said.lines().next().unwrap_or_default()).expect(&said);
+    let number = |name: &str| report[name].as_f64().unwrap_or_else(|| panic!("{name}: {said}"));
+    assert!(output.status.success(), "{said}");
+    assert_eq!((number("violations"), number("hung")), (0.0, 0.0), "{said}");
+    assert_eq!(report["process_killed"], true, "{said}");
+    let seconds: f64 = seconds.parse().unwrap();
+    // Some strikes wait for a point that is not passed in time.
+    assert!(number("kills") >= 10.0 * seconds, "{said}");
+    assert!(number("restarts") >= number("kills") / 2.0, "{said}");
+    assert!(number("operations") >= 500.0 * seconds, "{said}");
+    let killed = report["kills_by_actor"].as_object().unwrap();
+    for actor in ["wal", "memtable", "cache-0", "flush", "compaction", "gateway", "supervisor"] {
+        assert!(killed.contains_key(actor), "{actor} was never killed: {said}");
+    }
+    let page = std::fs::read_to_string(plot).unwrap();
+    assert!(page.contains("The node held") && page.matches("<polyline").count() == 3, "{page}");
+    assert!(!page.contains("http"), "it needs nothing from elsewhere");
+}
+
+#[test]
+fn what_cannot_be_asked_for_is_refused() {
+    for (args, said) in [
+        (&["chaos", "--kills-per-second", "0"][..], "--kills-per-second 0"),
+        (&["chaos", "--keys", "0"], "--keys 0"),
+        (&["chaos", "--addr", "http://127.0.0.1:1"], "--admin-addr"),
+    ] {
+        let output = binary(args).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && error.contains(said), "{error}");
+    }
+}
