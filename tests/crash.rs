@@ -35,13 +35,19 @@ async fn writer(
         let key = format!("w{writer}-k{number}");
         let clock = [("c", i64::try_from(counter).unwrap())];
         let state = (counter % 7 != 3).then_some(counter);
-        let result = match state {
-            Some(value) => client
-                .write(write(&key, value.to_string().repeat(20).as_bytes(), &clock))
-                .await
-                .map(drop),
-            None => client.delete(delete(&key, &clock)).await.map(drop),
+        let call = async {
+            match state {
+                Some(value) => client
+                    .write(write(&key, value.to_string().repeat(20).as_bytes(), &clock))
+                    .await
+                    .map(drop),
+                None => client.delete(delete(&key, &clock)).await.map(drop),
+            }
         };
+        // A client may wait for a node that is dead; one that lives answers sooner.
+        let result = tokio::time::timeout(PATIENCE, call)
+            .await
+            .unwrap_or_else(|_elapsed| Err(tonic::Status::deadline_exceeded("no answer")));
         let entry = known.entry(number).or_default();
         match result {
             Ok(()) => {
