@@ -9,12 +9,20 @@ fn a_node_whose_actors_die_all_the_time_holds() {
     let dir = tempfile::tempdir().unwrap();
     let plot = dir.path().join("plot.html");
     let seconds = std::env::var("PAIRDB_TEST_CHAOS_SECONDS").unwrap_or_else(|_| "8".to_owned());
-    let output = binary(&["chaos", "--kills-per-second", "20", "--keys", "50", "--json", "--duration"])
-        .arg(format!("{seconds}s"))
-        .arg("--plot")
-        .arg(&plot)
-        .output()
-        .unwrap();
+    let output = binary(&[
+        "chaos",
+        "--kills-per-second",
+        "20",
+        "--keys",
+        "50",
+        "--json",
+        "--duration",
+    ])
+    .arg(format!("{seconds}s"))
+    .arg("--plot")
+    .arg(&plot)
+    .output()
+    .unwrap();
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     let report: serde_json::Value = serde_json::from_str(said.lines().next().unwrap_or_default()).expect(&said);
     let number = |name: &str| report[name].as_f64().unwrap_or_else(|| panic!("{name}: {said}"));
@@ -27,11 +35,22 @@ fn a_node_whose_actors_die_all_the_time_holds() {
     assert!(number("restarts") >= number("kills") / 2.0, "{said}");
     assert!(number("operations") >= 500.0 * seconds, "{said}");
     let killed = report["kills_by_actor"].as_object().unwrap();
-    for actor in ["wal", "memtable", "cache-0", "flush", "compaction", "gateway", "supervisor"] {
+    for actor in [
+        "wal",
+        "memtable",
+        "cache-0",
+        "flush",
+        "compaction",
+        "gateway",
+        "supervisor",
+    ] {
         assert!(killed.contains_key(actor), "{actor} was never killed: {said}");
     }
     let page = std::fs::read_to_string(plot).unwrap();
-    assert!(page.contains("The node held") && page.matches("<polyline").count() == 3, "{page}");
+    assert!(
+        page.contains("The node held") && page.matches("<polyline").count() == 3,
+        "{page}"
+    );
     assert!(!page.contains("http"), "it needs nothing from elsewhere");
 }
 
