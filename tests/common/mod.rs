@@ -131,6 +131,7 @@ impl Process {
             .open(dir.join("node.log"))
             .unwrap();
         let child = binary(&["serve", "--data-dir", data.to_str().unwrap(), "--listen", &addr])
+            .env("PAIRDB__DISK__WARN_USAGE", "0.98")
             .env("PAIRDB__STORAGE__MAX_DISK_USAGE", "0.99")
             .env("PAIRDB__SERVER__MAX_QUEUE_DELAY", "60s")
             .env("PAIRDB__DISK__STOP_USAGE", "1.0")
