@@ -50,6 +50,12 @@ fn places_are_the_first_bytes_of_sha_256_and_ranges_have_both_ends() {
         }
     }
     assert_eq!(ranges(&[(4, 6), (1, 3)]), ranges(&[(1, 6)]));
+    // What one place is left of does not become the whole ring.
+    let upper = ranges(&[(1 << 63, 0)]);
+    assert!(upper.contains(0) && upper.contains(u64::MAX) && !upper.contains(1));
+    assert_eq!(upper.union(&upper), upper);
+    let stored: HashRanges = serde_json::from_str(&serde_json::to_string(&upper).unwrap()).unwrap();
+    assert_eq!(stored, upper);
     assert_eq!(ranges(&[(1, 3)]).union(&ranges(&[(3, 6)])), ranges(&[(1, 6)]));
 }
 
@@ -786,6 +792,25 @@ async fn orders_are_checked_and_add_up() {
     assert!(shown.contains("Streams") && shown.contains("completed"), "{shown}");
     from.shutdown().await;
     to.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_lost_everything_gets_it_again_when_the_stream_is_ordered_again() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (from, to) = (node(dir.path(), "from", 0).await, node(dir.path(), "to", 0).await);
+    let mut here = client(from.address());
+    for n in 0..200 {
+        here.write(write(&format!("k{n}"), b"v", &[("c", 1)])).await.unwrap();
+    }
+    start_stream(&here, "to", to.address(), &WHOLE_RING).await;
+    completed(&here, "to").await;
+    to.shutdown().await;
+    let empty = node(other.path(), "to", 0).await;
+    start_stream(&here, "to", empty.address(), &WHOLE_RING).await;
+    completed(&here, "to").await;
+    assert_eq!(held(&empty).len(), 200);
+    from.shutdown().await;
+    empty.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -184,7 +184,7 @@ impl Overload {
             },
             is_answered: false,
         };
-        if under_way <= gauge.limit.load(Ordering::Relaxed) {
+        if under_way <= gauge.limit.load(Ordering::Relaxed) || gauge.is_idle(self.time.elapsed()) {
             return Ok(request);
         }
         self.shed.fetch_add(1, Ordering::Relaxed);
@@ -217,6 +217,12 @@ impl Overload {
 }
 
 impl Gauge {
+    /// Whether nothing was answered for long, and what is under way has not been received: it keeps nobody out.
+    fn is_idle(&self, now: Duration) -> bool {
+        let is_old = now.saturating_sub(self.seen.lock().begun) >= FORGOTTEN_AFTER;
+        is_old && self.received.load(Ordering::Relaxed) < self.limit.load(Ordering::Relaxed)
+    }
+
     /// Takes note of a request that ended. One that failed at once says nothing about a queue.
     fn see(&self, is_answered: bool, is_late: bool, now: Duration, in_time: Duration) {
         let mut seen = self.seen.lock();

@@ -57,8 +57,8 @@ pub(super) async fn stop(
     check_source(node_id, &request.source_node_id)?;
     check_target(node_id, &request.target_node_id)?;
     let stopped = requests.streaming.stop(request.target_node_id).await;
-    let message = stopped.map_err(|refusal| status::of_refusal(&refusal))?;
-    Ok(Response::new(pb::StopStreamingResponse { success: true, message }))
+    let (message, success) = stopped.map_err(|refusal| status::of_refusal(&refusal))?;
+    Ok(Response::new(pb::StopStreamingResponse { success, message }))
 }
 
 pub(super) fn status_of(

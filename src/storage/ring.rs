@@ -18,9 +18,10 @@ pub fn place(key: &Key) -> u64 {
 #[serde(from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
 pub struct HashRanges(Vec<(u64, u64)>);
 
+/// Of ranges that do not go around, as they are stored: one that starts at its end has one place.
 impl From<Vec<(u64, u64)>> for HashRanges {
     fn from(ranges: Vec<(u64, u64)>) -> Self {
-        ranges.into_iter().collect()
+        Self(joined(ranges))
     }
 }
 
@@ -44,16 +45,21 @@ impl FromIterator<(u64, u64)> for HashRanges {
                 straight.extend([(start, u64::MAX), (0, end)]);
             }
         }
-        straight.sort_unstable();
-        let mut joined: Vec<(u64, u64)> = Vec::with_capacity(straight.len());
-        for (start, end) in straight {
-            match joined.last_mut() {
-                Some(last) if start <= last.1.saturating_add(1) => last.1 = last.1.max(end),
-                _ => joined.push((start, end)),
-            }
-        }
-        Self(joined)
+        Self(joined(straight))
     }
+}
+
+/// Puts ranges that do not go around in order, and joins those that touch.
+fn joined(mut straight: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    straight.sort_unstable();
+    let mut joined: Vec<(u64, u64)> = Vec::with_capacity(straight.len());
+    for (start, end) in straight {
+        match joined.last_mut() {
+            Some(last) if start <= last.1.saturating_add(1) => last.1 = last.1.max(end),
+            _ => joined.push((start, end)),
+        }
+    }
+    joined
 }
 
 impl HashRanges {
@@ -68,7 +74,7 @@ impl HashRanges {
     /// The places of both.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
-        self.0.iter().chain(&other.0).copied().collect()
+        Self(joined([&*self.0, &other.0].concat()))
     }
 
     /// How many ranges they are.

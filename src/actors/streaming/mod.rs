@@ -21,14 +21,16 @@ use crate::actors::refusal::Refusal;
 use crate::actors::reply::ask;
 use registry::Streams;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use stream::{Stream, StreamOrder, StreamState, StreamStatus};
 use streams_actor::StreamsMessage;
 
 /// Longest time that an order may take: it waits for the disk.
 const ORDERED_WITHIN: Duration = Duration::from_secs(10);
 /// Longest time for which a stream that is stopped goes on, so that its target gets what was written until then.
-const FORWARDED_WITHIN: Duration = Duration::from_secs(5);
+const FORWARDED_WITHIN: Duration = Duration::from_secs(30);
+/// The same, when that target does not answer.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Carries requests about streams to StreamsActor.
@@ -52,32 +54,46 @@ impl Streaming {
         .await
     }
 
-    /// Ends a stream. One that is completed first forwards what was written until now, within a limit; it is ended even if its
-    /// caller does not wait for that.
+    /// Ends a stream. One that was completed once first forwards what was written until now; it is ended even if its caller
+    /// does not wait for that. One whose target does not answer is ended without: the second of what is returned says
+    /// whether the target has everything.
     ///
     /// # Errors
-    /// When its end cannot be made durable: it may then be there again after a restart.
-    pub async fn stop(&self, target: String) -> Result<String, Refusal> {
+    /// [`Refusal::PeerUnavailable`] when the target is too slow: the stream goes on. When its end cannot be made durable:
+    /// it may then be there again after a restart.
+    pub async fn stop(&self, target: String) -> Result<(String, bool), Refusal> {
         let (stream, mailbox) = (self.streams.get(&target), self.mailbox.clone());
         let stopping = tokio::spawn(async move {
-            let mut left = 0;
-            if let Some(stream) = stream.filter(|stream| stream.state() == StreamState::Completed)
-                && tokio::time::timeout(FORWARDED_WITHIN, settled(&stream)).await.is_err()
+            let was_completed = |stream: &Arc<Stream>| {
+                stream.record().progress.compared && !matches!(stream.state(), StreamState::Failed(_))
+            };
+            let mut left = None;
+            if let Some(stream) = stream.filter(was_completed)
+                && !settled(&stream).await
             {
-                left = stream.status().backlog.changes;
+                let status = stream.status();
+                let Some(problem) = status.problem else {
+                    let changes = status.backlog.changes;
+                    return Err(Refusal::PeerUnavailable(format!(
+                        "the stream to {target} goes on: {changes} changes wait to be forwarded, or more is to be copied; stop it again"
+                    )));
+                };
+                let changes = status.backlog.changes;
                 tracing::warn!(
                     target_node = target,
-                    left,
+                    changes,
+                    problem,
                     "a stream is stopped before all was forwarded"
                 );
+                left = Some(changes);
             }
             let said = ask("the streams", ORDERED_WITHIN, |reply| {
                 mailbox.send_admitted(StreamsMessage::Stop(target, reply)).is_ok()
             });
             let said = said.await?;
             Ok(match left {
-                0 => said,
-                left => format!("{said}; {left} changes were not acknowledged"),
+                None => (said, true),
+                Some(left) => (format!("{said}; {left} changes were not acknowledged"), false),
             })
         });
         stopping
@@ -152,8 +168,18 @@ impl Streaming {
 }
 
 /// Waits until the target has everything that was written by now.
-async fn settled(stream: &Stream) {
-    while !(stream.tap.drained().await && stream.state() == StreamState::Completed) {
+async fn settled(stream: &Stream) -> bool {
+    let begun = Instant::now();
+    let has_time = || {
+        let is_lost = stream.status().problem.is_some() && begun.elapsed() >= GIVEN_UP_AFTER;
+        begun.elapsed() < FORWARDED_WITHIN && !is_lost
+    };
+    while has_time() {
+        let drained = tokio::time::timeout(LOOK_EVERY, stream.tap.drained()).await;
+        if drained == Ok(true) && stream.state() == StreamState::Completed {
+            return true;
+        }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+    false
 }

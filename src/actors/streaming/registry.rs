@@ -84,10 +84,13 @@ impl Streams {
             }
             return Ok(Ordered::New(self.put(order, Progress::default(), Sent::default())));
         };
-        let record = known.record();
+        let mut record = known.record();
+        // Whoever orders it again may have a reason: the target may have lost what it had.
+        let is_compared = std::mem::take(&mut record.progress.compared);
+        record.progress.compare_from.clear();
         let ranges = known.order().ranges.union(&order.ranges);
         if ranges == known.order().ranges {
-            if order.address == known.order().address {
+            if order.address == known.order().address && !is_compared {
                 return Ok(Ordered::Known(known));
             }
             return Ok(Ordered::New(self.put(

@@ -235,7 +235,9 @@ impl StreamsActor {
             }
         };
         if let Err(refusal) = self.streams.save().await {
-            if !was_known {
+            if was_known {
+                self.start(myself, &stream, state).await;
+            } else {
                 self.streams.remove(&target);
             }
             return Err(refusal);

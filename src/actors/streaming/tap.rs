@@ -149,6 +149,10 @@ fn cost((key, version): &Change) -> usize {
 impl Tap {
     /// Takes everything that is applied behind the sequence number `applied`. The caller has the right to apply.
     pub fn open(&self, applied: u64) {
+        // Whoever was late finds it open, with what it has kept since.
+        if self.is_open() {
+            return;
+        }
         self.discard();
         let mut kept = self.kept.lock();
         kept.is_open = true;

@@ -79,7 +79,7 @@ async fn keep_up(source: &Source, stream: &Arc<Stream>, target: &Arc<Target>) ->
             continue;
         }
         stream.enter(StreamState::Streaming);
-        if !stream.tap.drained().await {
+        if !stream.tap.drained().await || stream.progress().done_seq < stream.tap.acknowledged().0 {
             continue;
         }
         if !progress.compared {

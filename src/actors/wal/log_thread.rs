@@ -73,6 +73,8 @@ impl SharedLog {
 
     /// Deletes segments that are wholly flushed, when what is remembered of them is kept.
     fn delete_flushed(&self) -> Result<()> {
+        // The number first: what is flushed later may have names that are not in what is kept now.
+        let up_to = self.log.lock().flushed_seq();
         let remembered = self.recent.lock().remembered();
         if !remembered.is_empty() {
             let (fs, dir) = self.log.lock().place();
@@ -84,7 +86,7 @@ impl SharedLog {
                 kept => kept?,
             }
         }
-        let deleted = upkeep::delete_flushed(&self.log);
+        let deleted = upkeep::delete_flushed(&self.log, up_to);
         *self.status.lock() = self.log.lock().stats();
         deleted.map(|_segments| ())
     }

@@ -9,15 +9,16 @@ use crate::storage::error::{Error, Result};
 use parking_lot::Mutex;
 use std::io::ErrorKind;
 
-/// Deletes closed segments that are wholly flushed, as far as [`Log::set_flushed`] was told. Returns how many.
+/// Deletes closed segments that are wholly flushed, as far as [`Log::set_flushed`] was told, and that have no change above
+/// `up_to`. Returns how many.
 ///
 /// # Errors
 /// When a file cannot be removed; it is then tried again the next time.
-pub fn delete_flushed(log: &Mutex<Log>) -> Result<usize> {
+pub fn delete_flushed(log: &Mutex<Log>, up_to: u64) -> Result<usize> {
     let (fs, dir) = log.lock().place();
     let (mut deleted, mut result) = (0, Ok(()));
     while result.is_ok() {
-        let Some(oldest) = log.lock().oldest_flushed() else {
+        let Some(oldest) = log.lock().oldest_flushed().filter(|oldest| oldest.last_seq <= up_to) else {
             break;
         };
         let segment = path(&dir, oldest.id);

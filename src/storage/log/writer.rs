@@ -503,6 +503,12 @@ impl Log {
         self.oldest_flushed().is_some()
     }
 
+    /// Everything up to this sequence number is in tables, as far as it was told.
+    #[must_use]
+    pub fn flushed_seq(&self) -> u64 {
+        self.flushed_seq
+    }
+
     /// The oldest closed segment, if all its records are flushed, so that it can be deleted.
     pub(super) fn oldest_flushed(&self) -> Option<ClosedSegment> {
         // The newest closed segment stays until there is an open one: the next header is to state its length.

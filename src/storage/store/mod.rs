@@ -250,7 +250,7 @@ impl Store {
         *self.flush_failure.lock() = flushed.as_ref().err().map(Error::shared);
         let flushed = flushed?;
         self.log.lock().set_flushed(flushed.seq);
-        let deleted = upkeep::delete_flushed(&self.log);
+        let deleted = upkeep::delete_flushed(&self.log, u64::MAX);
         if self.wake.is_running() {
             // Whoever waits for room need not wait for the memory.
             self.wake.all();
