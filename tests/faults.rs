@@ -183,6 +183,52 @@ async fn a_failed_sync_latches_the_log_and_reads_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cache_that_missed_a_write_never_answers_with_what_was_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(&breakable(dir.path())).await;
+    let mut client = client(node.address());
+    let faults = faults(&node);
+    let shards: Vec<String> = faults
+        .actors()
+        .into_iter()
+        .filter(|a| a.starts_with("cache-"))
+        .collect();
+    let mut misses = 0;
+    for round in 1..=100_i64 {
+        let key = format!("k{}", round % 10);
+        let old = format!("old {round}");
+        client
+            .write(write(&key, old.as_bytes(), &[("a", 2 * round)]))
+            .await
+            .unwrap();
+        assert_eq!(
+            client.read(read(&key)).await.unwrap().into_inner().value,
+            old.as_bytes()
+        );
+        // The next message to a shard is to be that of the write. Of two writes in turn, the message of the first or of the
+        // second is lost; that the shard hears of the other is no comfort.
+        for shard in &shards {
+            let mut lost = injection(shard, MESSAGE, Fault::Drop);
+            lost.after = u64::from(round % 2 == 0);
+            faults.inject(lost).unwrap();
+        }
+        client
+            .write(write(&key, b"new", &[("a", 2 * round + 1)]))
+            .await
+            .unwrap();
+        client.write(write("other", b"v", &[("a", 2 * round)])).await.unwrap();
+        misses += shards.len() - faults.clear(None);
+        let found = client.read(read(&key)).await.unwrap().into_inner().value;
+        assert_eq!(
+            found, b"new",
+            "round {round}: a write was missed, and what was before it was read"
+        );
+    }
+    assert!(misses >= 50, "only {misses} messages were lost");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_actor_that_makes_no_progress_is_reported_and_started_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = breakable(dir.path());

@@ -220,9 +220,10 @@ impl Requests {
             let bytes = keys.iter().map(|(_, key)| key.as_bytes().len()).sum();
             let message = CacheMessage::GetBatch {
                 keys,
+                told: cache.told(),
                 gathering: Arc::clone(&gathering),
             };
-            if let Err(Undelivered::Full(CacheMessage::GetBatch { keys, .. })) = cache.send(message, bytes) {
+            if let Err(Undelivered::Full(CacheMessage::GetBatch { keys, .. })) = cache.mailbox.send(message, bytes) {
                 for (place, _key) in keys {
                     let full = Refusal::Overloaded("the cache's mailbox is full");
                     gathering.port(place).send(Err(full));

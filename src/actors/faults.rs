@@ -201,19 +201,25 @@ impl Faults {
         self.tree.kill(actor)
     }
 
+    /// Whether there is such an actor.
+    ///
+    /// # Errors
+    /// When not, with those that there are.
+    pub fn check_actor(&self, actor: &str) -> Result<(), Refused> {
+        let known = self.actors();
+        if known.iter().any(|name| name == actor) {
+            return Ok(());
+        }
+        let known = known.join(", ");
+        Err(Refused(format!("actor: there is no {actor:?}; there are {known}")))
+    }
+
     /// Arms an injection. Returns its number.
     ///
     /// # Errors
     /// When there is no such actor or point, when the fault cannot happen there, or too much is armed.
     pub fn inject(&self, injection: Injection) -> Result<u64, Refused> {
-        let known = self.actors();
-        if !known.contains(&injection.actor) {
-            let known = known.join(", ");
-            return Err(Refused(format!(
-                "actor: there is no {:?}; there are {known}",
-                injection.actor
-            )));
-        }
+        self.check_actor(&injection.actor)?;
         let points = Self::points(&injection.actor);
         if !points.contains(&injection.point.as_str()) {
             let (actor, point, points) = (&injection.actor, &injection.point, points.join(", "));

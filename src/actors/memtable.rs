@@ -8,7 +8,6 @@
 //! Owns: applying, sealing, and the answer to a write. Does not own: flushing, or what the log holds.
 
 use crate::actors::Handles;
-use crate::actors::cache::CacheMessage;
 use crate::actors::faults::Injected;
 use crate::actors::flush::FlushMessage;
 use crate::actors::mailbox::Envelope;
@@ -71,7 +70,7 @@ impl Actor for MemtableActor {
         if published.announced() < published.applied() {
             // The generation before ended between applying and telling.
             for cache in self.handles.caches.iter() {
-                let _ = cache.send_admitted(CacheMessage::Forget);
+                cache.pass_over(published.applied());
             }
             published.set_announced(published.applied());
         }
@@ -181,8 +180,7 @@ impl MemtableActor {
         }
         for (cache, changes) in self.handles.caches.iter().zip(changed) {
             if !changes.is_empty() {
-                // A shard that is down comes back empty, and reads the view, which has these writes.
-                let _ = cache.send_admitted(CacheMessage::Written(changes));
+                cache.tell(changes, published.applied());
             }
         }
         published.set_announced(published.applied());

@@ -59,7 +59,7 @@ pub struct Handles {
     /// The watch over the disks.
     pub disk: Mailbox<disk::DiskMessage>,
     /// The shards of the cache.
-    pub caches: Arc<[Mailbox<cache::CacheMessage>]>,
+    pub caches: Arc<[cache::Shard]>,
     /// The acceptor of connections.
     pub gateway: Mailbox<gateway::GatewayMessage>,
     /// The parent of the streams to other nodes.

@@ -246,10 +246,14 @@ impl Requests {
     async fn read_admitted(&self, key: Key, permit: ReadPermit) -> Result<Versions, Refusal> {
         let shard = self.handles.shard_of(&key);
         let (reply, answer) = reply_port();
-        let message = CacheMessage::Get(key.clone(), Port::new(reply, permit));
+        let message = |told| CacheMessage::Get {
+            key: key.clone(),
+            reader: Port::new(reply, permit),
+            told,
+        };
         let sent = match self.handles.caches.get(shard) {
-            Some(cache) => cache.send(message, key.as_bytes().len()),
-            None => Err(Undelivered::Down(message)),
+            Some(cache) => cache.mailbox.send(message(cache.told()), key.as_bytes().len()),
+            None => Err(Undelivered::Down(message(0))),
         };
         let lost = match sent {
             Ok(()) => match answer.wait_for("the cache").await {

@@ -215,6 +215,18 @@ impl Tree {
     }
 }
 
+/// The child that ended, and why, if that is what an event tells.
+#[must_use]
+pub fn end_told_by(event: SupervisionEvent) -> Option<(ActorCell, String)> {
+    match event {
+        SupervisionEvent::ActorTerminated(cell, _state, reason) => {
+            Some((cell, reason.unwrap_or_else(|| "it stopped".to_owned())))
+        }
+        SupervisionEvent::ActorFailed(cell, error) => Some((cell, error.to_string())),
+        _ => None,
+    }
+}
+
 /// What the supervisor is told.
 pub enum SupervisorMessage {
     /// A start was tried.
@@ -326,12 +338,8 @@ impl Actor for Supervisor {
         event: SupervisionEvent,
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
-        let (cell, reason) = match event {
-            SupervisionEvent::ActorTerminated(cell, _state, reason) => {
-                (cell, reason.unwrap_or_else(|| "it stopped".to_owned()))
-            }
-            SupervisionEvent::ActorFailed(cell, error) => (cell, error.to_string()),
-            _ => return Ok(()),
+        let Some((cell, reason)) = end_told_by(event) else {
+            return Ok(());
         };
         let known = |child: &Child| child.cell.as_ref().is_some_and(|c| c.get_id() == cell.get_id());
         match state.children.iter().position(known) {

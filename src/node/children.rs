@@ -44,7 +44,7 @@ impl Parts {
         let handles = &self.requests.handles;
         let mut children = vec![self.vitals()];
         let shard_bytes = bytes(config.cache.max_size) / handles.caches.len().max(1);
-        for (shard, (mailbox, held)) in handles.caches.iter().zip(&self.health.shards).enumerate() {
+        for (shard, (cache, held)) in handles.caches.iter().zip(&self.health.shards).enumerate() {
             let options = CacheOptions {
                 max_bytes: shard_bytes,
                 frequency_weight: config.cache.frequency_weight,
@@ -53,16 +53,18 @@ impl Parts {
             };
             let (loads, stats) = (Arc::clone(&self.requests.loads), Arc::clone(&self.health.cache));
             let (held, handles) = (Arc::clone(held), handles.clone());
-            children.push(ChildSpec::new(format!("cache-{shard}"), mailbox.clone(), move || {
-                CacheActor {
+            children.push(ChildSpec::new(
+                format!("cache-{shard}"),
+                cache.mailbox.clone(),
+                move || CacheActor {
                     shard,
                     options,
                     loads: Arc::clone(&loads),
                     stats: Arc::clone(&stats),
                     held: Arc::clone(&held),
                     handles: handles.clone(),
-                }
-            }));
+                },
+            ));
         }
         let rate = u64::from(config.disk.scrub_throttle).saturating_mul(1_000_000);
         let throttle = Arc::new(Throttle::new(Arc::clone(&self.time), rate));

@@ -5,7 +5,7 @@
 use crate::actors::Handles;
 use crate::actors::address_book::{AddressBook, NodeAddress};
 use crate::actors::admission::{Admission, AdmissionLimits};
-use crate::actors::cache::{CacheStats, ShardStats};
+use crate::actors::cache::{CacheStats, Shard, ShardStats};
 use crate::actors::compaction::CompactionStats;
 use crate::actors::disk::DiskWatch;
 use crate::actors::drain::{Drain, Drained};
@@ -193,7 +193,7 @@ impl Parts {
             scrub: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
             disk: Mailbox::new(mailbox(MAX_WRITES, write_bytes)),
             caches: (0..shards)
-                .map(|_| Mailbox::new(mailbox(2 * MAX_READS, CACHE_MAILBOX_BYTES)))
+                .map(|_| Shard::new(mailbox(2 * MAX_READS, CACHE_MAILBOX_BYTES)))
                 .collect(),
             gateway: Mailbox::new(mailbox(MAX_READS, CACHE_MAILBOX_BYTES)),
             streams: Mailbox::new(mailbox(MAX_READS, CACHE_MAILBOX_BYTES)),

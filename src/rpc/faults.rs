@@ -2,7 +2,7 @@
 //!
 //! Owns: its wire. Does not own: what is injected (see [`crate::actors::faults`]), or whether it is served at all.
 
-use crate::actors::faults::{DISK_IO, Fault, Faults, Injection, MESSAGE, SUPERVISOR};
+use crate::actors::faults::{DISK_IO, Fault, Faults, Injection, MESSAGE, Refused, SUPERVISOR};
 use crate::rpc::admin_pb as pb;
 use crate::rpc::admin_pb::fault_service_server::{FaultService, FaultServiceServer};
 use std::sync::Arc;
@@ -24,6 +24,10 @@ pub async fn serve(listener: TcpListener, faults: Arc<Faults>) {
 
 struct Injector {
     faults: Arc<Faults>,
+}
+
+fn invalid(refused: Refused) -> Status {
+    Status::invalid_argument(refused.0)
 }
 
 fn fault(request: &pb::InjectRequest) -> Result<Fault, Status> {
@@ -79,11 +83,7 @@ impl FaultService for Injector {
         let request = request.into_inner();
         let fault = fault(&request)?;
         if request.point.is_empty() && fault == Fault::Kill {
-            if !self.faults.actors().contains(&request.actor) {
-                let known = self.faults.actors().join(", ");
-                let message = format!("actor: there is no {:?}; there are {known}", request.actor);
-                return Err(Status::invalid_argument(message));
-            }
+            self.faults.check_actor(&request.actor).map_err(invalid)?;
             let struck = self.faults.kill(&request.actor);
             return Ok(Response::new(pb::InjectResponse { id: 0, struck }));
         }
@@ -101,7 +101,7 @@ impl FaultService for Injector {
             one_in: request.one_in.max(1),
             seed: request.seed,
         });
-        let id = injected.map_err(|refused| Status::invalid_argument(refused.0))?;
+        let id = injected.map_err(invalid)?;
         Ok(Response::new(pb::InjectResponse { id, struck: false }))
     }
 

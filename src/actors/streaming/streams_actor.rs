@@ -13,7 +13,7 @@ use crate::actors::streaming::registry::{Ordered, Streams};
 use crate::actors::streaming::stream::{Stream, StreamOrder, StreamState};
 use crate::actors::streaming::stream_actor::StreamActor;
 use crate::actors::streaming::work::Source;
-use crate::actors::supervisor::Tree;
+use crate::actors::supervisor::{Tree, end_told_by};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -134,12 +134,8 @@ impl Actor for StreamsActor {
         event: SupervisionEvent,
         state: &mut StreamsState,
     ) -> Result<(), ActorProcessingErr> {
-        let (cell, reason) = match event {
-            SupervisionEvent::ActorTerminated(cell, _state, reason) => {
-                (cell, reason.unwrap_or_else(|| "it stopped".to_owned()))
-            }
-            SupervisionEvent::ActorFailed(cell, error) => (cell, error.to_string()),
-            _ => return Ok(()),
+        let Some((cell, reason)) = end_told_by(event) else {
+            return Ok(());
         };
         let ended = state
             .children
