@@ -185,7 +185,7 @@ impl Requests {
         for write in writes {
             clocks.push(match &write.clock {
                 Some(clock) => {
-                    let checked = self.check_long_clock(&write.key, clock).await;
+                    let checked = self.check_long_clock(write, clock).await;
                     checked.map(|()| WriteClock::Given(clock.clone()))
                 }
                 None => seen

@@ -273,7 +273,7 @@ impl Requests {
         self.check_admissible()?;
         self.quotas.admit_write(&write, 0)?;
         if let Some(clock) = write.clock.take() {
-            self.check_long_clock(&write.key, &clock).await?;
+            self.check_long_clock(&write, &clock).await?;
             return self.send_write(write, WriteClock::Given(clock)).await;
         }
         let mut refusal = Refusal::Stale;
@@ -299,14 +299,14 @@ impl Requests {
     }
 
     /// A clock may be longer than [`MAX_CLOCK_ENTRIES`] where the key's is: when it adds at most its writer's own entry to
-    /// what a read answers.
-    pub(super) async fn check_long_clock(&self, key: &Key, clock: &VectorClock) -> Result<(), Refusal> {
+    /// what a read answers, here or on the node that sends a copy.
+    pub(super) async fn check_long_clock(&self, write: &NewWrite, clock: &VectorClock) -> Result<(), Refusal> {
         let entries = clock.entries();
-        if entries.len() <= MAX_CLOCK_ENTRIES {
+        if entries.len() <= MAX_CLOCK_ENTRIES || write.is_copy {
             return Ok(());
         }
         let known = self
-            .read_admitted(key.clone(), self.admission.admit_reads(1)?)
+            .read_admitted(write.key.clone(), self.admission.admit_reads(1)?)
             .await?
             .clock();
         let is_known = |id: &str| {

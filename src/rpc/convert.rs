@@ -65,6 +65,7 @@ pub fn write_from_wire(request: pb::WriteRequest) -> Result<NewWrite, LimitError
         value: Value::Live(Bytes::from(request.value)),
         clock: clock_from_wire(request.vector_clock)?,
         id: id_from_wire(&request.idempotency_key)?,
+        is_copy: request.is_copy,
     })
 }
 
@@ -87,6 +88,7 @@ pub fn repair_from_wire(request: pb::RepairRequest) -> Result<NewWrite, LimitErr
         value: Value::Live(Bytes::from(request.value)),
         clock: clock_from_wire(request.vector_clock)?,
         id: None,
+        is_copy: false,
     })
 }
 
@@ -101,6 +103,7 @@ pub fn delete_from_wire(request: pb::DeleteRequest) -> Result<NewWrite, LimitErr
         value: Value::Tombstone,
         clock: clock_from_wire(request.vector_clock)?,
         id: id_from_wire(&request.idempotency_key)?,
+        is_copy: request.is_copy,
     })
 }
 
