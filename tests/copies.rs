@@ -1,4 +1,5 @@
-//! What one node sends to another is let pass there, whatever its clock and its tenant: it was let pass where it comes from.
+//! What one node sends to another is let pass there, whatever its clock and its tenant: it was let pass where it comes from. And
+//! what cannot be read there keeps nothing else from being sent.
 
 mod common;
 #[path = "common/streaming.rs"]
@@ -6,9 +7,14 @@ mod streaming;
 
 use bytesize::ByteSize;
 use common::*;
-use pairdb_node::config::Quota;
+use pairdb_node::actors::streaming::skipped::Skipped;
+use pairdb_node::config::{Config, Quota};
+use pairdb_node::node::Node;
 use pairdb_node::rpc::pb;
-use std::path::Path;
+use pairdb_node::storage::lost::Lost;
+use pairdb_node::storage::stream_records::{Pass, Progress};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 use streaming::*;
 use tonic::Code;
 
@@ -103,7 +109,7 @@ async fn only_what_says_that_it_is_a_copy_may_have_a_long_clock_and_only_so_long
     node.shutdown().await;
 }
 
-fn quota_config(dir: &Path, id: &str, quota: Quota) -> pairdb_node::config::Config {
+fn quota_config(dir: &Path, id: &str, quota: Quota) -> Config {
     let mut config = node_config(dir, id, 0);
     config.tenants.quota.insert("tenant".into(), quota);
     config
@@ -140,4 +146,190 @@ async fn no_quota_of_a_tenant_holds_up_a_stream_and_what_it_stores_counts() {
     assert!(there.read(read("k001")).await.is_ok(), "the copies used up what the tenant may ask for");
     from.shutdown().await;
     to.shutdown().await;
+}
+
+const KEYS: u32 = 2000;
+
+/// A source whose tables are only looked at when somebody reads them.
+fn source(dir: &Path) -> Config {
+    let mut config = config(&dir.join("from"));
+    config.server.node_id = "from".into();
+    config.disk.scrub_interval = Duration::ZERO;
+    config
+}
+
+/// The tables of the source, which does not run, the oldest first.
+fn tables(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir.join("from/data/sstables")).unwrap();
+    let mut tables: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    tables.retain(|path| path.extension().is_some_and(|e| e == "sst"));
+    tables.sort();
+    tables
+}
+
+/// Makes a table of every `step`th of the keys, in a node that starts and stops for it.
+async fn table_of(config: &Config, step: usize, counter: i64) {
+    let node = start(config).await;
+    let mut client = client(node.address());
+    for n in (0..KEYS).step_by(step) {
+        let value: Vec<u8> = (0..100_u32).map(|i| (n * 31 + i * i * 7) as u8).collect();
+        let clock = [("c", counter)];
+        client.write(write(&format!("key{n:05}"), &value, &clock)).await.unwrap();
+    }
+    node.shutdown().await;
+}
+
+/// The keys that a node answers, and those that it answers with DATA_LOSS.
+async fn readable(node: &Node) -> (Vec<String>, Vec<String>) {
+    let mut client = client(node.address());
+    let (mut found, mut lost) = (Vec::new(), Vec::new());
+    for n in 0..KEYS {
+        let key = format!("key{n:05}");
+        match client.read(read(&key)).await {
+            Ok(_) => found.push(key),
+            Err(status) if status.code() == Code::DataLoss => lost.push(key),
+            Err(status) => assert_eq!(status.code(), Code::NotFound, "{status}"),
+        }
+    }
+    (found, lost)
+}
+
+async fn failed(source: &Client) -> pb::StreamStatusResponse {
+    eventually("it says that it is not complete", async || {
+        let state = stream_status(source, "to").await.state;
+        assert_ne!(state, "completed");
+        state == "failed"
+    })
+    .await;
+    stream_status(source, "to").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_goes_past_a_damaged_block_and_says_so_and_is_completed_when_the_table_is_well_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = source(dir.path());
+    table_of(&config, 1, 1).await;
+    let table = tables(dir.path()).pop().unwrap();
+    let whole = std::fs::read(&table).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 0x40;
+    std::fs::write(&table, damaged).unwrap();
+
+    let (from, to) = (start(&config).await, node(dir.path(), "to", 0).await);
+    let mut here = client(from.address());
+    start_stream(&here, "to", to.address(), &WHOLE_RING).await;
+    let status = failed(&here).await;
+    let name = table.file_name().unwrap().to_str().unwrap();
+    assert!(!status.active && status.places_skipped == 1, "{status:?}");
+    assert!(status.first_skipped.contains(name) && status.first_skipped.contains("key0"), "{status:?}");
+    assert!(status.problem.contains(&status.first_skipped), "{status:?}");
+    let (found, lost) = readable(&from).await;
+    assert!((1..100).contains(&lost.len()), "{lost:?}");
+    assert_eq!(readable(&to).await, (found, Vec::new()));
+    // Of a key in the damaged block the target gets what is written from now on.
+    here.write(write(&lost[0], b"live", &[("c", 2)])).await.unwrap();
+    eventually("a live write arrives", async || {
+        client(to.address()).read(read(&lost[0])).await.is_ok()
+    })
+    .await;
+    // Nothing has changed since.
+    start_stream(&here, "to", to.address(), &WHOLE_RING).await;
+    assert_eq!(failed(&here).await.places_skipped, 1);
+    from.shutdown().await;
+
+    // Nor has it for the next process.
+    let from = start(&config).await;
+    let here = client(from.address());
+    assert_eq!(failed(&here).await.places_skipped, 1);
+    from.shutdown().await;
+
+    std::fs::write(&table, whole).unwrap();
+    let from = start(&config).await;
+    let here = client(from.address());
+    completed(&here, "to").await;
+    let status = stream_status(&here, "to").await;
+    assert!(status.places_skipped == 0 && status.problem.is_empty(), "{status:?}");
+    assert_same(&held(&to), &held(&from));
+    assert_eq!(held(&to).len(), KEYS as usize);
+    from.shutdown().await;
+    to.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_lost_table_the_keys_that_are_elsewhere_too_are_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = source(dir.path());
+    table_of(&config, 1, 1).await;
+    table_of(&config, 2, 2).await;
+    let tables = tables(dir.path());
+    assert_eq!(tables.len(), 2);
+    std::fs::remove_file(&tables[0]).unwrap();
+    let (from, to) = (start(&config).await, node(dir.path(), "to", 0).await);
+    let mut here = client(from.address());
+    here.write(write("key00001", b"in memory", &[("c", 3)])).await.unwrap();
+    start_stream(&here, "to", to.address(), &WHOLE_RING).await;
+    let status = failed(&here).await;
+    assert_eq!(status.places_skipped, 1, "{status:?}");
+    assert!(status.first_skipped.contains("missing"), "{status:?}");
+    // Nothing of any other source is left out.
+    assert_eq!(held(&to).len(), KEYS as usize / 2 + 1);
+    let stop = pb::StopStreamingRequest {
+        source_node_id: String::new(),
+        target_node_id: "to".into(),
+    };
+    let stopped = here.stop_streaming(stop).await.unwrap().into_inner();
+    assert!(!stopped.success && stopped.message.contains("missing"), "{stopped:?}");
+    from.shutdown().await;
+    to.shutdown().await;
+}
+
+#[test]
+fn who_takes_up_a_stream_looks_again_at_what_it_went_past() {
+    let lost = |offset, key: &str| Lost {
+        file: "table".into(),
+        offset,
+        first_key: key.into(),
+        last_key: "t:z".into(),
+        cause: "a cause".into(),
+    };
+    let pass = |seq, from: &str| {
+        let from = from.to_owned();
+        Some(Pass { seq, from })
+    };
+    let progress = |done_seq, pass| Progress {
+        done_seq,
+        pass,
+        compared: true,
+        compare_from: String::new(),
+    };
+    let mut copied = Skipped::in_copy(10);
+    assert!(copied.add(&lost(2, "t:m")) && copied.add(&lost(1, "t:k")));
+    assert!(!copied.add(&lost(2, "t:m")), "met again");
+    assert_eq!(copied.count(), 2);
+    assert!(copied.first().contains("t:m"), "{copied:?}");
+    // Before the first of them everything up to where the last pass came is there.
+    for (before, expected) in [
+        (progress(90, None), pass(90, "t:k")),
+        (progress(90, pass(95, "t:x")), pass(95, "t:k")),
+        (progress(90, pass(95, "t:a")), pass(95, "t:a")),
+    ] {
+        let mut taken_back = before;
+        copied.take_back(&mut taken_back);
+        assert_eq!((taken_back.done_seq, taken_back.pass), (10, expected));
+        assert_eq!((taken_back.compared, taken_back.compare_from.as_str()), (false, "t:k"));
+    }
+    // What a comparison went past is only to be compared again.
+    let mut compared = Skipped::default();
+    compared.add(&lost(2, "t:m"));
+    let mut taken_back = progress(90, None);
+    compared.take_back(&mut taken_back);
+    assert_eq!((taken_back.done_seq, taken_back.pass.as_ref()), (90, None));
+    assert_eq!((taken_back.compared, taken_back.compare_from.as_str()), (false, "t:m"));
+    compared.join(copied);
+    compared.take_back(&mut taken_back);
+    assert_eq!((taken_back.done_seq, compared.count()), (10, 2));
+    let untouched = progress(5, None);
+    let mut same = untouched.clone();
+    Skipped::in_copy(1).take_back(&mut same);
+    assert_eq!(same, untouched);
 }

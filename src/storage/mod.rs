@@ -17,6 +17,7 @@ pub mod key;
 pub mod levels;
 pub mod limits;
 pub mod log;
+pub mod lost;
 pub mod manifest;
 pub mod memtable;
 pub mod merger;

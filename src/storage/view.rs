@@ -48,14 +48,15 @@ impl ReadView {
     /// Walks everything from `from` on, in key order, as it was when `seq` was the last number applied.
     #[must_use]
     pub fn scan(self: &Arc<Self>, from: &Key, seq: u64) -> Scan {
-        Scan::new(Arc::clone(self), from, seq, 0)
+        Scan::up_to(Arc::clone(self), from, seq)
     }
 
     /// Walks from `from` on, in key order, past what is older than `since`: every version with a higher number is met, or what
-    /// replaced it. Tables without such a version are not read, so that other versions may be missing.
+    /// replaced it. Tables without such a version are not read, so that other versions may be missing. It also goes past damage:
+    /// [`Scan::lost`] says what it could not read.
     #[must_use]
     pub fn scan_since(self: &Arc<Self>, from: &Key, since: u64) -> Scan {
-        Scan::new(Arc::clone(self), from, u64::MAX, since)
+        Scan::since(Arc::clone(self), from, since)
     }
 
     /// The view with its active memtable sealed and an empty one, number `id`, in its place.
