@@ -28,6 +28,7 @@ pub mod registration;
 pub mod replication;
 pub mod reply;
 pub mod requests;
+pub mod restarts;
 pub mod scrub;
 pub mod streaming;
 pub mod supervisor;

@@ -9,6 +9,7 @@
 use crate::actors::streaming::stream::Stream;
 use crate::actors::streaming::tap::Change;
 use crate::actors::streaming::target::{Failed, Target};
+use crate::actors::streaming::work::{BEFORE_BATCH, BEFORE_COMPARE, BEFORE_NOTE, BEFORE_PAGE, Points};
 use crate::storage::digest::digest;
 use crate::storage::error::Result as StorageResult;
 use crate::storage::key::Key;
@@ -50,6 +51,8 @@ pub struct Passing<'a> {
     pub target: &'a Arc<Target>,
     /// From here.
     pub published: &'a Arc<Published>,
+    /// With what is injected into it.
+    pub points: &'a Points,
     /// Doing this.
     pub work: Work,
 }
@@ -91,7 +94,7 @@ impl Passing<'_> {
     /// Goes on from this key, to the end; a comparison ends early when the tap closes, since a copy is then due.
     ///
     /// # Errors
-    /// When it can never be completed.
+    /// When it can never be completed, or broke.
     pub async fn run(&self, mut from: Key) -> Result<(), Failed> {
         let mut under_way: VecDeque<UnderWay> = VecDeque::new();
         let mut bytes = 0;
@@ -99,6 +102,7 @@ impl Passing<'_> {
             if self.work == Work::Compare && !self.stream.tap.is_open() {
                 return Ok(());
             }
+            self.points.pass(BEFORE_PAGE).await?;
             let part = self.read(from).await?;
             let next = part.next.clone();
             for (entries, size, next) in batches(part) {
@@ -112,9 +116,9 @@ impl Passing<'_> {
                     }
                 }
                 bytes += size;
-                let (target, work) = (Arc::clone(self.target), self.work);
+                let (target, work, points) = (Arc::clone(self.target), self.work, self.points.clone());
                 under_way.push_back(UnderWay {
-                    task: tokio::spawn(send(target, work, entries)),
+                    task: tokio::spawn(send(target, work, entries, points)),
                     bytes: size,
                     next,
                 });
@@ -138,14 +142,15 @@ impl Passing<'_> {
         let read = tokio::task::spawn_blocking(move || read_part(&published, &stream.order().ranges, from, work));
         let part = read
             .await
-            .map_err(|panicked| Failed(format!("reading failed: {panicked}")))?;
-        part.map_err(|error| Failed(error.to_string()))
+            .map_err(|panicked| Failed::Broken(format!("reading failed: {panicked}")))?;
+        part.map_err(|error| Failed::ForGood(error.to_string()))
     }
 
     /// Waits for a batch. Says whether the pass has any use.
     async fn finish(&self, mut batch: UnderWay) -> Result<bool, Failed> {
         let done = (&mut batch.task).await;
-        let done = done.map_err(|panicked| Failed(format!("sending failed: {panicked}")))??;
+        let done = done.map_err(|panicked| Failed::Broken(format!("sending failed: {panicked}")))??;
+        self.points.pass(BEFORE_NOTE).await?;
         self.stream.count(|sent| match self.work {
             Work::Copy { .. } => {
                 sent.keys_copied += done.keys;
@@ -219,8 +224,14 @@ fn batches(part: Part) -> Vec<Batch> {
     batches
 }
 
-async fn send(target: Arc<Target>, work: Work, mut entries: Vec<(Key, Versions)>) -> Result<Done, Failed> {
+async fn send(
+    target: Arc<Target>,
+    work: Work,
+    mut entries: Vec<(Key, Versions)>,
+    points: Points,
+) -> Result<Done, Failed> {
     if work == Work::Compare && !entries.is_empty() {
+        points.pass(BEFORE_COMPARE).await?;
         let digests: Vec<_> = entries
             .iter()
             .map(|(key, versions)| (key.clone(), digest(versions)))
@@ -245,6 +256,9 @@ async fn send(target: Arc<Target>, work: Work, mut entries: Vec<(Key, Versions)>
             changes.push((key.clone(), version.clone()));
         }
     }
-    target.put(changes).await?;
+    if !changes.is_empty() {
+        points.pass(BEFORE_BATCH).await?;
+        target.put(changes).await?;
+    }
     Ok(done)
 }

@@ -129,6 +129,13 @@ impl Stream {
         }
     }
 
+    /// It cannot go on.
+    pub(super) fn fail(&self, why: String) {
+        self.enter(StreamState::Failed(why));
+        // Nobody takes from it any more.
+        self.tap.close();
+    }
+
     /// Says why it does not get on, or that it does.
     pub(super) fn set_problem(&self, problem: Option<String>) {
         if problem.is_none() && self.problem.load().is_none() {
