@@ -32,6 +32,7 @@ pub mod restarts;
 pub mod scrub;
 pub mod streaming;
 pub mod supervisor;
+pub mod timers;
 pub mod vitals;
 pub mod wal;
 pub mod watched;

@@ -11,6 +11,7 @@ use crate::actors::faults::{Faults, SUPERVISOR};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::reply::Reply;
 use crate::actors::restarts::{Intensity, Restarts};
+use crate::actors::timers;
 use crate::actors::watched::{Losable, Pulse, Watched};
 use crate::storage::time::{RealTime, Time};
 use parking_lot::Mutex;
@@ -300,7 +301,7 @@ impl Actor for Supervisor {
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<SupervisorState, ActorProcessingErr> {
         self.tree.adopt(myself.get_cell());
-        myself.send_interval(LOOK_EVERY, || SupervisorMessage::Look);
+        timers::every(&myself, LOOK_EVERY, || SupervisorMessage::Look);
         Ok(SupervisorState {
             children: self.specs.iter().map(|_| Child::default()).collect(),
             early_ends: HashMap::new(),
@@ -451,7 +452,7 @@ impl Supervisor {
             self.start(myself, index, state);
         } else {
             child.starting = true;
-            myself.send_after(pause, move || SupervisorMessage::Start(index));
+            timers::after(myself, pause, move || SupervisorMessage::Start(index));
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::actors::streaming::stream::{Stream, StreamOrder, StreamState};
 use crate::actors::streaming::stream_actor::StreamActor;
 use crate::actors::streaming::work::{Points, Source};
 use crate::actors::supervisor::{Tree, end_told_by};
+use crate::actors::timers;
 use crate::actors::watched::{Pulse, Watched};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::collections::HashMap;
@@ -83,7 +84,7 @@ impl Actor for StreamsActor {
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<StreamsState, ActorProcessingErr> {
         let mailbox = self.mailbox.clone();
-        myself.send_interval(SAVE_EVERY, move || mailbox.envelope(StreamsMessage::Save));
+        timers::every(&myself, SAVE_EVERY, move || mailbox.envelope(StreamsMessage::Save));
         Ok(StreamsState::default())
     }
 
@@ -241,7 +242,9 @@ impl StreamsActor {
         };
         tracing::warn!(actor = name, reason, ?pause, "an actor ended; starting it again");
         let mailbox = self.mailbox.clone();
-        myself.send_after(pause, move || mailbox.envelope(StreamsMessage::StartAgain(target)));
+        timers::after(myself, pause, move || {
+            mailbox.envelope(StreamsMessage::StartAgain(target))
+        });
     }
 
     fn end_child(&self, target: &str, state: &mut StreamsState) {
