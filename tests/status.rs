@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use pairdb_node::actors::faults::{Fault, Injection, START};
 use pairdb_node::config::Config;
 use pairdb_node::node::Node;
 use pairdb_node::storage::fs::SimFs;
@@ -98,6 +99,18 @@ async fn it_shows_what_a_node_has_done() {
         assert_eq!(actor["generation"], 1 + u64::from(killed), "{actor}");
         assert_eq!(actor["last_end"] != "", killed, "{actor}");
     }
+    let ends = shown["ends"].as_array().unwrap();
+    assert_eq!(ends.len(), 1, "{ends:?}");
+    assert_eq!(
+        (&ends[0]["actor"], &ends[0]["generation"]),
+        (&"scrub".into(), &1.into())
+    );
+    assert!(ends[0]["reason"].as_str().unwrap().contains("killed"), "{ends:?}");
+    let now_ms = node.health().time.now_ms();
+    assert!(
+        (now_ms - 60_000..=now_ms).contains(&ends[0]["at_ms"].as_u64().unwrap()),
+        "{ends:?}"
+    );
     for (number, level) in shown["tables"]["levels"].as_array().unwrap().iter().enumerate() {
         assert_eq!(level["level"], number);
         assert_eq!(level["tables"], view.tables.level(number).len());
@@ -149,6 +162,70 @@ async fn it_shows_what_a_node_has_done() {
         text.starts_with("node under test, version ") && text.contains("completed  L0 to L1"),
         "{text}"
     );
+    assert!(
+        text.contains("Last ends of actors") && text.contains("Z  scrub  generation 1  killed"),
+        "{text}"
+    );
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_shows_the_last_ends_of_actors_with_their_reasons() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.supervisor.max_restarts = 1000;
+    let node = start(&config).await;
+    let faults = &node.requests().handles.faults;
+    for n in 0..105 {
+        // In turn: one that does not settle is started again ever later.
+        let name = ["scrub", "disk", "vitals", "flush", "compaction"][n % 5];
+        let generation = || {
+            let children = node.tree().children().into_iter();
+            let mut of_name = children.filter(|child| child.name == name && child.running);
+            of_name.next().map_or(0, |child| child.generation)
+        };
+        // Each kill is an end, and so is the start that panics.
+        if n % 2 == 0 {
+            let injection = Injection {
+                actor: name.to_owned(),
+                point: START.to_owned(),
+                fault: Fault::Panic,
+                after: 0,
+                times: 1,
+                one_in: 1,
+                seed: 0,
+            };
+            faults.inject(injection).unwrap();
+        }
+        let before = generation();
+        assert!(node.tree().kill(name));
+        eventually("it is back", async || {
+            generation() > before && faults.armed().is_empty()
+        })
+        .await;
+    }
+    assert!(node.tree().kill("gateway"));
+    eventually("its end is told", async || {
+        node.tree().ends().last().is_some_and(|end| end.name == "gateway")
+    })
+    .await;
+    let shown = status_json(&config);
+    let ends = shown["ends"].as_array().unwrap();
+    assert_eq!(ends.len(), 100);
+    assert_eq!(ends[0]["actor"], "gateway");
+    let panics = ends[1..].iter().filter(|end| {
+        let reason = end["reason"].as_str().unwrap();
+        reason.contains("did not start") && reason.contains("injected panic at start")
+    });
+    assert!((31..=35).contains(&panics.count()), "{ends:?}");
+    let text = status(&config, &[]);
+    let (_, section) = text.split_once("Last ends of actors\n").unwrap();
+    let lines: Vec<_> = section.lines().take(6).collect();
+    assert!(
+        lines[0].contains("gateway") && lines[1].contains("compaction"),
+        "{section}"
+    );
+    assert_eq!(lines[5], "  (95 earlier ones with --json)", "{section}");
     node.shutdown().await;
 }
 

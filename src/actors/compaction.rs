@@ -7,6 +7,7 @@
 use crate::actors::Handles;
 use crate::actors::mailbox::Envelope;
 use crate::actors::reply::Reply;
+use crate::actors::timers;
 use crate::storage::compaction::job::Outcome;
 use crate::storage::compaction::jobs::{Job, Jobs};
 use crate::storage::compaction::priority;
@@ -76,7 +77,9 @@ impl Actor for CompactionActor {
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<CompactionState, ActorProcessingErr> {
         let mailbox = self.handles.compaction.clone();
-        myself.send_interval(UPKEEP_EVERY, move || mailbox.envelope(CompactionMessage::Upkeep));
+        timers::every(&myself, UPKEEP_EVERY, move || {
+            mailbox.envelope(CompactionMessage::Upkeep)
+        });
         Ok(CompactionState::default())
     }
 
@@ -108,7 +111,7 @@ impl Actor for CompactionActor {
                 }
                 state.pausing = true;
                 let mailbox = self.handles.compaction.clone();
-                myself.send_after(RETRY_AFTER, move || mailbox.envelope(CompactionMessage::Retry));
+                timers::after(&myself, RETRY_AFTER, move || mailbox.envelope(CompactionMessage::Retry));
             }
             CompactionMessage::Retry => state.pausing = false,
             CompactionMessage::Upkeep => self.start_upkeep(),

@@ -4,6 +4,7 @@
 //! [`crate::storage::space`]), or refusing writes (see [`crate::actors::admission`]). What it saw last outlives it.
 
 use crate::actors::mailbox::{Envelope, Mailbox};
+use crate::actors::timers;
 use crate::storage::fs::FileSystem;
 use crate::storage::space::{self, DiskUse, SpaceLevel, SpaceThresholds};
 use arc_swap::ArcSwap;
@@ -101,7 +102,7 @@ impl Actor for DiskActor {
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<bool, ActorProcessingErr> {
         let mailbox = self.mailbox.clone();
-        myself.send_interval(self.every, move || mailbox.envelope(DiskMessage::Look));
+        timers::every(&myself, self.every, move || mailbox.envelope(DiskMessage::Look));
         Ok(false)
     }
 

@@ -8,6 +8,7 @@
 //! [`crate::actors::supervisor`]), or who may inject.
 
 use crate::actors::fault_fs;
+use crate::actors::streaming::work as streaming;
 use crate::actors::supervisor::Tree;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
@@ -22,15 +23,20 @@ use std::time::Duration;
 pub const START: &str = "start";
 /// The point before an actor handles a message.
 pub const MESSAGE: &str = "message";
-/// The other points of each actor, in the order in which a request comes by them. Shards of the cache are all `cache`.
-pub const POINTS: [(&str, &[&str]); 4] = [
+/// The other points of each actor, in the order in which a request comes by them. Shards of the cache are all `cache`, and
+/// those who work on streams `stream`.
+pub const POINTS: [(&str, &[&str]); 6] = [
     ("wal", &["before-write", "before-sync", "after-sync", HAND_OFF]),
     ("memtable", &["mid-batch", "before-answer"]),
     ("cache", &["before-fill"]),
+    ("streams", &[BEFORE_SAVE]),
+    ("stream", streaming::POINTS),
     (DISK_IO, fault_fs::POINTS),
 ];
 /// The point at which a batch goes from the log to the memtable.
 pub const HAND_OFF: &str = "hand-off";
+/// The point before it is made durable which streams there are, and how far. An error there is one of the disk's.
+pub const BEFORE_SAVE: &str = "before-save";
 /// The name of the supervisor among the actors.
 pub const SUPERVISOR: &str = "supervisor";
 /// Not an actor: the node's files. What is injected there fails as the disk would.
@@ -174,7 +180,10 @@ impl Faults {
     /// The points of an actor.
     #[must_use]
     pub fn points(actor: &str) -> Vec<&'static str> {
-        let kind = if actor.starts_with("cache-") { "cache" } else { actor };
+        let kind = match actor.split_once('-') {
+            Some((kind @ ("cache" | "stream"), _)) => kind,
+            _ => actor,
+        };
         let own = POINTS.iter().filter(|(name, _)| *name == kind);
         let every: &[&str] = if actor == DISK_IO { &[] } else { &[START, MESSAGE] };
         every

@@ -9,6 +9,7 @@ use crate::actors::mailbox::Envelope;
 use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::Reply;
+use crate::actors::timers;
 use crate::actors::wal::WalMessage;
 use crate::storage::error::Result as StorageResult;
 use crate::storage::memtable;
@@ -75,7 +76,7 @@ impl Actor for FlushActor {
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<FlushState, ActorProcessingErr> {
         let mailbox = self.handles.flush.clone();
-        myself.send_interval(LOOK_EVERY, move || mailbox.envelope(FlushMessage::Flush));
+        timers::every(&myself, LOOK_EVERY, move || mailbox.envelope(FlushMessage::Flush));
         Ok(FlushState {
             busy: false,
             swept: false,
@@ -115,7 +116,7 @@ impl Actor for FlushActor {
                 }
                 state.busy = false;
                 let mailbox = self.handles.flush.clone();
-                myself.send_after(RETRY_AFTER, move || mailbox.envelope(FlushMessage::Flush));
+                timers::after(&myself, RETRY_AFTER, move || mailbox.envelope(FlushMessage::Flush));
             }
         }
         Ok(())

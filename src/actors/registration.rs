@@ -8,6 +8,7 @@
 
 use crate::actors::address_book::NodeAddress;
 use crate::actors::mailbox::{Envelope, Mailbox};
+use crate::actors::timers;
 use arc_swap::ArcSwap;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::future::Future;
@@ -168,7 +169,7 @@ impl Actor for RegistrationActor {
 impl RegistrationActor {
     fn try_after(&self, myself: &ActorRef<Envelope<RegistrationMessage>>, pause: Duration) {
         let mailbox = self.mailbox.clone();
-        myself.send_after(pause, move || mailbox.envelope(RegistrationMessage::Try));
+        timers::after(myself, pause, move || mailbox.envelope(RegistrationMessage::Try));
     }
 
     fn begin(&self, myself: &ActorRef<Envelope<RegistrationMessage>>) {

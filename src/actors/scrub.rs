@@ -5,6 +5,7 @@
 
 use crate::actors::Handles;
 use crate::actors::mailbox::{Envelope, Mailbox};
+use crate::actors::timers;
 use crate::storage::compaction::throttle::Throttle;
 use crate::storage::error::Error;
 use crate::storage::scrub::{ScrubProgress, scrub};
@@ -61,7 +62,7 @@ impl Actor for ScrubActor {
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<Walking, ActorProcessingErr> {
         if !self.interval.is_zero() {
             let mailbox = self.mailbox.clone();
-            myself.send_after(self.interval.min(FIRST_AFTER), move || {
+            timers::after(&myself, self.interval.min(FIRST_AFTER), move || {
                 mailbox.envelope(ScrubMessage::Begin)
             });
         }
@@ -78,7 +79,7 @@ impl Actor for ScrubActor {
             ScrubMessage::Begin => self.begin(&myself, Arc::clone(&walking.0)),
             ScrubMessage::Done => {
                 let mailbox = self.mailbox.clone();
-                myself.send_after(self.interval, move || mailbox.envelope(ScrubMessage::Begin));
+                timers::after(&myself, self.interval, move || mailbox.envelope(ScrubMessage::Begin));
             }
         }
         Ok(())

@@ -10,7 +10,10 @@
 use crate::actors::faults::{Faults, SUPERVISOR};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::reply::Reply;
+use crate::actors::restarts::{Intensity, Restarts};
+use crate::actors::timers;
 use crate::actors::watched::{Losable, Pulse, Watched};
+use crate::storage::time::{RealTime, Time};
 use parking_lot::Mutex;
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, Message, SpawnErr, SupervisionEvent,
@@ -22,24 +25,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// A child that lived at least this long is started again at once: what kills it comes from outside, or is rare.
-const SETTLED_AFTER: Duration = Duration::from_millis(5);
-/// First pause before a child that did not settle; it doubles up to [`LONGEST_BACKOFF`].
-const FIRST_BACKOFF: Duration = Duration::from_millis(1);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 /// Ends that are remembered with their reasons.
 const REMEMBERED_ENDS: usize = 100;
+/// Most characters of a reason that are remembered: a panic may say anything.
+const REASON_CHARS: usize = 500;
 /// Time between two looks whether all children make progress.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// How often children may end.
-#[derive(Debug, Clone, Copy)]
-pub struct Intensity {
-    /// Most restarts of one child …
-    pub restarts: usize,
-    /// … within this time.
-    pub window: Duration,
-}
 
 type Starting = Pin<Box<dyn Future<Output = Result<ActorCell, SpawnErr>> + Send>>;
 
@@ -106,6 +97,8 @@ impl ChildStatus {
 /// An end of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildEnd {
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
     /// Its name.
     pub name: String,
     /// Its generation.
@@ -152,7 +145,7 @@ impl Tree {
     }
 
     /// Notes for how long a child has been at one message, when that is too long. Says whether it was not noted before.
-    fn note_stuck(&self, name: &str, stuck: Option<Duration>) -> bool {
+    pub(super) fn note_stuck(&self, name: &str, stuck: Option<Duration>) -> bool {
         let mut children = self.children.lock();
         let Some(child) = children.iter_mut().find(|child| child.name == name) else {
             return false;
@@ -168,6 +161,15 @@ impl Tree {
 
     pub(super) fn started(&self, name: &str, cell: &ActorCell) -> u64 {
         self.cells.lock().insert(name.to_owned(), cell.clone());
+        if self
+            .children
+            .lock()
+            .iter()
+            .any(|child| child.name == name && child.running)
+        {
+            // Whoever would have told of its end was gone.
+            self.ended(name, "its parent ended".to_owned());
+        }
         let generation = self.count_start(name);
         self.changed.send_replace(());
         generation
@@ -202,16 +204,26 @@ impl Tree {
             child.running = false;
             generation = child.generation;
         }
+        self.remember(name, generation, &reason);
+        self.changed.send_replace(());
+    }
+
+    /// Takes note of an end of the supervisor itself.
+    pub(crate) fn supervisor_ended(&self, generation: u64, reason: &str) {
+        self.remember(SUPERVISOR, generation, reason);
+    }
+
+    fn remember(&self, name: &str, generation: u64, reason: &str) {
         let mut ends = self.ends.lock();
         if ends.len() == REMEMBERED_ENDS {
             ends.pop_front();
         }
         ends.push_back(ChildEnd {
+            at_ms: RealTime::default().now_ms(),
             name: name.to_owned(),
             generation,
-            reason,
+            reason: reason.chars().take(REASON_CHARS).collect(),
         });
-        self.changed.send_replace(());
     }
 }
 
@@ -267,8 +279,7 @@ struct Child {
     /// A start, or the pause before one, is under way.
     starting: bool,
     started_at: Option<Instant>,
-    restarts: VecDeque<Instant>,
-    unsettled: u32,
+    restarts: Restarts,
 }
 
 /// What it knows.
@@ -290,7 +301,7 @@ impl Actor for Supervisor {
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<SupervisorState, ActorProcessingErr> {
         self.tree.adopt(myself.get_cell());
-        myself.send_interval(LOOK_EVERY, || SupervisorMessage::Look);
+        timers::every(&myself, LOOK_EVERY, || SupervisorMessage::Look);
         Ok(SupervisorState {
             children: self.specs.iter().map(|_| Child::default()).collect(),
             early_ends: HashMap::new(),
@@ -427,40 +438,44 @@ impl Supervisor {
         if state.stopping {
             return;
         }
-        let now = Instant::now();
-        let settled = child
-            .started_at
-            .is_some_and(|at| now.duration_since(at) >= SETTLED_AFTER);
-        child.unsettled = if settled { 0 } else { child.unsettled + 1 };
-        child.restarts.push_back(now);
-        while child
-            .restarts
-            .front()
-            .is_some_and(|at| now.duration_since(*at) > self.intensity.window)
-        {
-            child.restarts.pop_front();
-        }
-        if child.restarts.len() > self.intensity.restarts {
-            let why = format!(
-                "{name} ended {} times within {:?}, last: {reason}",
-                child.restarts.len(),
-                self.intensity.window
-            );
-            self.gave_up.send_replace(Some(why));
-            return;
-        }
-        // The first end in a row costs no pause.
-        let doublings = child.unsettled.saturating_sub(2).min(10);
-        let pause = match child.unsettled {
-            0 | 1 => Duration::ZERO,
-            _ => (FIRST_BACKOFF * 2_u32.pow(doublings)).min(LONGEST_BACKOFF),
+        let lived = child.started_at.map(|at| at.elapsed());
+        let pause = match child.restarts.ended(lived, self.intensity) {
+            Ok(pause) => pause,
+            Err(times) => {
+                self.gave_up
+                    .send_replace(Some(format!("{name} {times}, last: {reason}")));
+                return;
+            }
         };
         tracing::warn!(actor = name, reason, ?pause, "an actor ended; starting it again");
         if pause.is_zero() {
             self.start(myself, index, state);
         } else {
             child.starting = true;
-            myself.send_after(pause, move || SupervisorMessage::Start(index));
+            timers::after(myself, pause, move || SupervisorMessage::Start(index));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_ends_are_remembered_with_their_reasons_and_no_more() {
+        let tree = Tree::default();
+        let before = RealTime::default().now_ms();
+        for n in 0..150 {
+            tree.count_start("child");
+            tree.ended("child", format!("{n} {}", "ä".repeat(10_000)));
+        }
+        tree.supervisor_ended(7, "killed");
+        let ends = tree.ends();
+        assert_eq!(ends.len(), REMEMBERED_ENDS);
+        assert_eq!((ends[0].generation, &ends[0].reason[..4]), (52, "51 ä"));
+        assert!(ends.iter().all(|end| end.reason.chars().count() <= REASON_CHARS));
+        assert!(ends.iter().all(|end| (before..before + 60_000).contains(&end.at_ms)));
+        let last = ends.last().unwrap();
+        assert_eq!((&*last.name, last.generation, &*last.reason), (SUPERVISOR, 7, "killed"));
     }
 }

@@ -6,6 +6,7 @@
 use crate::actors::cache::CacheStats;
 use crate::actors::health::RequestCounts;
 use crate::actors::mailbox::{Envelope, Mailbox};
+use crate::actors::timers;
 use crate::storage::time::Time;
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -185,7 +186,7 @@ impl Actor for VitalsActor {
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
         let mailbox = self.mailbox.clone();
-        myself.send_interval(EVERY, move || mailbox.envelope(VitalsMessage::Note));
+        timers::every(&myself, EVERY, move || mailbox.envelope(VitalsMessage::Note));
         Ok(())
     }
 

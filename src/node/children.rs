@@ -13,6 +13,7 @@ use crate::actors::gateway::{Connections, RpcGateway};
 use crate::actors::mailbox::{Bound, Mailbox};
 use crate::actors::memtable::MemtableActor;
 use crate::actors::registration::{Coordinator, Member, RegistrationActor};
+use crate::actors::restarts::Intensity;
 use crate::actors::scrub::ScrubActor;
 use crate::actors::streaming::streams_actor::StreamsActor;
 use crate::actors::streaming::work::Source;
@@ -31,6 +32,14 @@ use std::time::Duration;
 const OWN_MESSAGES: Bound = Bound { messages: 16, bytes: 0 };
 /// Longest time between two looks at the age of log segments.
 const LONGEST_AGE_CHECK: Duration = Duration::from_secs(10);
+
+/// How often an actor may end.
+pub(super) fn intensity(config: &Config) -> Intensity {
+    Intensity {
+        restarts: config.supervisor.max_restarts,
+        window: config.supervisor.restart_window,
+    }
+}
 
 impl Parts {
     /// The children of the supervisor, in the order of their start: whoever is sent to before who sends.
@@ -146,7 +155,7 @@ impl Parts {
             time: Arc::clone(&time),
             handles: neighbours.clone(),
         }));
-        children.push(self.streams());
+        children.push(self.streams(config));
         let neighbours = handles.clone();
         children.push(ChildSpec::new("gateway", handles.gateway.clone(), move || RpcGateway {
             listener: Arc::clone(&listener),
@@ -166,19 +175,23 @@ impl Parts {
         })
     }
 
-    fn streams(&self) -> ChildSpec {
+    fn streams(&self, config: &Config) -> ChildSpec {
         let (streams, tree) = (Arc::clone(&self.requests.streaming.streams), Arc::clone(&self.tree));
         let source = Source {
             published: Arc::clone(&self.requests.handles.published),
             peers: self.requests.peers.clone(),
             within: self.requests.timeouts.write,
+            faults: Arc::clone(&self.requests.handles.faults),
         };
+        let (intensity, stuck_after) = (intensity(config), config.supervisor.stuck_after);
         let mailbox = self.requests.handles.streams.clone();
         ChildSpec::new("streams", mailbox.clone(), move || StreamsActor {
             streams: Arc::clone(&streams),
             source: source.clone(),
             tree: Arc::clone(&tree),
             mailbox: mailbox.clone(),
+            intensity,
+            stuck_after,
         })
     }
 

@@ -2,13 +2,15 @@
 //!
 //! Owns: its order, and the supervisor's restart. Does not own: what is started (see [`super::composition`]).
 
+use super::children::intensity;
 use super::composition::{Parts, http2, storage_options};
 use super::{FaultService, Node, NodeError};
 use crate::actors::fault_fs::FaultFs;
 use crate::actors::faults::{Faults, SUPERVISOR};
 use crate::actors::gateway::Connections;
 use crate::actors::maintenance::Maintenance;
-use crate::actors::supervisor::{ChildSpec, Intensity, Supervisor, SupervisorMessage, Tree};
+use crate::actors::restarts::Intensity;
+use crate::actors::supervisor::{ChildSpec, Supervisor, SupervisorMessage, Tree};
 use crate::actors::watched::Watched;
 use crate::config::Config;
 use crate::rpc;
@@ -81,16 +83,12 @@ impl Node {
         let specs = Arc::new(parts.children(config, listener, connections, address.port()));
         let children = specs.iter().map(|spec| spec.name.clone()).collect();
         let (gave_up, given_up) = watch::channel(None);
-        let intensity = Intensity {
-            restarts: config.supervisor.max_restarts,
-            window: config.supervisor.restart_window,
-        };
         let (current, supervisor) = watch::channel(None);
         let supervision = Supervision {
             tree: Arc::clone(&parts.tree),
             faults: Arc::clone(&parts.requests.handles.faults),
             specs,
-            intensity,
+            intensity: intensity(config),
             stuck_after: config.supervisor.stuck_after,
         };
         let guardian = tokio::spawn(guard(supervision, current, gave_up));
@@ -225,7 +223,7 @@ async fn guard(
 ) {
     let mut ends = VecDeque::new();
     let intensity = supervision.intensity;
-    loop {
+    for generation in 1.. {
         let ended = match Actor::spawn(None, supervision.supervisor(&gave_up), ()).await {
             Ok((supervisor, task)) => {
                 current.send_replace(Some(supervisor));
@@ -233,6 +231,8 @@ async fn guard(
             }
             Err(error) => Some(error.to_string()),
         };
+        let ended = ended.unwrap_or_else(|| "it stopped".to_owned());
+        supervision.tree.supervisor_ended(generation, &ended);
         tracing::error!(reason = ended, "the supervisor ended; starting it and all actors again");
         let now = Instant::now();
         ends.push_back(now);

@@ -10,6 +10,7 @@ use crate::actors::streaming::skipped::Skipped;
 use crate::actors::streaming::stream::Stream;
 use crate::actors::streaming::tap::Change;
 use crate::actors::streaming::target::{Failed, Target};
+use crate::actors::streaming::work::{BEFORE_BATCH, BEFORE_COMPARE, BEFORE_NOTE, BEFORE_PAGE, Points};
 use crate::storage::digest::digest;
 use crate::storage::error::Result as StorageResult;
 use crate::storage::key::Key;
@@ -52,6 +53,8 @@ pub struct Passing<'a> {
     pub target: &'a Arc<Target>,
     /// From here.
     pub published: &'a Arc<Published>,
+    /// With what is injected into it.
+    pub points: &'a Points,
     /// Doing this.
     pub work: Work,
 }
@@ -96,7 +99,7 @@ impl Passing<'_> {
     /// came to the end.
     ///
     /// # Errors
-    /// When it can never be completed.
+    /// When it can never be completed, or broke.
     pub async fn run(&self, mut from: Key) -> Result<bool, Failed> {
         let mut skipped = match self.work {
             Work::Copy { since } => Skipped::in_copy(since),
@@ -108,6 +111,7 @@ impl Passing<'_> {
             if self.work == Work::Compare && !self.stream.tap.is_open() {
                 return Ok(false);
             }
+            self.points.pass(BEFORE_PAGE).await?;
             let mut part = self.read(from).await?;
             self.skip(&std::mem::take(&mut part.lost), &mut skipped);
             let next = part.next.clone();
@@ -122,9 +126,9 @@ impl Passing<'_> {
                     }
                 }
                 bytes += size;
-                let (target, work) = (Arc::clone(self.target), self.work);
+                let (target, work, points) = (Arc::clone(self.target), self.work, self.points.clone());
                 under_way.push_back(UnderWay {
-                    task: tokio::spawn(send(target, work, entries)),
+                    task: tokio::spawn(send(target, work, entries, points)),
                     bytes: size,
                     next,
                 });
@@ -168,14 +172,15 @@ impl Passing<'_> {
         let read = tokio::task::spawn_blocking(move || read_part(&published, &stream.order().ranges, from, work));
         let part = read
             .await
-            .map_err(|panicked| Failed(format!("reading failed: {panicked}")))?;
-        part.map_err(|error| Failed(error.to_string()))
+            .map_err(|panicked| Failed::Broken(format!("reading failed: {panicked}")))?;
+        part.map_err(|error| Failed::ForGood(error.to_string()))
     }
 
     /// Waits for a batch. Says whether the pass has any use.
     async fn finish(&self, mut batch: UnderWay, skipped: &Skipped) -> Result<bool, Failed> {
         let done = (&mut batch.task).await;
-        let done = done.map_err(|panicked| Failed(format!("sending failed: {panicked}")))??;
+        let done = done.map_err(|panicked| Failed::Broken(format!("sending failed: {panicked}")))??;
+        self.points.pass(BEFORE_NOTE).await?;
         self.stream.count(|sent| match self.work {
             Work::Copy { .. } => {
                 sent.keys_copied += done.keys;
@@ -258,8 +263,14 @@ fn batches(part: Part) -> Vec<Batch> {
     batches
 }
 
-async fn send(target: Arc<Target>, work: Work, mut entries: Vec<(Key, Versions)>) -> Result<Done, Failed> {
+async fn send(
+    target: Arc<Target>,
+    work: Work,
+    mut entries: Vec<(Key, Versions)>,
+    points: Points,
+) -> Result<Done, Failed> {
     if work == Work::Compare && !entries.is_empty() {
+        points.pass(BEFORE_COMPARE).await?;
         let digests: Vec<_> = entries
             .iter()
             .map(|(key, versions)| (key.clone(), digest(versions)))
@@ -284,6 +295,9 @@ async fn send(target: Arc<Target>, work: Work, mut entries: Vec<(Key, Versions)>
             changes.push((key.clone(), version.clone()));
         }
     }
-    target.put(changes).await?;
+    if !changes.is_empty() {
+        points.pass(BEFORE_BATCH).await?;
+        target.put(changes).await?;
+    }
     Ok(done)
 }

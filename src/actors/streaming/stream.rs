@@ -118,10 +118,7 @@ impl Stream {
         let state = self.state.lock().clone();
         match state {
             // It is about to begin a pass.
-            StreamState::Streaming
-            | StreamState::Syncing
-            | StreamState::Completed
-            | StreamState::Incomplete(_)
+            StreamState::Streaming | StreamState::Syncing | StreamState::Completed | StreamState::Incomplete(_)
                 if !self.tap.is_open() =>
             {
                 StreamState::Copying
@@ -141,6 +138,13 @@ impl Stream {
             }
             *current = state;
         }
+    }
+
+    /// It cannot go on.
+    pub(super) fn fail(&self, why: String) {
+        self.enter(StreamState::Failed(why));
+        // Nobody takes from it any more.
+        self.tap.close();
     }
 
     /// Says why it does not get on, or that it does.

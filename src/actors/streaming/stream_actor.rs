@@ -3,9 +3,10 @@
 //! Owns: the task that does the work, which ends with it. Does not own: the stream, which outlives it: a successor goes on
 //! where it was.
 
-use crate::actors::streaming::stream::{Stream, StreamState};
+use crate::actors::streaming::stream::Stream;
 use crate::actors::streaming::target::Failed;
-use crate::actors::streaming::work::{Source, work};
+use crate::actors::streaming::work::{Points, Source, work};
+use crate::actors::watched::Losable;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
@@ -13,8 +14,15 @@ use tokio::task::JoinHandle;
 /// What StreamActor is told.
 #[derive(Debug)]
 pub enum StreamMessage {
-    /// The work ended: the stream cannot go on, or the task broke.
-    Ended(Result<Failed, String>),
+    /// The work ended.
+    Ended(Failed),
+}
+
+/// It has none but its own.
+impl Losable for StreamMessage {
+    fn may_be_lost(&self) -> bool {
+        false
+    }
 }
 
 /// The actor.
@@ -23,6 +31,8 @@ pub struct StreamActor {
     pub source: Source,
     /// What it works on.
     pub stream: Arc<Stream>,
+    /// What is injected into it.
+    pub points: Points,
 }
 
 /// The work; given up with the actor.
@@ -40,9 +50,11 @@ impl Actor for StreamActor {
     type Arguments = ();
 
     async fn pre_start(&self, myself: ActorRef<StreamMessage>, (): ()) -> Result<Working, ActorProcessingErr> {
-        let mut working = Working(tokio::spawn(work(self.source.clone(), Arc::clone(&self.stream))));
+        let (source, stream, points) = (self.source.clone(), Arc::clone(&self.stream), self.points.clone());
+        let mut working = Working(tokio::spawn(work(source, stream, points)));
         Ok(Working(tokio::spawn(async move {
-            let ended = (&mut working.0).await.map_err(|broken| broken.to_string());
+            let ended = (&mut working.0).await;
+            let ended = ended.unwrap_or_else(|broken| Failed::Broken(broken.to_string()));
             let _ = myself.send_message(StreamMessage::Ended(ended));
         })))
     }
@@ -54,13 +66,11 @@ impl Actor for StreamActor {
         _working: &mut Working,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            StreamMessage::Ended(Ok(Failed(why))) => {
-                self.stream.enter(StreamState::Failed(why));
-                // Nobody takes from it any more.
-                self.stream.tap.close();
+            StreamMessage::Ended(Failed::ForGood(why)) => {
+                self.stream.fail(why);
                 Ok(())
             }
-            StreamMessage::Ended(Err(why)) => Err(why.into()),
+            StreamMessage::Ended(Failed::Broken(why)) => Err(why.into()),
         }
     }
 }

@@ -1,19 +1,24 @@
 //! StreamsActor: the parent of the StreamActors, one for each node that is streamed to.
 //!
-//! It takes orders, makes them durable before they are answered, starts a StreamActor again that ended (at once when it had
-//! settled, with backoff when not; as often as it takes), and every second saves how far the streams are. When it ends, its
-//! children end with it; its successor finds the streams in the registry and starts all of them.
+//! It takes orders, makes them durable before they are answered, starts a StreamActor again that ended, kills one that makes no
+//! progress, and every second saves how far the streams are. A stream whose actor ends more often than the restart intensity
+//! allows has failed: that is one target's trouble, and not the node's. When StreamsActor ends, its children end with it; its
+//! successor finds the streams in the registry and starts all of them.
 //!
 //! Owns: the children. Does not own: the streams (see [`super::registry`]).
 
+use crate::actors::faults::BEFORE_SAVE;
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::Reply;
+use crate::actors::restarts::{Intensity, Restarts};
 use crate::actors::streaming::registry::{Ordered, Streams};
 use crate::actors::streaming::stream::{Stream, StreamOrder, StreamState};
 use crate::actors::streaming::stream_actor::StreamActor;
-use crate::actors::streaming::work::Source;
+use crate::actors::streaming::work::{Points, Source};
 use crate::actors::supervisor::{Tree, end_told_by};
+use crate::actors::timers;
+use crate::actors::watched::{Pulse, Watched};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,11 +26,6 @@ use std::time::{Duration, Instant};
 
 /// Time between two saves of how far the streams are: what is sent again after a crash.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// A child that lived at least this long is started again at once.
-const SETTLED_AFTER: Duration = Duration::from_millis(5);
-/// First pause before one that did not; it doubles up to the longest.
-const FIRST_BACKOFF: Duration = Duration::from_millis(1);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 
 /// What StreamsActor is told.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub enum StreamsMessage {
     Start(StreamOrder, Reply<String>),
     /// End the stream to this node. Answered likewise.
     Stop(String, Reply<String>),
-    /// Time to save how far the streams are.
+    /// Time to save how far the streams are, and to look whether all children make progress.
     Save,
     /// The pause before a child is over.
     StartAgain(String),
@@ -52,10 +52,15 @@ pub struct StreamsActor {
     pub tree: Arc<Tree>,
     /// Its own mailbox.
     pub mailbox: Mailbox<StreamsMessage>,
+    /// How often a child may end.
+    pub intensity: Intensity,
+    /// Longest time that a child may be at one message.
+    pub stuck_after: Duration,
 }
 
 struct Child {
     cell: ActorCell,
+    pulse: Arc<Pulse>,
     started_at: Instant,
 }
 
@@ -63,8 +68,7 @@ struct Child {
 #[derive(Default)]
 pub struct StreamsState {
     children: HashMap<String, Child>,
-    /// How often a child ended before it had settled.
-    unsettled: HashMap<String, u32>,
+    restarts: HashMap<String, Restarts>,
     closed: bool,
 }
 
@@ -80,7 +84,7 @@ impl Actor for StreamsActor {
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<StreamsState, ActorProcessingErr> {
         let mailbox = self.mailbox.clone();
-        myself.send_interval(SAVE_EVERY, move || mailbox.envelope(StreamsMessage::Save));
+        timers::every(&myself, SAVE_EVERY, move || mailbox.envelope(StreamsMessage::Save));
         Ok(StreamsState::default())
     }
 
@@ -108,7 +112,8 @@ impl Actor for StreamsActor {
             StreamsMessage::Start(order, reply) => reply.send(self.order(&myself, order, state).await),
             StreamsMessage::Stop(target, reply) => reply.send(self.stop(&target, state).await),
             StreamsMessage::Save => {
-                if let Err(why) = self.streams.save().await {
+                self.look(state);
+                if let Err(why) = self.save().await {
                     tracing::warn!(%why, "how far the streams are was not saved; trying again");
                 }
             }
@@ -122,7 +127,7 @@ impl Actor for StreamsActor {
                 for (_, child) in state.children.drain() {
                     child.cell.stop(None);
                 }
-                reply.send(self.streams.save().await);
+                reply.send(self.save().await);
             }
         }
         Ok(())
@@ -146,7 +151,7 @@ impl Actor for StreamsActor {
             return Ok(());
         };
         let lived = state.children.remove(&target).map(|child| child.started_at.elapsed());
-        self.ended(&myself, target, lived.unwrap_or_default(), reason, state);
+        self.ended(&myself, target, lived, reason, state).await;
         Ok(())
     }
 }
@@ -158,51 +163,95 @@ impl StreamsActor {
         if state.closed || state.children.contains_key(target) {
             return;
         }
-        let actor = StreamActor {
-            source: self.source.clone(),
-            stream: Arc::clone(stream),
+        let (name, faults, pulse) = (
+            Arc::from(name_of(target)),
+            Arc::clone(&self.source.faults),
+            Arc::<Pulse>::default(),
+        );
+        let points = Points {
+            faults: Arc::clone(&faults),
+            actor: Arc::clone(&name),
+        };
+        let actor = Watched {
+            inner: StreamActor {
+                source: self.source.clone(),
+                stream: Arc::clone(stream),
+                points,
+            },
+            name: Arc::clone(&name),
+            faults,
+            pulse: Arc::clone(&pulse),
         };
         match Actor::spawn_linked(None, actor, (), myself.get_cell()).await {
             Ok((actor, _task)) => {
                 let cell = actor.get_cell();
-                self.tree.started(&name_of(target), &cell);
-                let started_at = Instant::now();
-                state.children.insert(target.clone(), Child { cell, started_at });
+                self.tree.started(&name, &cell);
+                let child = Child {
+                    cell,
+                    pulse,
+                    started_at: Instant::now(),
+                };
+                state.children.insert(target.clone(), child);
             }
-            Err(error) => self.ended(myself, target.clone(), Duration::ZERO, error.to_string(), state),
+            Err(error) => {
+                let why = format!("it did not start: {error}");
+                self.ended(myself, target.clone(), None, why, state).await;
+            }
         }
     }
 
-    fn ended(
+    /// Kills children that have been at one message for too long.
+    fn look(&self, state: &StreamsState) {
+        for (target, child) in &state.children {
+            let busy = child.pulse.busy();
+            let stuck = (busy > self.stuck_after).then_some(busy);
+            if self.tree.note_stuck(&name_of(target), stuck) {
+                tracing::error!(actor = name_of(target), ?busy, "an actor makes no progress; killing it");
+                child.cell.kill();
+            }
+        }
+    }
+
+    async fn save(&self) -> Result<(), Refusal> {
+        let passed = self.source.faults.pass_waiting("streams", BEFORE_SAVE, false).await;
+        let _on = passed.map_err(|injected| Refusal::Internal(injected.to_string()))?;
+        self.streams.save().await
+    }
+
+    async fn ended(
         &self,
         myself: &ActorRef<Envelope<StreamsMessage>>,
         target: String,
-        lived: Duration,
+        lived: Option<Duration>,
         reason: String,
         state: &mut StreamsState,
     ) {
-        let unsettled = state.unsettled.entry(target.clone()).or_default();
-        *unsettled = if lived >= SETTLED_AFTER { 0 } else { *unsettled + 1 };
-        let pause = match *unsettled {
-            0 => Duration::ZERO,
-            n => (FIRST_BACKOFF * 2_u32.pow(n.min(10))).min(LONGEST_BACKOFF),
+        let name = name_of(&target);
+        self.tree.ended(&name, reason.clone());
+        let restarts = state.restarts.entry(target.clone()).or_default();
+        let pause = match restarts.ended(lived, self.intensity) {
+            Ok(pause) => pause,
+            Err(times) => {
+                if let Some(stream) = self.streams.get(&target) {
+                    // What the actor leaves ends first, so that nobody says that the stream goes on.
+                    let _alone = stream.worker.lock().await;
+                    stream.fail(format!("{name} {times}, last: {reason}"));
+                }
+                return;
+            }
         };
-        tracing::warn!(
-            actor = name_of(&target),
-            reason,
-            ?pause,
-            "an actor ended; starting it again"
-        );
-        self.tree.ended(&name_of(&target), reason);
+        tracing::warn!(actor = name, reason, ?pause, "an actor ended; starting it again");
         let mailbox = self.mailbox.clone();
-        myself.send_after(pause, move || mailbox.envelope(StreamsMessage::StartAgain(target)));
+        timers::after(myself, pause, move || {
+            mailbox.envelope(StreamsMessage::StartAgain(target))
+        });
     }
 
     fn end_child(&self, target: &str, state: &mut StreamsState) {
         if let Some(child) = state.children.remove(target) {
             child.cell.stop(None);
         }
-        state.unsettled.remove(target);
+        state.restarts.remove(target);
         self.tree.forget(&name_of(target));
     }
 
@@ -230,7 +279,7 @@ impl StreamsActor {
                 (stream, "the stream begins")
             }
         };
-        if let Err(refusal) = self.streams.save().await {
+        if let Err(refusal) = self.save().await {
             if was_known {
                 self.start(myself, &stream, state).await;
             } else {
@@ -245,7 +294,7 @@ impl StreamsActor {
     async fn stop(&self, target: &str, state: &mut StreamsState) -> Result<String, Refusal> {
         let removed = self.streams.remove(target);
         self.end_child(target, state);
-        self.streams.save().await?;
+        self.save().await?;
         Ok(match removed {
             Some(_) => format!("the stream has ended: {target}"),
             None => format!("there is no stream: {target}"),

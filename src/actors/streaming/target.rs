@@ -18,9 +18,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const CALL_BYTES: usize = 1 << 20;
 const CALL_VERSIONS: usize = 500;
 
-/// Why a stream cannot go on.
+/// Why the work on a stream ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failed(pub String);
+pub enum Failed {
+    /// The stream cannot go on.
+    ForGood(String),
+    /// The work broke; somebody else goes on with it.
+    Broken(String),
+}
 
 /// The target of a stream.
 pub struct Target {
@@ -85,7 +90,7 @@ impl Target {
                         None => true,
                     });
                     if let Some(why) = refused {
-                        return Err(Failed(why));
+                        return Err(Failed::ForGood(why));
                     }
                 }
                 Err(why) => passing = Some(why),
@@ -110,7 +115,7 @@ impl Target {
                     self.stream.set_problem(None);
                     return Ok(differing);
                 }
-                Ok(Err(PeerError::Refused(why))) => return Err(Failed(why)),
+                Ok(Err(PeerError::Refused(why))) => return Err(Failed::ForGood(why)),
                 Ok(Err(PeerError::Passing(why))) | Err(why) => self.wait(Some(why), &mut pause).await,
             }
         }
@@ -145,7 +150,7 @@ impl Target {
             .unwrap_or_else(|| order.address.clone());
         match self.peers.dial.dial(&address) {
             Ok(dialed) => Ok(Arc::clone(peer.insert(dialed))),
-            Err(PeerError::Passing(why) | PeerError::Refused(why)) => Err(Failed(why)),
+            Err(PeerError::Passing(why) | PeerError::Refused(why)) => Err(Failed::ForGood(why)),
         }
     }
 

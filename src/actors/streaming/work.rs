@@ -9,8 +9,10 @@
 //! What is damaged here is gone past, and remembered: such a stream does all that another does, but is not complete. It looks
 //! again at what it went past when it is ordered again, and when the process starts anew.
 //!
-//! Owns: that order. Does not own: the passes (see [`super::copying`]), or what outlives this (see [`super::stream`]).
+//! Owns: that order, and the points at which faults are injected into it. Does not own: the passes (see
+//! [`super::copying`]), or what outlives this (see [`super::stream`]).
 
+use crate::actors::faults::Faults;
 use crate::actors::peers::Peers;
 use crate::actors::streaming::copying::{Passing, Work};
 use crate::actors::streaming::stream::{Stream, StreamState};
@@ -23,6 +25,38 @@ use std::time::Duration;
 const FORWARDED: usize = 500;
 const FORWARDED_BYTES: usize = 1 << 20;
 
+/// The points that the work passes beside those that every actor does: before it reads a part of what is to be copied or
+/// compared, before it compares a batch, before it sends one, before it takes note that one was acknowledged, and before it
+/// sends what was written meanwhile.
+pub const POINTS: &[&str] = &[BEFORE_PAGE, BEFORE_COMPARE, BEFORE_BATCH, BEFORE_NOTE, BEFORE_FORWARD];
+pub(super) const BEFORE_PAGE: &str = "before-page";
+pub(super) const BEFORE_COMPARE: &str = "before-compare";
+pub(super) const BEFORE_BATCH: &str = "before-batch";
+pub(super) const BEFORE_NOTE: &str = "before-note";
+const BEFORE_FORWARD: &str = "before-forward";
+
+/// Where the work on one stream passes its points.
+#[derive(Clone)]
+pub struct Points {
+    /// What is injected.
+    pub faults: Arc<Faults>,
+    /// The name of the actor that works on the stream.
+    pub actor: Arc<str>,
+}
+
+impl Points {
+    /// Passes one.
+    ///
+    /// # Errors
+    /// [`Failed::Broken`], when that is injected.
+    pub async fn pass(&self, point: &'static str) -> Result<(), Failed> {
+        let passed = self.faults.pass_waiting(&self.actor, point, false).await;
+        passed
+            .map(drop)
+            .map_err(|injected| Failed::Broken(injected.to_string()))
+    }
+}
+
 /// What a stream needs of its node.
 #[derive(Clone)]
 pub struct Source {
@@ -32,23 +66,26 @@ pub struct Source {
     pub peers: Peers,
     /// A call to one without an answer by then is made again.
     pub within: Duration,
+    /// What is injected.
+    pub faults: Arc<Faults>,
 }
 
 /// Works on a stream until it cannot go on; says why.
-pub async fn work(source: Source, stream: Arc<Stream>) -> Failed {
+pub async fn work(source: Source, stream: Arc<Stream>, points: Points) -> Failed {
     let _alone = stream.worker.lock().await;
     let target = Target::new(Arc::clone(&stream), source.peers.clone(), source.within);
     let failed = tokio::select! {
-        failed = keep_up(&source, &stream, &target) => failed,
-        failed = forward(&stream, &target) => failed,
+        failed = keep_up(&source, &stream, &target, &points) => failed,
+        failed = forward(&stream, &target, &points) => failed,
     };
-    failed.err().unwrap_or_else(|| Failed("it ended".to_owned()))
+    failed.err().unwrap_or_else(|| Failed::Broken("it ended".to_owned()))
 }
 
 /// Forwards what the tap holds, batch after batch.
-async fn forward(stream: &Stream, target: &Target) -> Result<(), Failed> {
+async fn forward(stream: &Stream, target: &Target, points: &Points) -> Result<(), Failed> {
     loop {
         let taken = stream.tap.take(FORWARDED, FORWARDED_BYTES).await;
+        points.pass(BEFORE_FORWARD).await?;
         target.put(taken.changes.clone()).await?;
         stream.count(|sent| {
             for (key, version) in &taken.changes {
@@ -61,11 +98,12 @@ async fn forward(stream: &Stream, target: &Target) -> Result<(), Failed> {
 }
 
 /// Does what is due, one thing after the other.
-async fn keep_up(source: &Source, stream: &Arc<Stream>, target: &Arc<Target>) -> Result<(), Failed> {
+async fn keep_up(source: &Source, stream: &Arc<Stream>, target: &Arc<Target>, points: &Points) -> Result<(), Failed> {
     let passing = |work| Passing {
         stream,
         target,
         published: &source.published,
+        points,
         work,
     };
     let mut is_compared = false;
@@ -108,5 +146,5 @@ async fn open_tap(source: &Source, stream: &Arc<Stream>) -> Result<(), Failed> {
         let _writer = published.writer();
         tap.open(published.applied());
     });
-    opening.await.map_err(|panicked| Failed(panicked.to_string()))
+    opening.await.map_err(|panicked| Failed::Broken(panicked.to_string()))
 }

@@ -18,6 +18,7 @@ use crate::actors::mailbox::Envelope;
 use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::Reply;
+use crate::actors::timers;
 use crate::actors::write::{LoggedBatch, LoggedWrite, PendingWrite, WriteClock};
 use crate::storage::error::{Error, ErrorKind};
 use crate::storage::idempotency::{Known, Remembered, WriteName};
@@ -158,7 +159,9 @@ impl Actor for WalActor {
         };
         state.ask(Job::ReadBack(self.handles.published.applied()))?;
         let mailbox = self.handles.wal.clone();
-        myself.send_interval(self.options.age_check, move || mailbox.envelope(WalMessage::CheckAge));
+        timers::every(&myself, self.options.age_check, move || {
+            mailbox.envelope(WalMessage::CheckAge)
+        });
         Ok(state)
     }
 

@@ -5,10 +5,12 @@
 use crate::rpc::admin_pb as pb;
 use bytesize::ByteSize;
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Jobs that are shown; all that are remembered stand in the JSON form.
 const SHOWN_JOBS: usize = 10;
+/// Ends of actors that are shown, likewise.
+const SHOWN_ENDS: usize = 5;
 /// Input tables of a job that are named.
 const NAMED_INPUTS: usize = 8;
 
@@ -17,6 +19,7 @@ pub(super) fn of(status: &pb::StatusResponse) -> String {
     let mut out = Text(String::new());
     out.head(status);
     out.actors(&status.actors);
+    out.ends(&status.ends);
     out.tables(&status.tables.clone().unwrap_or_default());
     out.compaction(&status.compaction.clone().unwrap_or_default());
     out.memory(status);
@@ -96,6 +99,27 @@ impl Text {
             ])
         }));
         self.rows(&[Left, Left, Right, Right, Left], &rows);
+    }
+
+    fn ends(&mut self, ends: &[pb::End]) {
+        if ends.is_empty() {
+            return;
+        }
+        self.section("Last ends of actors");
+        let rows = ends.iter().take(SHOWN_ENDS).map(|end| {
+            let at = UNIX_EPOCH + Duration::from_millis(end.at_ms);
+            row([
+                &humantime::format_rfc3339_millis(at).to_string(),
+                &end.actor,
+                &format!("generation {}", end.generation),
+                &end.reason,
+            ])
+        });
+        self.rows(&[Left, Left, Left, Left], &rows.collect::<Vec<_>>());
+        let hidden = ends.len().saturating_sub(SHOWN_ENDS);
+        if hidden > 0 {
+            self.line(&format!("  ({hidden} earlier ones with --json)"));
+        }
     }
 
     fn tables(&mut self, tables: &pb::Tables) {

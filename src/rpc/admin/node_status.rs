@@ -5,6 +5,7 @@
 
 use crate::actors::health::Health;
 use crate::actors::streaming::stream::StreamStatus;
+use crate::actors::supervisor::{ChildEnd, ChildStatus};
 use crate::rpc::admin_pb as pb;
 use crate::storage::compaction::jobs::{JobRecord, JobState};
 use crate::storage::levels::{LEVELS, Quarantined};
@@ -35,14 +36,26 @@ pub(super) fn status(health: &Health) -> pb::StatusResponse {
         disks: disks(health),
         scrub: Some(scrub(health)),
         streams: streams(health),
+        ends: ends(health),
     }
+}
+
+fn ends(health: &Health) -> Vec<pb::End> {
+    let ends = health.tree.ends().into_iter().rev();
+    let end = |end: ChildEnd| pb::End {
+        at_ms: end.at_ms,
+        actor: end.name,
+        generation: end.generation,
+        reason: end.reason,
+    };
+    ends.map(end).collect()
 }
 
 fn actors(health: &Health) -> Vec<pb::Actor> {
     let ends = health.tree.ends();
     let last_end = |name: &str| ends.iter().rev().find(|end| end.name == name);
     let children = health.tree.children().into_iter();
-    let actor = |child: crate::actors::supervisor::ChildStatus| pb::Actor {
+    let actor = |child: ChildStatus| pb::Actor {
         state: if child.running { "running" } else { "restarting" }.to_owned(),
         generation: child.generation,
         restarts: child.restarts(),

@@ -1,0 +1,175 @@
+//! Floods of messages to actors that handle none: what waits is bounded, and the rest comes back.
+
+mod common;
+
+use common::*;
+use pairdb_node::actors::faults::{Fault, Injection, MESSAGE};
+use pairdb_node::actors::mailbox::{Bound, Envelope, Mailbox, Undelivered};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// An actor that handles nothing until it may.
+struct Stalled {
+    gate: Arc<Semaphore>,
+    handled: Arc<AtomicU64>,
+}
+
+impl Actor for Stalled {
+    type Msg = Envelope<u64>;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        _message: Self::Msg,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        self.gate.acquire().await?.forget();
+        self.handled.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_against_a_stalled_actor_stays_within_the_bounds_of_its_mailbox() {
+    const SENDERS: u64 = 8;
+    const MESSAGES: u64 = 20_000;
+    for (bound, bytes, most) in [
+        (
+            Bound {
+                messages: 100,
+                bytes: usize::MAX,
+            },
+            10,
+            100,
+        ),
+        (
+            Bound {
+                messages: usize::MAX,
+                bytes: 5000,
+            },
+            100,
+            50,
+        ),
+    ] {
+        let mailbox = Mailbox::new(bound);
+        for is_killed in [false, true] {
+            let (gate, handled) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicU64::new(0)));
+            let stalled = Stalled {
+                gate: Arc::clone(&gate),
+                handled: Arc::clone(&handled),
+            };
+            let (actor, task) = Actor::spawn(None, stalled, ()).await.unwrap();
+            mailbox.publish(actor.clone());
+            let (seen, delivered) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+            let before = mailbox.stats().refused;
+            let senders: Vec<_> = (0..SENDERS)
+                .map(|_| {
+                    let (mailbox, seen, delivered) = (mailbox.clone(), Arc::clone(&seen), Arc::clone(&delivered));
+                    std::thread::spawn(move || {
+                        for n in 0..MESSAGES {
+                            match mailbox.send(n, bytes) {
+                                Ok(()) => drop(delivered.fetch_add(1, Ordering::Relaxed)),
+                                Err(Undelivered::Full(back)) => assert_eq!(back, n, "it comes back"),
+                                Err(Undelivered::Down(_)) => panic!("it is there"),
+                            }
+                            seen.fetch_max(mailbox.stats().messages as u64, Ordering::Relaxed);
+                        }
+                    })
+                })
+                .collect();
+            senders.into_iter().for_each(|sender| sender.join().unwrap());
+            let delivered = delivered.load(Ordering::Relaxed);
+            // Whoever finds it full has taken room for that moment.
+            let seen = seen.load(Ordering::Relaxed);
+            assert!((1..=most).contains(&delivered), "{delivered} of at most {most}");
+            assert!(seen <= most + SENDERS, "{seen} waited, {most} may");
+            assert!(delivered + SENDERS >= most, "{delivered} of {most} places were used");
+            let stats = mailbox.stats();
+            assert_eq!(stats.messages as u64, delivered);
+            assert_eq!(stats.bytes as u64, delivered * bytes as u64);
+            assert_eq!(stats.refused - before, SENDERS * MESSAGES - delivered);
+            if is_killed {
+                actor.kill();
+                task.await.unwrap();
+                drop(actor);
+            } else {
+                gate.add_permits(most as usize);
+                eventually("all is handled", async || handled.load(Ordering::Relaxed) == delivered).await;
+                actor.stop(None);
+                task.await.unwrap();
+            }
+            eventually("the room is free again", async || {
+                let stats = mailbox.stats();
+                (stats.messages, stats.bytes) == (0, 0)
+            })
+            .await;
+            assert!(matches!(mailbox.send(7, bytes), Err(Undelivered::Down(7))));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_writes_while_the_log_stalls_is_refused_and_held_within_its_bound() {
+    const WRITES: usize = 400;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.mem_table.num_mem_tables = 2;
+    config.mem_table.max_size = bytesize::ByteSize::mib(1);
+    let node = start(&config).await;
+    let handles = &node.requests().handles;
+    handles
+        .faults
+        .inject(Injection {
+            actor: "wal".to_owned(),
+            point: MESSAGE.to_owned(),
+            fault: Fault::Stall(Duration::from_secs(2)),
+            after: 0,
+            times: 1,
+            one_in: 1,
+            seed: 0,
+        })
+        .unwrap();
+    let calls: Vec<_> = (0..WRITES)
+        .map(|n| {
+            let mut client = client(node.address());
+            tokio::spawn(async move { client.write(write(&format!("k{n}"), &[7; 60_000], &[("a", 1)])).await })
+        })
+        .collect();
+    let bound = 2 * (1 << 20);
+    let mut most = 0;
+    eventually("the stall is over", async || {
+        most = most.max(handles.wal.stats().bytes);
+        handles.faults.armed().is_empty() && handles.wal.stats().messages == 0
+    })
+    .await;
+    let mut refused = 0;
+    for call in calls {
+        if let Err(status) = call.await.unwrap() {
+            let is_known = [tonic::Code::ResourceExhausted, tonic::Code::Unavailable].contains(&status.code());
+            assert!(is_known, "{status}");
+            refused += 1;
+        }
+    }
+    assert!((bound / 4..=bound).contains(&most), "{most} bytes waited, {bound} may");
+    assert!(
+        refused > WRITES / 4 && refused < WRITES,
+        "{refused} of {WRITES} were refused"
+    );
+    eventually("nothing is held", async || {
+        let stats = handles.wal.stats();
+        (stats.messages, stats.bytes) == (0, 0)
+    })
+    .await;
+    let mut client = client(node.address());
+    client.write(write("after", b"v", &[("a", 1)])).await.unwrap();
+    node.shutdown().await;
+}
