@@ -23,8 +23,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 /// Messages between two times that the cache is told of: few enough to keep up with any window, so many that reading the
 /// clock costs nothing.
@@ -362,7 +362,7 @@ pub async fn read_view(handles: &Handles, loads: &Semaphore, keys: Vec<Key>) -> 
     let published = Arc::clone(&handles.published);
     let keys = Arc::new(keys);
     let to_read = Arc::clone(&keys);
-    let read = tokio::task::spawn_blocking(move || {
+    let read = handles.threads.run(move || {
         let view = published.load();
         let mut bytes = 0;
         let mut read = |key: &Key| {

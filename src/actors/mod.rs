@@ -31,6 +31,7 @@ pub mod requests;
 pub mod scrub;
 pub mod streaming;
 pub mod supervisor;
+pub mod threads;
 pub mod vitals;
 pub mod wal;
 pub mod watched;
@@ -42,6 +43,7 @@ use mailbox::Mailbox;
 use std::sync::Arc;
 use streaming::streams_actor::StreamsMessage;
 use streaming::tap::Taps;
+use threads::Threads;
 
 /// Where every actor is reached, whatever generation of it runs, and the view that they share.
 #[derive(Clone)]
@@ -72,6 +74,8 @@ pub struct Handles {
     pub recent: Arc<write::RecentWrites>,
     /// Where live writes are kept for other nodes.
     pub taps: Arc<Taps>,
+    /// What does the work that would hold an actor up.
+    pub threads: Threads,
 }
 
 impl Handles {

@@ -193,7 +193,7 @@ impl Requests {
         let turn = tokio::time::timeout(limit, Arc::clone(&self.loads).acquire_owned());
         let permit = turn.await.map_err(|_elapsed| Refusal::TimedOut(limit))?;
         let mut walk = self.walk(range, permit);
-        let looked = tokio::task::spawn_blocking(move || {
+        let looked = self.handles.threads.run(move || {
             let mut bytes = 0;
             let looked = work(&mut walk.by_ref().inspect(|item| {
                 bytes += item

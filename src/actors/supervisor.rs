@@ -19,8 +19,9 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// A child that lived at least this long is started again at once: what kills it comes from outside, or is rare.
 const SETTLED_AFTER: Duration = Duration::from_millis(5);
