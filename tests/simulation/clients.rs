@@ -100,7 +100,7 @@ impl Client {
     pub fn note(&self, line: &str) {
         let at = self.before + self.origin.elapsed();
         let line = format!("{:>9.3} {} {line}", at.as_secs_f64(), self.name);
-        self.world.lock().note(line);
+        self.world.lock().note(&line);
     }
 
     /// Does one thing after the other until `end`.

@@ -97,7 +97,7 @@ impl Run {
         }
         drop(runtime);
         for operation in self.fs.trace().iter().skip(begun) {
-            self.world.lock().note(format!("  {operation:?}"));
+            self.world.lock().note(&format!("  {operation:?}"));
         }
         self.clock += passed + Duration::from_millis(self.chance.random_range(0..20_000));
         self.note(&format!("{survival:?} of what was not synced survives"));
@@ -113,7 +113,7 @@ impl Run {
     }
 
     fn note(&self, line: &str) {
-        self.world.lock().note(format!("{:>9.3} {line}", self.clock.as_secs_f64()));
+        self.world.lock().note(&format!("{:>9.3} {line}", self.clock.as_secs_f64()));
     }
 
     fn survival(&mut self) -> Survival {

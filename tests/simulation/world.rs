@@ -86,6 +86,15 @@ fn own_counter(clock: &VectorClock) -> u64 {
     own.map_or(0, |entry| entry.counter)
 }
 
+/// A line without the numbers that the runtime gives to tasks: it counts them for the whole process.
+fn without_task_numbers(line: &str) -> String {
+    let mut parts = line.split("task ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |line, part| {
+        line + "task " + part.trim_start_matches(|c: char| c.is_ascii_digit())
+    })
+}
+
 /// Whether a refusal says that nothing was written.
 fn is_definite(refusal: &Refusal) -> bool {
     !matches!(
@@ -95,8 +104,8 @@ fn is_definite(refusal: &Refusal) -> bool {
 }
 
 impl World {
-    pub fn note(&mut self, line: String) {
-        self.trace.push(line);
+    pub fn note(&mut self, line: &str) {
+        self.trace.push(without_task_numbers(line));
     }
 
     pub fn violate(&mut self, what: String) {
