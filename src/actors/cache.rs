@@ -20,7 +20,7 @@ use crate::storage::cache::{Cache, CacheOptions};
 use crate::storage::key::Key;
 use crate::storage::version::{MAX_SIBLINGS, Version, Versions};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
@@ -177,7 +177,8 @@ pub struct CacheState {
     begun: Instant,
     /// Messages until the cache is told the time again.
     untold: u32,
-    loading: HashMap<Key, Load>,
+    /// In order, so that those who wait learn in the same order each time when this ends.
+    loading: BTreeMap<Key, Load>,
     /// Up to which number it heard of writes. Before the first message it holds nothing that could be old.
     heard: Option<u64>,
 }
@@ -226,7 +227,7 @@ impl Actor for CacheActor {
             cache,
             begun: Instant::now(),
             untold: TOLD_EVERY,
-            loading: HashMap::new(),
+            loading: BTreeMap::new(),
             heard: None,
         })
     }
