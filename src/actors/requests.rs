@@ -211,9 +211,10 @@ impl Requests {
     }
 
     fn walk<P>(&self, range: KeyRange, permit: P) -> RangeWalk<P> {
-        // The view first: it then holds everything up to its own end, and the number cuts off what is later.
+        // The view first: it then holds everything up to its own end, and the number cuts off what is later. What the
+        // caches were not told of yet is later: a read that follows this walk may still be answered without it.
         let view = self.handles.published.load();
-        let scan = view.scan(&range.first(), self.handles.published.applied());
+        let scan = view.scan(&range.first(), self.handles.published.announced());
         RangeWalk { scan, range, permit }
     }
 
