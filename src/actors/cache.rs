@@ -20,11 +20,11 @@ use crate::storage::cache::{Cache, CacheOptions};
 use crate::storage::key::Key;
 use crate::storage::version::{MAX_SIBLINGS, Version, Versions};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 /// Messages between two times that the cache is told of: few enough to keep up with any window, so many that reading the
 /// clock costs nothing.
@@ -177,7 +177,8 @@ pub struct CacheState {
     begun: Instant,
     /// Messages until the cache is told the time again.
     untold: u32,
-    loading: HashMap<Key, Load>,
+    /// In order, so that those who wait learn in the same order each time when this ends.
+    loading: BTreeMap<Key, Load>,
     /// Up to which number it heard of writes. Before the first message it holds nothing that could be old.
     heard: Option<u64>,
 }
@@ -226,7 +227,7 @@ impl Actor for CacheActor {
             cache,
             begun: Instant::now(),
             untold: TOLD_EVERY,
-            loading: HashMap::new(),
+            loading: BTreeMap::new(),
             heard: None,
         })
     }
@@ -362,7 +363,7 @@ pub async fn read_view(handles: &Handles, loads: &Semaphore, keys: Vec<Key>) -> 
     let published = Arc::clone(&handles.published);
     let keys = Arc::new(keys);
     let to_read = Arc::clone(&keys);
-    let read = tokio::task::spawn_blocking(move || {
+    let read = handles.threads.run(move || {
         let view = published.load();
         let mut bytes = 0;
         let mut read = |key: &Key| {

@@ -137,9 +137,9 @@ impl FlushActor {
         state.busy = true;
         let (tables, published) = (Arc::clone(&self.tables), Arc::clone(&self.handles.published));
         let (myself, mailbox, sweep) = (myself.clone(), self.handles.flush.clone(), !state.swept);
-        let time = Arc::clone(&self.time);
+        let (time, threads) = (Arc::clone(&self.time), self.handles.threads.clone());
         tokio::spawn(async move {
-            let work = tokio::task::spawn_blocking(move || {
+            let work = threads.run(move || {
                 let swept = if sweep { tables.sweep() } else { Ok(()) };
                 (swept.and_then(|()| tables.flush(&oldest, &published)), oldest)
             });
@@ -149,7 +149,7 @@ impl FlushActor {
                     // To this generation only: a successor starts over by itself.
                     let _ = myself.send_message(mailbox.envelope(FlushMessage::Done(result)));
                     if flushed {
-                        tokio::task::spawn_blocking(move || memtable::free(memtable, time.as_ref()));
+                        threads.run(move || memtable::free(memtable, time.as_ref()));
                     }
                 }
                 Err(panicked) => myself.stop(Some(format!("the flush failed: {panicked}"))),

@@ -32,6 +32,7 @@ pub mod restarts;
 pub mod scrub;
 pub mod streaming;
 pub mod supervisor;
+pub mod threads;
 pub mod timers;
 pub mod vitals;
 pub mod wal;
@@ -44,6 +45,7 @@ use mailbox::Mailbox;
 use std::sync::Arc;
 use streaming::streams_actor::StreamsMessage;
 use streaming::tap::Taps;
+use threads::Threads;
 
 /// Where every actor is reached, whatever generation of it runs, and the view that they share.
 #[derive(Clone)]
@@ -74,6 +76,8 @@ pub struct Handles {
     pub recent: Arc<write::RecentWrites>,
     /// Where live writes are kept for other nodes.
     pub taps: Arc<Taps>,
+    /// What does the work that would hold an actor up.
+    pub threads: Threads,
 }
 
 impl Handles {

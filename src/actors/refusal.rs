@@ -43,7 +43,7 @@ pub enum Refusal {
     /// The data is damaged on this node. Read another replica.
     #[error("{0}")]
     Corrupted(String),
-    /// The node takes no writes until its disk was looked at.
+    /// The node takes no writes until its disk was looked at. The outcome of a write during which it failed is unknown.
     #[error("{0}")]
     Latched(String),
     /// The clock that supersedes all that the key has would be larger than a clock may be.
@@ -61,7 +61,7 @@ pub enum Refusal {
     /// A write without a clock was based on too old a view. For the sender alone, which looks again.
     #[error("the view behind a write without a clock is out of date")]
     Stale,
-    /// Something else failed.
+    /// Something else failed; the outcome of a write is unknown.
     #[error("{0}")]
     Internal(String),
 }

@@ -108,8 +108,8 @@ impl Requests {
     /// it.
     ///
     /// # Errors
-    /// As [`Refusal`] says. After [`Refusal::Restarting`] and [`Refusal::TimedOut`] the outcome is unknown; otherwise
-    /// nothing was written.
+    /// As [`Refusal`] says. After [`Refusal::Restarting`], [`Refusal::TimedOut`], [`Refusal::Latched`] and
+    /// [`Refusal::Internal`] the outcome is unknown; otherwise nothing was written.
     pub async fn write(&self, write: NewWrite) -> Result<WriteOutcome, Refusal> {
         let outcome = within(self.timeouts.write, self.try_write(write)).await;
         self.count(&self.counts.writes, &outcome);
@@ -193,7 +193,7 @@ impl Requests {
         let turn = tokio::time::timeout(limit, Arc::clone(&self.loads).acquire_owned());
         let permit = turn.await.map_err(|_elapsed| Refusal::TimedOut(limit))?;
         let mut walk = self.walk(range, permit);
-        let looked = tokio::task::spawn_blocking(move || {
+        let looked = self.handles.threads.run(move || {
             let mut bytes = 0;
             let looked = work(&mut walk.by_ref().inspect(|item| {
                 bytes += item
@@ -211,9 +211,10 @@ impl Requests {
     }
 
     fn walk<P>(&self, range: KeyRange, permit: P) -> RangeWalk<P> {
-        // The view first: it then holds everything up to its own end, and the number cuts off what is later.
+        // The view first: it then holds everything up to its own end, and the number cuts off what is later. What the
+        // caches were not told of yet is later: a read that follows this walk may still be answered without it.
         let view = self.handles.published.load();
-        let scan = view.scan(&range.first(), self.handles.published.applied());
+        let scan = view.scan(&range.first(), self.handles.published.announced());
         RangeWalk { scan, range, permit }
     }
 

@@ -8,7 +8,8 @@ use crate::actors::mailbox::Envelope;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Whether an actor makes progress. One that waits for messages does; one that has been at the same message for long does
 /// not. A full neighbour holds nobody up: messages are refused, not waited with.

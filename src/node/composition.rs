@@ -2,6 +2,7 @@
 //!
 //! Owns: the translation of the configuration. Does not own: the actors (see [`super::children`]), or any order.
 
+use super::machine::Machine;
 use crate::actors::Handles;
 use crate::actors::address_book::{AddressBook, NodeAddress};
 use crate::actors::admission::{Admission, AdmissionLimits};
@@ -39,7 +40,7 @@ use crate::storage::stream_records::StreamRecord;
 use crate::storage::table::TableOptions;
 use crate::storage::table::block::Compression;
 use crate::storage::tables::Tables;
-use crate::storage::time::{RealTime, Time};
+use crate::storage::time::Time;
 use crate::storage::view::Published;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -104,6 +105,7 @@ pub fn storage_options(config: &Config) -> Options {
             gc_grace_ms: u64::try_from(config.compaction.gc_grace.as_millis()).unwrap_or(u64::MAX),
         },
         flush_threshold: bytes(config.mem_table.flush_threshold),
+        parallel_replay: true,
     }
 }
 
@@ -148,13 +150,13 @@ impl Parts {
     pub(super) fn new(
         config: &Config,
         recovered: Recovered,
-        fs: Arc<dyn FileSystem>,
+        machine: Machine,
         is_draining: bool,
         faults: Arc<Faults>,
         streams: Vec<StreamRecord>,
     ) -> (Self, Vec<DirLock>) {
         let published = recovered.published;
-        let time: Arc<dyn Time> = Arc::new(RealTime::default());
+        let Machine { fs, time, threads } = machine;
         let memory = config.mem_table.num_mem_tables;
         let write_bytes = memory.saturating_mul(bytes(config.mem_table.max_size));
         let disk = DiskWatch::new(SpaceThresholds {
@@ -174,7 +176,7 @@ impl Parts {
         );
         let overload = Overload::new(config.server.max_queue_delay, Arc::clone(&time));
         let quotas = quotas(config, &published, &time);
-        let shards = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_SHARDS));
+        let shards = threads.cores().min(MAX_SHARDS);
         let mailbox = |messages, bytes| Bound { messages, bytes };
         let window_ms = u64::try_from(config.storage.idempotency_window.as_millis()).unwrap_or(u64::MAX);
         let mut recent = Recent::new(window_ms, REMEMBERED_BYTES);
@@ -200,6 +202,7 @@ impl Parts {
             published,
             recent: Arc::clone(&recent),
             taps: Arc::new(Taps::default()),
+            threads,
         };
         let (files, dir) = (Arc::clone(&fs), config.storage.data_dir.clone());
         let streaming = Arc::new(Streaming {

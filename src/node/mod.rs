@@ -1,14 +1,16 @@
 //! The node: puts the engine, the actors and the protocol together.
 //!
 //! Owns: what ends the process, the order of its start (`start`) and of its shutdown (`shutdown`), and what it is made of
-//! (`composition`, `children`). It alone sees all layers. Does not own: any work.
+//! (`composition`, `children`) and runs on (`machine`). It alone sees all layers. Does not own: any work.
 
 mod children;
 mod composition;
+mod machine;
 mod shutdown;
 mod start;
 
 pub use composition::{http2, storage_options};
+pub use machine::Machine;
 
 use crate::actors::health::Health;
 use crate::actors::requests::Requests;

@@ -4,6 +4,7 @@
 
 use super::children::intensity;
 use super::composition::{Parts, http2, storage_options};
+use super::machine::Machine;
 use super::{FaultService, Node, NodeError};
 use crate::actors::fault_fs::FaultFs;
 use crate::actors::faults::{Faults, SUPERVISOR};
@@ -22,10 +23,11 @@ use crate::storage::stream_records;
 use ractor::{Actor, ActorRef};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// Connections that may wait to be accepted.
 const LISTEN_BACKLOG: u32 = 1024;
@@ -36,6 +38,14 @@ impl Node {
     /// # Errors
     /// When the address is taken, or the data are in use, damaged or unreadable.
     pub async fn start(config: &Config, fs: Arc<dyn FileSystem>) -> Result<Self, NodeError> {
+        Self::start_on(config, Machine::real(fs)).await
+    }
+
+    /// As [`Node::start`], on a machine that may be a simulated one.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_on(config: &Config, mut machine: Machine) -> Result<Self, NodeError> {
         // Bound before the recovery, so that a taken port is known at once; listened on after it, so that until then a
         // client is refused and does not hang.
         let (socket, shown) = bind(&config.server.host, config.server.port).await?;
@@ -44,12 +54,12 @@ impl Node {
             true => Some(bind(&config.admin.host, config.admin.port).await?),
             false => None,
         };
-        let fs: Arc<dyn FileSystem> = match fault_socket {
-            Some(_) => Arc::new(FaultFs::new(fs, Arc::clone(&faults))),
-            None => fs,
-        };
-        let options = storage_options(config);
-        let files = Arc::clone(&fs);
+        if fault_socket.is_some() {
+            machine.fs = Arc::new(FaultFs::new(machine.fs, Arc::clone(&faults)));
+        }
+        let mut options = storage_options(config);
+        options.parallel_replay = machine.threads.are_parallel();
+        let files = Arc::clone(&machine.fs);
         let recover = move || {
             let recovered = recovery::open(&files, &options)?;
             let is_draining = drain_mark::load(files.as_ref(), &options.data_dir)?.is_some();
@@ -57,7 +67,9 @@ impl Node {
             let streams = stream_records::recover(files.as_ref(), &options.data_dir, applied)?;
             Ok::<_, Error>((recovered, is_draining, streams))
         };
-        let (recovered, is_draining, streams) = tokio::task::spawn_blocking(recover)
+        let (recovered, is_draining, streams) = machine
+            .threads
+            .run(recover)
             .await
             .map_err(|panicked| NodeError::Internal(format!("the recovery failed: {panicked}")))??;
         let listen = |cause| NodeError::Listen {
@@ -72,7 +84,7 @@ impl Node {
             let (error, keys) = (table.error(), (&table.first_key, &table.last_key));
             tracing::error!(%error, ?keys, "a table stands aside: what cannot be read of it answers DATA_LOSS");
         }
-        let (parts, locks) = Parts::new(config, recovered, fs, is_draining, faults, streams);
+        let (parts, locks) = Parts::new(config, recovered, machine, is_draining, faults, streams);
         let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health), http2(config));
         let admin = admin_service(config, &parts);
         let fault_service = match fault_socket {

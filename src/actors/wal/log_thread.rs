@@ -8,6 +8,7 @@ use super::{Batch, WalMessage};
 use crate::actors::Handles;
 use crate::actors::faults::{Faults, Injected};
 use crate::actors::mailbox::{Envelope, Mailbox};
+use crate::actors::threads::{Priority, Queue, Threads, Worker as OnThread};
 use crate::actors::write::RecentWrites;
 use crate::storage::error::{Error, ErrorKind, Result};
 use crate::storage::log::record::Change;
@@ -22,8 +23,7 @@ use ractor::ActorRef;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The log, as all generations of its writer share it.
 pub struct SharedLog {
@@ -159,7 +159,7 @@ pub struct SyncPolicy {
 /// A running thread. Dropping it lets the thread end after the jobs that it has.
 #[derive(Debug)]
 pub struct LogThread {
-    jobs: Sender<Job>,
+    jobs: Queue<Job>,
 }
 
 impl LogThread {
@@ -175,7 +175,6 @@ impl LogThread {
         handles: &Handles,
         actor: ActorRef<Envelope<WalMessage>>,
     ) -> std::io::Result<Self> {
-        let (jobs, queue) = channel();
         let worker = Worker {
             log,
             epoch,
@@ -184,12 +183,11 @@ impl LogThread {
             applied: Arc::clone(&handles.published),
             faults: Arc::clone(&handles.faults),
             mailbox: handles.wal.clone(),
+            threads: handles.threads.clone(),
             actor,
             unsynced_since: None,
         };
-        std::thread::Builder::new()
-            .name("pairdb-log".into())
-            .spawn(move || worker.run(&queue))?;
+        let jobs = handles.threads.serve("pairdb-log", worker)?;
         Ok(Self { jobs })
     }
 
@@ -198,7 +196,7 @@ impl LogThread {
     /// # Errors
     /// Hands it back when the thread has ended.
     pub fn send(&self, job: Job) -> std::result::Result<(), Job> {
-        self.jobs.send(job).map_err(|unsent| unsent.0)
+        self.jobs.send(job)
     }
 }
 
@@ -219,8 +217,10 @@ struct Worker {
     applied: Arc<Published>,
     faults: Arc<Faults>,
     mailbox: Mailbox<WalMessage>,
+    threads: Threads,
     actor: ActorRef<Envelope<WalMessage>>,
-    unsynced_since: Option<Instant>,
+    /// As the clock's `elapsed` tells it.
+    unsynced_since: Option<Duration>,
 }
 
 impl Drop for Worker {
@@ -229,40 +229,8 @@ impl Drop for Worker {
     }
 }
 
-impl Worker {
-    fn run(mut self, queue: &Receiver<Job>) {
-        loop {
-            let job = match self.unsynced_since {
-                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(since) => queue.recv_timeout(self.sync.interval.saturating_sub(since.elapsed())),
-            };
-            match job {
-                Ok(job) => self.perform(job),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            let due = |since: Instant| since.elapsed() >= self.sync.interval;
-            if self.unsynced_since.is_some_and(due) {
-                // A failure latches the log, and the next write is told.
-                let _ = self.log.with(|log| log.sync(self.epoch));
-                self.unsynced_since = None;
-            }
-        }
-        if self.unsynced_since.is_some() {
-            let _ = self.log.with(|log| log.sync(self.epoch));
-        }
-    }
-
-    /// Passes a point. An error that is injected there is one of the disk's.
-    fn pass(&self, point: &'static str) -> Result<()> {
-        let disk = |injected: Injected| Error::io("write", Path::new("commit log"), std::io::Error::other(injected));
-        self.faults.pass("wal", point).map(|_on| ()).map_err(disk)
-    }
-
-    fn report(&self, done: Done) {
-        // The actor may be gone; what is durable is then read back by its successor.
-        let _ = self.actor.send_message(self.mailbox.envelope(WalMessage::Done(done)));
-    }
+impl OnThread for Worker {
+    type Job = Job;
 
     fn perform(&mut self, job: Job) {
         match job {
@@ -298,6 +266,37 @@ impl Worker {
         }
     }
 
+    fn patience(&self) -> Option<Duration> {
+        let since = self.unsynced_since?;
+        Some((since + self.sync.interval).saturating_sub(self.time.elapsed()))
+    }
+
+    fn attend(&mut self) {
+        if self.patience() == Some(Duration::ZERO) {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        if self.unsynced_since.take().is_some() {
+            // A failure latches the log, and the next write is told.
+            let _ = self.log.with(|log| log.sync(self.epoch));
+        }
+    }
+}
+
+impl Worker {
+    /// Passes a point. An error that is injected there is one of the disk's.
+    fn pass(&self, point: &'static str) -> Result<()> {
+        let disk = |injected: Injected| Error::io("write", Path::new("commit log"), std::io::Error::other(injected));
+        self.faults.pass("wal", point).map(|_on| ()).map_err(disk)
+    }
+
+    fn report(&self, done: Done) {
+        // The actor may be gone; what is durable is then read back by its successor.
+        let _ = self.actor.send_message(self.mailbox.envelope(WalMessage::Done(done)));
+    }
+
     /// Deletes what is wholly flushed on a thread of its own: to unlink a large file takes the disk a tenth of a second,
     /// and batches would wait for it.
     fn delete_flushed_aside(&self) {
@@ -315,11 +314,8 @@ impl Worker {
             }
         };
         // Without a thread it is tried again after the next flush.
-        if std::thread::Builder::new()
-            .name("pairdb-unlink".into())
-            .spawn(work)
-            .is_err()
-        {
+        let started = self.threads.start("pairdb-unlink", Priority::Ordinary, work);
+        if started.is_err() {
             self.log.is_unlinking.store(false, Ordering::Release);
         }
     }
@@ -339,7 +335,7 @@ impl Worker {
         });
         let result = result.and_then(|()| self.pass("after-sync"));
         if !every_batch {
-            self.unsynced_since.get_or_insert_with(Instant::now);
+            self.unsynced_since.get_or_insert(self.time.elapsed());
         }
         self.report(Done::Written {
             batch,

@@ -130,8 +130,8 @@ impl Actor for WalActor {
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<WalState, ActorProcessingErr> {
         let log = Arc::clone(&self.log);
         // Waits for a batch of the generation before to reach the disk; that batch is then read back below.
-        let (epoch, salt, last_seq) =
-            tokio::task::spawn_blocking(move || log.with(|log| (log.take_over(), log.salt(), log.last_seq()))).await?;
+        let take_over = move || log.with(|log| (log.take_over(), log.salt(), log.last_seq()));
+        let (epoch, salt, last_seq) = self.handles.threads.run(take_over).await?;
         self.handles.recent.lock().forget_above(last_seq);
         let thread = LogThread::start(
             Arc::clone(&self.log),

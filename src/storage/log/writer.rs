@@ -391,7 +391,9 @@ impl Log {
             let error = Error::io("write", &path(&self.options.dir, open.id), source);
             // The partial record is cut back, so that the next batch follows whole ones.
             if let Err(cut) = open.cut(start) {
-                self.latched = Some(format!("{error}; and the partial record cannot be cut back: {cut}"));
+                let cause = format!("{error}; and the partial record cannot be cut back: {cut}");
+                self.latched = Some(cause.clone());
+                return Err(Error::Latched { cause });
             } else if error.kind() != ErrorKind::DiskFull {
                 self.latched = Some(error.to_string());
             }
@@ -428,7 +430,9 @@ impl Log {
             let error = Error::io("sync", &path(&self.options.dir, open.id), source);
             self.unsure = true;
             self.latched = Some(error.to_string());
-            return Err(error);
+            // Also where the disk is full: what is on it is unknown, so this is no refusal after which to try again.
+            let cause = error.to_string();
+            return Err(Error::Latched { cause });
         }
         open.durable = open.len;
         self.durable_seq = self.last_seq;
