@@ -229,6 +229,7 @@ async fn what_a_walk_saw_no_later_read_takes_back() {
         value: Value::Live(value.into()),
         clock: Some([("c", 2)].into_iter().collect()),
         id: None,
+        is_copy: false,
     };
     let batch = vec![new_write("a", b"new"), new_write("b", b"new")];
     let answers = node.requests().write_batch(batch).await;
