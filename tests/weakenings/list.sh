@@ -35,12 +35,14 @@ weaken recovery_does_not_sync_the_tail_it_believes crash_states src/storage/reco
 
 # Syncs of names.
 
+group supervision
 weaken new_segment_without_sync_of_its_directory crash_states $log/writer.rs \
     'made?;
         self.fs
             .sync_dir(&self.options.dir)
             .map_err(|e| Error::io("sync", &self.options.dir, e))?;' \
     'made?;'
+group
 weaken table_without_sync_of_its_directory crash_states $tables/builder.rs \
     'self.fs.sync_dir(self.dir).map_err(|e| Error::io("sync", self.dir, e))?;' \
     ''
@@ -437,3 +439,79 @@ weaken tables_of_neighbours_counted quotas src/storage/table/reader.rs \
 weaken overloaded_node_lets_all_in quotas src/actors/overload.rs \
     'if under_way <= gauge.limit.load(Ordering::Relaxed) ||' \
     'if under_way <= gauge.limit.load(Ordering::Relaxed).max(MOST) ||'
+
+# Supervision.
+
+group supervision
+weaken permit_lost floods src/actors/answers.rs \
+    'drop(permit);' \
+    'std::mem::forget(permit);'
+weaken mailbox_without_a_bound floods src/actors/mailbox.rs \
+    'if messages > self.bound.messages ||' \
+    'if messages / 4 > self.bound.messages ||'
+weaken room_not_given_back floods src/actors/mailbox.rs \
+    'self.used.bytes.fetch_sub(self.bytes, Ordering::AcqRel);' \
+    ''
+weaken timers_outlive_their_actor leaks src/actors/timers.rs \
+    '_ = cell.wait(None) => {}' \
+    '_ = cell.wait(None), if std::hint::black_box(false) => {}'
+weaken failed_start_not_tried_again status src/actors/supervisor.rs \
+    'Err(error) => self.ended(myself, index, format!("it did not start: {error}"), state),' \
+    'Err(error) => tracing::error!(%error, name),'
+weaken ends_remembered_without_a_bound status src/actors/supervisor.rs \
+    'if ends.len() == REMEMBERED_ENDS {' \
+    'if ends.len() == usize::MAX {'
+weaken stream_restarted_for_ever stream_faults src/actors/restarts.rs \
+    'if times > intensity.restarts {' \
+    'if times > intensity.restarts.max(1000) {'
+weaken stuck_actor_of_a_stream_not_noticed stream_faults src/actors/streaming/streams_actor.rs \
+    'self.look(state);' \
+    ''
+weaken batch_noted_before_it_is_acknowledged stream_faults src/actors/streaming/copying.rs \
+    'bytes += size;' \
+    'bytes += size;
+                if next.is_some() {
+                    self.note(next.as_ref());
+                }'
+weaken broken_work_not_gone_on_with stream_faults src/actors/streaming/stream_actor.rs \
+    'StreamMessage::Ended(Failed::Broken(why)) => Err(why.into()),' \
+    'StreamMessage::Ended(Failed::Broken(why)) => {
+                drop(why);
+                Ok(())
+            }'
+weaken fill_after_an_invalidation cache_fills src/actors/cache.rs \
+    'load.written = std::mem::take(&mut load.written).merge(written);' \
+    'drop(written);'
+weaken reply_port_dropped batches src/actors/memtable.rs \
+    'waiting.into_iter().chain(answer.caller)' \
+    'waiting.into_iter().chain(answer.caller.filter(|_| answer.outcome.applied))'
+weaken nothing_sent_again_after_a_restart_of_the_log restarts src/actors/wal/mod.rs \
+    'state.ask(Job::ReadBack(self.handles.published.applied()))?;' \
+    '' \
+    src/actors/wal/mod.rs \
+    'WalMessage::Resend(applied) => state.ask(Job::ReadBack(applied)),' \
+    'WalMessage::Resend(_) => Ok(()),'
+weaken batch_applied_out_of_order restarts src/actors/memtable.rs \
+    'batch.writes.into_iter().enumerate()' \
+    'batch.writes.into_iter().rev().enumerate()'
+weaken successor_not_made_known restarts src/actors/mailbox.rs \
+    'self.address.store(Some(Arc::new(actor)));' \
+    'if self.address.load().is_none() {
+            self.address.store(Some(Arc::new(actor)));
+        }'
+weaken callers_of_a_dropped_batch_hang restarts src/actors/memtable.rs \
+    'self.ask_for_the_rest();
+            return Ok(());' \
+    'self.ask_for_the_rest();
+            std::mem::forget(batch);
+            return Ok(());'
+weaken batch_answered_before_it_is_synced faults src/actors/wal/log_thread.rs \
+    'if every_batch { log.sync(epoch) } else { Ok(()) }' \
+    'Ok(())'
+weaken cache_that_missed_a_write_answers faults src/actors/requests.rs \
+    'message(cache.told())' \
+    'message(0)'
+weaken stuck_actor_not_killed faults src/actors/supervisor.rs \
+    'let _ = self.tree.kill(&spec.name);' \
+    ''
+group

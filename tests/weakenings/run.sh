@@ -3,6 +3,7 @@
 #
 #   tests/weakenings/run.sh             all weakenings
 #   tests/weakenings/run.sh NAME...     these alone
+#   tests/weakenings/run.sh --group GROUP     those of a group: supervision
 #   tests/weakenings/run.sh --texts     only whether each text is found exactly once; runs no test
 #
 # Works on a copy of the sources, in a temporary directory. Exits with 1 when a weakening goes unnoticed, when its text is
@@ -38,6 +39,16 @@ if [[ -z $texts_only ]]; then
         echo "another run builds in $CARGO_TARGET_DIR: wait for its end, or set CARGO_TARGET_DIR to another directory"
         exit 1
     fi
+fi
+# group NAME: the weakenings that follow are of this group; without a name, of none.
+group() {
+    current_group=${1:-}
+}
+current_group=
+wanted_group=
+if [[ ${1:-} == --group ]]; then
+    wanted_group=${2:?which group?}
+    shift 2
 fi
 wanted=("$@")
 baseline=" "
@@ -87,6 +98,9 @@ restore() {
 weaken() {
     local name=$1 test=$2 source changed=()
     shift 2
+    if [[ -n $wanted_group && $current_group != "$wanted_group" ]]; then
+        return
+    fi
     if ((${#wanted[@]})) && [[ " ${wanted[*]} " != *" $name "* ]]; then
         return
     fi
@@ -140,6 +154,10 @@ source "$work/original/tests/weakenings/list.sh"
 
 printf '\n'
 printf '%s\n' "${results[@]}"
+if [[ -n $wanted_group ]] && ((${#results[@]} == 0)); then
+    echo "there is no group $wanted_group"
+    failed=1
+fi
 if ((${#wanted[@]} && ${#results[@]} != ${#wanted[@]})); then
     echo "not every name that was given is that of a weakening"
     failed=1
