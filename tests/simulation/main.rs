@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::Once;
 
 /// Seeds of an ordinary run.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 120;
 /// Lines of the trace of a seed that fails.
 const TAIL: usize = 80;
 
