@@ -289,7 +289,7 @@ weaken page_lost_of_the_manifest_passes_for_a_torn_edit mapped src/storage/manif
 # Ranges, draining, copies.
 
 weaken walk_that_sees_what_is_written_after_it_began ranges src/actors/requests.rs \
-    'view.scan(&range.first(), self.handles.published.applied())' \
+    'view.scan(&range.first(), self.handles.published.announced())' \
     'view.scan(&range.first(), u64::MAX)'
 weaken walk_that_ends_early_passes_for_complete ranges src/actors/ranges.rs \
     'None => self.ended = Some(Err(Refusal::Restarting("the walk over the keys"))),' \
