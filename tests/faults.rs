@@ -203,7 +203,10 @@ fn walked(node: &Node) -> BTreeMap<String, Vec<u8>> {
     let walk = node.requests().scan(range).unwrap();
     let value = |item: RangeItem| {
         let (key, versions) = item.unwrap();
-        (key.key().to_owned(), versions.winner().unwrap().value.live().unwrap().to_vec())
+        (
+            key.key().to_owned(),
+            versions.winner().unwrap().value.live().unwrap().to_vec(),
+        )
     };
     walk.map(value).collect()
 }

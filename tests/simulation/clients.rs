@@ -66,7 +66,9 @@ fn tell<T>(answer: &Result<T, Refusal>, ok: impl Fn(&T) -> String) -> String {
 
 fn tell_clock(clock: &VectorClock) -> String {
     let entries = clock.entries().iter();
-    entries.map(|entry| format!("{}={} ", entry.id, entry.counter)).collect()
+    entries
+        .map(|entry| format!("{}={} ", entry.id, entry.counter))
+        .collect()
 }
 
 fn tell_outcome(outcome: &WriteOutcome) -> String {
@@ -293,7 +295,12 @@ impl Client {
         let keys: Vec<Key> = keys.choose_multiple(&mut self.chance, count).cloned().collect();
         let readings: Vec<Reading> = keys.iter().map(|key| self.world.lock().begin_read(key)).collect();
         let names: Vec<&str> = keys.iter().map(Key::key).collect();
-        let told = |answers: &Vec<_>| answers.iter().map(|answer| tell(answer, tell_versions) + "; ").collect();
+        let told = |answers: &Vec<_>| {
+            answers
+                .iter()
+                .map(|answer| tell(answer, tell_versions) + "; ")
+                .collect()
+        };
         let what = format!("batch {names:?}?");
         let answers = self.hear(&what, self.requests.read_batch(keys.clone()), told).await;
         for ((key, reading), answer) in keys.iter().zip(&readings).zip(&answers) {
@@ -311,7 +318,10 @@ impl Client {
         };
         let entries: Result<BTreeMap<Key, Versions>, Refusal> =
             self.requests.scan(range).and_then(|walk| walk.collect());
-        self.note(&format!("scan -> {}", tell(&entries, |entries| entries.len().to_string())));
+        self.note(&format!(
+            "scan -> {}",
+            tell(&entries, |entries| entries.len().to_string())
+        ));
         if let Ok(entries) = entries {
             for (key, reading) in all_keys().zip(&readings) {
                 let versions = entries.get(&key).cloned().unwrap_or_default();

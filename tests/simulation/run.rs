@@ -49,8 +49,20 @@ struct Run {
     config: pairdb_node::config::Config,
 }
 
+/// Names the seed when the run itself fails.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the run of seed {} came to no end", self.0);
+        }
+    }
+}
+
 /// Everything that follows from a seed.
 pub fn run(seed: u64) -> Outcome {
+    let _named = Named(seed);
     let mut chance = SmallRng::seed_from_u64(seed);
     let config = config(&mut chance);
     let mut run = Run {
@@ -61,8 +73,14 @@ pub fn run(seed: u64) -> Outcome {
         clock: Duration::from_secs(1000),
         config,
     };
+    let panics = crate::panics();
     for round in 0..ROUNDS {
         run.round(round);
+        if crate::panics() > panics {
+            run.world
+                .lock()
+                .violate("something panicked that was not told to".to_owned());
+        }
         if run.world.lock().violation.is_some() {
             break;
         }
@@ -113,7 +131,9 @@ impl Run {
     }
 
     fn note(&self, line: &str) {
-        self.world.lock().note(&format!("{:>9.3} {line}", self.clock.as_secs_f64()));
+        self.world
+            .lock()
+            .note(&format!("{:>9.3} {line}", self.clock.as_secs_f64()));
     }
 
     fn survival(&mut self) -> Survival {
@@ -218,7 +238,9 @@ impl Run {
             let why = self.what_is_wrong(node, reader).await;
             let Some(why) = why else { return };
             if Instant::now() > until {
-                self.world.lock().violate(format!("not well within {WELL_WITHIN:?}: {why}"));
+                self.world
+                    .lock()
+                    .violate(format!("not well within {WELL_WITHIN:?}: {why}"));
                 return;
             }
             sleep(Duration::from_millis(50)).await;

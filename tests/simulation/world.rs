@@ -289,7 +289,11 @@ impl World {
         for (key, register) in &self.registers {
             let mut events = register.events.clone();
             // Those that are still open, too, may have happened.
-            let open = self.open.values().chain(&self.unfinished).filter(|open| open.key == *key);
+            let open = self
+                .open
+                .values()
+                .chain(&self.unfinished)
+                .filter(|open| open.key == *key);
             let mut lost_deletions = register.lost_deletions.clone();
             for open in open {
                 match open.intent {
