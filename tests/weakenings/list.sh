@@ -481,6 +481,5 @@ weaken walk_runs_ahead_of_the_caches faults src/actors/requests.rs \
     'view.scan(&range.first(), self.handles.published.announced());' \
     'view.scan(&range.first(), self.handles.published.applied());'
 weaken failed_sync_passes_for_a_full_disk damage $log/writer.rs \
-    'let cause = error.to_string();
-            return Err(Error::Latched { cause });' \
-    'return Err(error);'
+    'let source = std::io::Error::other(source);' \
+    ''
