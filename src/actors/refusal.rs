@@ -43,7 +43,7 @@ pub enum Refusal {
     /// The data is damaged on this node. Read another replica.
     #[error("{0}")]
     Corrupted(String),
-    /// The node takes no writes until its disk was looked at. The outcome of a write during which it failed is unknown.
+    /// The node takes no writes until its disk was looked at.
     #[error("{0}")]
     Latched(String),
     /// The clock that supersedes all that the key has would be larger than a clock may be.

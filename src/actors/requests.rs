@@ -108,8 +108,8 @@ impl Requests {
     /// it.
     ///
     /// # Errors
-    /// As [`Refusal`] says. After [`Refusal::Restarting`], [`Refusal::TimedOut`], [`Refusal::Latched`] and
-    /// [`Refusal::Internal`] the outcome is unknown; otherwise nothing was written.
+    /// As [`Refusal`] says. After [`Refusal::Restarting`], [`Refusal::TimedOut`] and [`Refusal::Internal`] the outcome is
+    /// unknown; otherwise nothing was written.
     pub async fn write(&self, write: NewWrite) -> Result<WriteOutcome, Refusal> {
         let outcome = within(self.timeouts.write, self.try_write(write)).await;
         self.count(&self.counts.writes, &outcome);

@@ -1,6 +1,6 @@
 //! What a node runs on.
 //!
-//! Owns: the choice between a real machine and a simulated one, whole. Does not own: files, clocks or threads.
+//! Owns: the three together, so that a machine is real or simulated as a whole. Does not own: files, clocks or threads.
 
 use crate::actors::threads::Threads;
 use crate::storage::fs::FileSystem;

@@ -43,8 +43,8 @@ pub enum Error {
         /// The directory.
         dir: PathBuf,
     },
-    /// A sync of the log failed, now or earlier: what it holds is unknown, so it takes no more writes.
-    #[error("the commit log is latched after a failure ({cause}); check the disk, then restart the node")]
+    /// A sync of the log failed earlier: what it holds is unknown, so it takes no more writes.
+    #[error("the commit log is latched after a failed sync ({cause}); check the disk, then restart the node")]
     Latched {
         /// The failure that latched it.
         cause: String,

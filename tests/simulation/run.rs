@@ -49,8 +49,20 @@ struct Run {
     config: pairdb_node::config::Config,
 }
 
+/// Names the seed when the run itself fails.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the run of seed {} came to no end", self.0);
+        }
+    }
+}
+
 /// Everything that follows from a seed.
 pub fn run(seed: u64) -> Outcome {
+    let _named = Named(seed);
     let mut chance = SmallRng::seed_from_u64(seed);
     let config = config(&mut chance);
     let mut run = Run {
@@ -61,8 +73,14 @@ pub fn run(seed: u64) -> Outcome {
         clock: Duration::from_secs(1000),
         config,
     };
+    let panics = crate::panics();
     for round in 0..ROUNDS {
         run.round(round);
+        if crate::panics() > panics {
+            run.world
+                .lock()
+                .violate("something panicked that was not told to".to_owned());
+        }
         if run.world.lock().violation.is_some() {
             break;
         }

@@ -75,7 +75,10 @@ impl SharedLog {
     fn delete_flushed(&self) -> Result<()> {
         // The number first: what is flushed later may have names that are not in what is kept now.
         let up_to = self.log.lock().flushed_seq();
-        let remembered = self.recent.lock().remembered();
+        let mut remembered = self.recent.lock().remembered();
+        // What is not flushed stands in segments that stay, or does not stand in the log yet: kept here, a write that a loss
+        // of power takes back would pass for one that was answered.
+        remembered.retain(|write| write.seq <= up_to);
         if !remembered.is_empty() {
             let (fs, dir) = self.log.lock().place();
             match remembered::keep(fs.as_ref(), &dir, &remembered) {
@@ -344,3 +347,6 @@ impl Worker {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

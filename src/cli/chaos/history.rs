@@ -7,7 +7,7 @@
 //!
 //! Owns: that check. Does not own: how the history came about.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The value of a key that was never written.
@@ -85,7 +85,7 @@ struct Cluster {
 /// # Errors
 /// What is wrong with it.
 pub fn check(events: &[Event]) -> Result<(), Violation> {
-    let mut clusters: HashMap<u64, Cluster> = HashMap::new();
+    let mut clusters: BTreeMap<u64, Cluster> = BTreeMap::new();
     // What was there at first was there since before everything.
     let initial = Event {
         act: Act::Wrote(ABSENT),

@@ -393,7 +393,8 @@ impl Log {
             if let Err(cut) = open.cut(start) {
                 let cause = format!("{error}; and the partial record cannot be cut back: {cut}");
                 self.latched = Some(cause.clone());
-                return Err(Error::Latched { cause });
+                let source = std::io::Error::other(cause);
+                return Err(Error::io("write", &path(&self.options.dir, open.id), source));
             } else if error.kind() != ErrorKind::DiskFull {
                 self.latched = Some(error.to_string());
             }
@@ -427,12 +428,12 @@ impl Log {
             return Ok(());
         }
         if let Err(source) = open.file.sync() {
+            // Also where the disk is full: what is on it is unknown, so this is no refusal after which to try again.
+            let source = std::io::Error::other(source);
             let error = Error::io("sync", &path(&self.options.dir, open.id), source);
             self.unsure = true;
             self.latched = Some(error.to_string());
-            // Also where the disk is full: what is on it is unknown, so this is no refusal after which to try again.
-            let cause = error.to_string();
-            return Err(Error::Latched { cause });
+            return Err(error);
         }
         open.durable = open.len;
         self.durable_seq = self.last_seq;
