@@ -52,10 +52,7 @@ async fn a_key_with_a_longer_clock_than_a_client_may_send_is_streamed_and_replic
     let dir = tempfile::tempdir().unwrap();
     let (to, third) = (node(dir.path(), "to", 0).await, node(dir.path(), "third", 0).await);
     let mut config = node_config(dir.path(), "from", 0);
-    config
-        .cluster
-        .nodes
-        .insert("third".into(), third.address().to_string());
+    config.cluster.nodes.insert("third".into(), third.address().to_string());
     let from = start(&config).await;
     let here = client(from.address());
     lengthen(&here).await;
@@ -143,7 +140,10 @@ async fn no_quota_of_a_tenant_holds_up_a_stream_and_what_it_stores_counts() {
     let refused = there.write(write("own", b"v", &[("c", 1)])).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     assert!(refused.message().contains("stored_bytes"), "{refused}");
-    assert!(there.read(read("k001")).await.is_ok(), "the copies used up what the tenant may ask for");
+    assert!(
+        there.read(read("k001")).await.is_ok(),
+        "the copies used up what the tenant may ask for"
+    );
     from.shutdown().await;
     to.shutdown().await;
 }
@@ -174,7 +174,10 @@ async fn table_of(config: &Config, step: usize, counter: i64) {
     for n in (0..KEYS).step_by(step) {
         let value: Vec<u8> = (0..100_u32).map(|i| (n * 31 + i * i * 7) as u8).collect();
         let clock = [("c", counter)];
-        client.write(write(&format!("key{n:05}"), &value, &clock)).await.unwrap();
+        client
+            .write(write(&format!("key{n:05}"), &value, &clock))
+            .await
+            .unwrap();
     }
     node.shutdown().await;
 }
@@ -221,7 +224,10 @@ async fn a_stream_goes_past_a_damaged_block_and_says_so_and_is_completed_when_th
     let status = failed(&here).await;
     let name = table.file_name().unwrap().to_str().unwrap();
     assert!(!status.active && status.places_skipped == 1, "{status:?}");
-    assert!(status.first_skipped.contains(name) && status.first_skipped.contains("key0"), "{status:?}");
+    assert!(
+        status.first_skipped.contains(name) && status.first_skipped.contains("key0"),
+        "{status:?}"
+    );
     assert!(status.problem.contains(&status.first_skipped), "{status:?}");
     let (found, lost) = readable(&from).await;
     assert!((1..100).contains(&lost.len()), "{lost:?}");

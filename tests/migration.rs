@@ -314,7 +314,8 @@ async fn fill(nodes: &[&Killable], ring: &Ring, next: &Ring) -> BTreeMap<String,
         }
         moved.extend(kept);
         for batch in moved.chunks(500) {
-            let operation = |(key, number): &(String, i64)| write(key, format!("{number:01000}").as_bytes(), &[("c", *number)]);
+            let operation =
+                |(key, number): &(String, i64)| write(key, format!("{number:01000}").as_bytes(), &[("c", *number)]);
             let operations = batch.iter().map(operation).collect();
             let request = pairdb_node::rpc::pb::BatchWriteRequest { operations };
             let answer = node.client().batch_write(request).await.unwrap().into_inner();

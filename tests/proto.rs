@@ -57,7 +57,10 @@ fn requests_have_the_contracts_field_numbers() {
     assert_eq!(delete.encode_to_vec(), encoded);
     // Ours, so from 100 up: the two bytes are (100 << 3 | 0) as a varint.
     let of_a_copy = [encoded, vec![0xa0, 0x06, 1]].concat();
-    let delete = pb::DeleteRequest { is_copy: true, ..delete };
+    let delete = pb::DeleteRequest {
+        is_copy: true,
+        ..delete
+    };
     assert_eq!(delete.encode_to_vec(), of_a_copy);
     let of_a_copy = [write, vec![0xa0, 0x06, 1]].concat();
     let copy = pb::WriteRequest {

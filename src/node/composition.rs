@@ -5,6 +5,7 @@
 use crate::actors::Handles;
 use crate::actors::address_book::{AddressBook, NodeAddress};
 use crate::actors::admission::{Admission, AdmissionLimits};
+use crate::actors::answer_room::AnswerRoom;
 use crate::actors::cache::{CacheStats, Shard, ShardStats};
 use crate::actors::compaction::CompactionStats;
 use crate::actors::disk::DiskWatch;
@@ -226,6 +227,7 @@ impl Parts {
         let drain = Drain::new(drained, is_draining);
         let counts = Arc::new(RequestCounts::default());
         let cache = Arc::new(CacheStats::default());
+        let answers: Arc<AnswerRoom> = Arc::default();
         let health = Arc::new(Health {
             node_id: config.server.node_id.clone(),
             started: time.elapsed(),
@@ -234,6 +236,7 @@ impl Parts {
             admission: Arc::clone(&admission),
             overload: Arc::clone(&overload),
             quotas: Arc::clone(&quotas),
+            answers: Arc::clone(&answers),
             log: Arc::clone(&log),
             tree: Arc::clone(&tree),
             flush: Arc::new(FlushStats::default()),
@@ -257,6 +260,7 @@ impl Parts {
             scans: Arc::new(Semaphore::new(MAX_SCANS)),
             overload,
             quotas,
+            answers,
             timeouts: Timeouts {
                 read: config.server.read_timeout,
                 write: config.server.write_timeout,

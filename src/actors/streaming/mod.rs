@@ -66,9 +66,8 @@ impl Streaming {
         let (stream, mailbox) = (self.streams.get(&target), self.mailbox.clone());
         let stopping = tokio::spawn(async move {
             let skipped = stream.as_ref().map(|stream| stream.skipped()).unwrap_or_default();
-            let was_completed = |stream: &Arc<Stream>| {
-                stream.progress().compared && !matches!(stream.state(), StreamState::Failed(_))
-            };
+            let was_completed =
+                |stream: &Arc<Stream>| stream.progress().compared && !matches!(stream.state(), StreamState::Failed(_));
             let mut left = None;
             if let Some(stream) = stream.filter(was_completed)
                 && !settled(&stream).await

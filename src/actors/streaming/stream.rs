@@ -118,10 +118,7 @@ impl Stream {
         let state = self.state.lock().clone();
         match state {
             // It is about to begin a pass.
-            StreamState::Streaming
-            | StreamState::Syncing
-            | StreamState::Completed
-            | StreamState::Incomplete(_)
+            StreamState::Streaming | StreamState::Syncing | StreamState::Completed | StreamState::Incomplete(_)
                 if !self.tap.is_open() =>
             {
                 StreamState::Copying
