@@ -5,6 +5,7 @@
 
 use crate::actors::Handles;
 use crate::actors::admission::Admission;
+use crate::actors::answer_room::AnswerRoom;
 use crate::actors::cache::{CacheStats, ShardStats};
 use crate::actors::compaction::CompactionStats;
 use crate::actors::disk::DiskWatch;
@@ -77,6 +78,8 @@ pub struct Health {
     pub overload: Arc<Overload>,
     /// What each tenant may use.
     pub quotas: Arc<Quotas>,
+    /// What answers hold until they are taken.
+    pub answers: Arc<AnswerRoom>,
     /// The log.
     pub log: Arc<SharedLog>,
     /// The tree of actors.
@@ -216,6 +219,7 @@ impl Health {
             ("reads_in_flight", admission.reads as u64),
             ("writes_slowed", admission.slowed),
             ("requests_refused", admission.refused),
+            ("answer_bytes_waiting", self.answers.held() as u64),
             ("requests_shed", self.overload.shed()),
             ("requests_over_quota", self.quotas.refused()),
             ("cache_hits", self.cache.hits.load(Ordering::Relaxed)),

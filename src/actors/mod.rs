@@ -4,6 +4,7 @@
 
 pub mod address_book;
 pub mod admission;
+pub mod answer_room;
 pub mod answers;
 pub mod batches;
 pub mod cache;

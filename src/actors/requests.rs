@@ -4,6 +4,7 @@
 
 use crate::actors::Handles;
 use crate::actors::admission::{Admission, ReadPermit};
+use crate::actors::answer_room::AnswerRoom;
 use crate::actors::answers::Port;
 use crate::actors::cache::{CacheMessage, read_view};
 use crate::actors::deadline;
@@ -61,6 +62,8 @@ pub struct Requests {
     pub overload: Arc<Overload>,
     /// What each tenant may use.
     pub quotas: Arc<Quotas>,
+    /// What answers may hold until they are taken.
+    pub answers: Arc<AnswerRoom>,
     /// How long a caller may wait.
     pub timeouts: Timeouts,
     /// Counts.

@@ -6,6 +6,7 @@ use super::machine::Machine;
 use crate::actors::Handles;
 use crate::actors::address_book::{AddressBook, NodeAddress};
 use crate::actors::admission::{Admission, AdmissionLimits};
+use crate::actors::answer_room::AnswerRoom;
 use crate::actors::cache::{CacheStats, Shard, ShardStats};
 use crate::actors::compaction::CompactionStats;
 use crate::actors::disk::DiskWatch;
@@ -229,6 +230,7 @@ impl Parts {
         let drain = Drain::new(drained, is_draining);
         let counts = Arc::new(RequestCounts::default());
         let cache = Arc::new(CacheStats::default());
+        let answers: Arc<AnswerRoom> = Arc::default();
         let health = Arc::new(Health {
             node_id: config.server.node_id.clone(),
             started: time.elapsed(),
@@ -237,6 +239,7 @@ impl Parts {
             admission: Arc::clone(&admission),
             overload: Arc::clone(&overload),
             quotas: Arc::clone(&quotas),
+            answers: Arc::clone(&answers),
             log: Arc::clone(&log),
             tree: Arc::clone(&tree),
             flush: Arc::new(FlushStats::default()),
@@ -260,6 +263,7 @@ impl Parts {
             scans: Arc::new(Semaphore::new(MAX_SCANS)),
             overload,
             quotas,
+            answers,
             timeouts: Timeouts {
                 read: config.server.read_timeout,
                 write: config.server.write_timeout,

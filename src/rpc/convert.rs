@@ -140,6 +140,14 @@ pub fn delete_response(outcome: &WriteOutcome) -> pb::DeleteResponse {
     }
 }
 
+/// Bytes that the answer to a read takes in memory, about: values, as far as they are sent, and clocks.
+#[must_use]
+pub fn read_response_bytes(versions: &Versions) -> usize {
+    let winner = versions.winner().map_or(0, |winner| winner.value.len());
+    let values = versions.all().iter().map(|version| version.value.len()).sum::<usize>();
+    values.min(winner.max(SIBLING_VALUE_BYTES)) + versions.own_heap_bytes()
+}
+
 /// The answer to a read of a key with a live winner.
 ///
 /// # Errors
