@@ -370,7 +370,9 @@ pub async fn read_view(handles: &Handles, loads: &Semaphore, keys: Vec<Key>) -> 
             if bytes > LOAD_BYTES {
                 return (key.clone(), Err(TOO_MUCH_TOGETHER));
             }
+            let begun = Instant::now();
             let result = view.get(key).map_err(|error| Refusal::from(&error));
+            published.reads.observe(begun.elapsed());
             bytes += result.as_ref().map_or(0, Versions::heap_bytes);
             (key.clone(), result)
         };

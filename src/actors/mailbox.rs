@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 use ractor::{ActorRef, Message};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use tokio::time::Instant;
 
 /// The bound of a mailbox.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +25,8 @@ pub struct Envelope<M> {
     pub message: M,
     /// Whether it comes from the actor's own thread, task or timer.
     pub(super) is_own: bool,
+    /// When it was sent.
+    pub(super) sent: Instant,
     /// Frees its room when the message was handled, or was lost with its actor.
     _room: Room,
 }
@@ -146,6 +149,7 @@ impl<M: Message> Mailbox<M> {
         Envelope {
             message,
             is_own: true,
+            sent: Instant::now(),
             _room: self.room(0),
         }
     }
@@ -167,6 +171,7 @@ impl<M: Message> Mailbox<M> {
         let envelope = Envelope {
             message,
             is_own: false,
+            sent: Instant::now(),
             _room: room,
         };
         match actor.send_message(envelope) {

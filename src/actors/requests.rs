@@ -9,7 +9,6 @@ use crate::actors::answers::Port;
 use crate::actors::cache::{CacheMessage, read_view};
 use crate::actors::deadline;
 use crate::actors::drain::Drain;
-use crate::actors::health::RequestCounts;
 use crate::actors::mailbox::Undelivered;
 use crate::actors::overload::{Kind, Overload, UnderWay};
 use crate::actors::peers::Peers;
@@ -17,6 +16,7 @@ use crate::actors::quotas::Quotas;
 use crate::actors::ranges::{KeyRange, RangeItem, RangeWalk, WalkPermit, entry_bytes};
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::{reply_port, within};
+use crate::actors::request_counts::RequestCounts;
 use crate::actors::streaming::Streaming;
 use crate::actors::wal::WalMessage;
 use crate::actors::write::{NewWrite, PendingWrite, WriteClock, WriteOutcome};
@@ -98,11 +98,7 @@ impl Requests {
     pub fn enter_unreceived(&self, kind: Kind) -> Result<UnderWay, Refusal> {
         let entered = self.overload.enter_unreceived(kind);
         if entered.is_err() {
-            let counter = match kind {
-                Kind::Read => &self.counts.reads,
-                Kind::Write => &self.counts.writes,
-            };
-            self.count(counter, &entered);
+            self.counts.refused(kind, &entered);
         }
         entered
     }
@@ -114,8 +110,9 @@ impl Requests {
     /// As [`Refusal`] says. After [`Refusal::Restarting`], [`Refusal::TimedOut`] and [`Refusal::Internal`] the outcome is
     /// unknown; otherwise nothing was written.
     pub async fn write(&self, write: NewWrite) -> Result<WriteOutcome, Refusal> {
+        let (begun, size) = (self.time.elapsed(), (write.operation, write.value.len()));
         let outcome = within(self.timeouts.write, self.try_write(write)).await;
-        self.count(&self.counts.writes, &outcome);
+        self.counts.wrote(size, &outcome, self.since(begun));
         outcome
     }
 
@@ -124,6 +121,7 @@ impl Requests {
     /// # Errors
     /// As [`Refusal`] says.
     pub async fn read(&self, key: Key) -> Result<Versions, Refusal> {
+        let begun = self.time.elapsed();
         let metered = self.quotas.are_any().then(|| key.clone());
         let versions = match self.quotas.admit_read(&key) {
             Ok(()) => self.read_in_time(key).await,
@@ -132,7 +130,7 @@ impl Requests {
         if let (Some(key), Ok(versions)) = (metered, &versions) {
             self.quotas.found(&key, versions);
         }
-        self.count(&self.counts.reads, &versions);
+        self.counts.read(&versions, self.since(begun));
         versions
     }
 
@@ -141,8 +139,9 @@ impl Requests {
     /// # Errors
     /// As [`Requests::read`].
     pub async fn read_unmetered(&self, key: Key) -> Result<Versions, Refusal> {
+        let begun = self.time.elapsed();
         let versions = self.read_in_time(key).await;
-        self.count(&self.counts.reads, &versions);
+        self.counts.read(&versions, self.since(begun));
         versions
     }
 
@@ -221,11 +220,9 @@ impl Requests {
         RangeWalk { scan, range, permit }
     }
 
-    pub(super) fn count<T>(&self, counter: &std::sync::atomic::AtomicU64, result: &Result<T, Refusal>) {
-        counter.fetch_add(1, Ordering::Relaxed);
-        if result.is_err() {
-            self.counts.errors.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Time since a moment that [`Time::elapsed`] told.
+    pub(super) fn since(&self, begun: Duration) -> Duration {
+        self.time.elapsed().saturating_sub(begun)
     }
 
     /// Whether the node takes requests: not while it is being stopped.

@@ -27,6 +27,9 @@ impl Node {
         if let Some(admin) = &self.admin {
             admin.abort();
         }
+        if let Some(observed) = &self.observed {
+            observed.site.stopping();
+        }
         self.requests.accepting.store(false, Ordering::Release);
         self.requests.drain.stop();
         let drain = ask("the gateway", total.mul_f64(0.35), |reply| {

@@ -5,7 +5,7 @@
 use super::children::intensity;
 use super::composition::{Parts, http2, storage_options};
 use super::machine::Machine;
-use super::{FaultService, Node, NodeError};
+use super::{FaultService, Node, NodeError, Observed};
 use crate::actors::fault_fs::FaultFs;
 use crate::actors::faults::{Faults, SUPERVISOR};
 use crate::actors::gateway::Connections;
@@ -14,6 +14,7 @@ use crate::actors::restarts::Intensity;
 use crate::actors::supervisor::{ChildSpec, Supervisor, SupervisorMessage, Tree};
 use crate::actors::watched::Watched;
 use crate::config::Config;
+use crate::http;
 use crate::rpc;
 use crate::storage::drain_mark;
 use crate::storage::error::Error;
@@ -57,6 +58,10 @@ impl Node {
         if fault_socket.is_some() {
             machine.fs = Arc::new(FaultFs::new(machine.fs, Arc::clone(&faults)));
         }
+        let observed = match config.metrics.enabled {
+            true => observe(config).await,
+            false => None,
+        };
         let mut options = storage_options(config);
         options.parallel_replay = machine.threads.are_parallel();
         let files = Arc::clone(&machine.fs);
@@ -117,9 +122,13 @@ impl Node {
             shutdown_timeout: config.server.shutdown_timeout,
             admin,
             fault_service,
+            observed,
             _locks: locks,
         };
         node.wait_until_serving().await?;
+        if let Some(observed) = &node.observed {
+            observed.site.show(Arc::clone(&node.health));
+        }
         Ok(node)
     }
 
@@ -160,6 +169,32 @@ async fn bind(host: &str, port: u16) -> Result<(TcpSocket, String), NodeError> {
     socket.set_reuseaddr(true).map_err(listen)?;
     socket.bind(address).map_err(listen)?;
     Ok((socket, shown))
+}
+
+/// Shows metrics and status, from before the recovery on, so that a probe learns that the node starts. A node serves its
+/// clients without it, too: two nodes of one machine may have the same `metrics.port`.
+async fn observe(config: &Config) -> Option<Observed> {
+    let listen = async {
+        let (socket, shown) = bind(&config.metrics.host, config.metrics.port).await?;
+        let listen = |cause| NodeError::Listen { address: shown, cause };
+        let listener = socket.listen(LISTEN_BACKLOG).map_err(listen)?;
+        Ok::<_, NodeError>((listener.local_addr().ok(), listener))
+    };
+    match listen.await {
+        Ok((address, listener)) => {
+            let site = Arc::new(http::Site::default());
+            let task = tokio::spawn(http::serve(listener, Arc::clone(&site), config.metrics.path.clone()));
+            Some(Observed {
+                address: address?,
+                site,
+                task,
+            })
+        }
+        Err(error) => {
+            tracing::error!(%error, "no metrics, status and health over HTTP (metrics.port)");
+            None
+        }
+    }
 }
 
 /// Serves the admin service, where its socket can be made. A node serves its clients without it, too.

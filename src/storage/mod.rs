@@ -12,6 +12,7 @@ pub mod digest;
 pub mod drain_mark;
 pub mod error;
 pub mod fs;
+pub mod histogram;
 pub mod idempotency;
 pub mod key;
 pub mod levels;

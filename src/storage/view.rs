@@ -6,6 +6,7 @@
 
 use crate::storage::compaction::debt::Debt;
 use crate::storage::error::Result;
+use crate::storage::histogram::Histogram;
 use crate::storage::key::Key;
 use crate::storage::levels::TableSet;
 use crate::storage::memtable::Memtable;
@@ -72,7 +73,7 @@ impl ReadView {
     }
 
     /// All memtables.
-    pub(super) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
+    pub fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         std::iter::once(&self.active).chain(&self.sealed)
     }
 
@@ -96,6 +97,8 @@ pub struct Published {
     writer: Mutex<()>,
     applied: AtomicU64,
     announced: AtomicU64,
+    /// How long reads took that no cache answered.
+    pub reads: Histogram,
 }
 
 impl Published {
@@ -107,6 +110,7 @@ impl Published {
             writer: Mutex::new(()),
             applied: AtomicU64::new(applied),
             announced: AtomicU64::new(applied),
+            reads: Histogram::of_durations(),
         }
     }
 

@@ -59,6 +59,7 @@ pub fn machine(fs: &SimFs, before: Duration, seed: u64) -> Machine {
 /// A node with little room everywhere, so that everything happens often.
 pub fn config(chance: &mut SmallRng) -> Config {
     let mut config = Config::default();
+    config.metrics.enabled = false;
     config.server.node_id = NODE.to_owned();
     config.server.port = 0;
     config.server.read_timeout = CALL_WITHIN;

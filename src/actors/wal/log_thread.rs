@@ -11,6 +11,7 @@ use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::threads::{Priority, Queue, Threads, Worker as OnThread};
 use crate::actors::write::RecentWrites;
 use crate::storage::error::{Error, ErrorKind, Result};
+use crate::storage::histogram::Histogram;
 use crate::storage::log::record::Change;
 use crate::storage::log::upkeep;
 use crate::storage::log::writer::{DurableEnd, Log, LogStats};
@@ -32,6 +33,16 @@ pub struct SharedLog {
     latched: ArcSwapOption<String>,
     is_unlinking: AtomicBool,
     recent: Arc<RecentWrites>,
+    times: LogTimes,
+}
+
+/// How long batches took.
+#[derive(Debug)]
+pub struct LogTimes {
+    /// To append.
+    pub append: Histogram,
+    /// To sync.
+    pub sync: Histogram,
 }
 
 impl SharedLog {
@@ -40,6 +51,10 @@ impl SharedLog {
     pub fn new(log: Log, recent: Arc<RecentWrites>) -> Arc<Self> {
         Arc::new(Self {
             recent,
+            times: LogTimes {
+                append: Histogram::of_durations(),
+                sync: Histogram::of_durations(),
+            },
             status: Mutex::new(log.stats()),
             latched: ArcSwapOption::empty(),
             is_unlinking: AtomicBool::new(false),
@@ -51,6 +66,12 @@ impl SharedLog {
     #[must_use]
     pub fn stats(&self) -> LogStats {
         *self.status.lock()
+    }
+
+    /// How long batches took.
+    #[must_use]
+    pub fn times(&self) -> &LogTimes {
+        &self.times
     }
 
     /// Up to where each segment is durable, the oldest first. Waits for a batch that is being written.
@@ -295,6 +316,13 @@ impl Worker {
         self.faults.pass("wal", point).map(|_on| ()).map_err(disk)
     }
 
+    fn timed<T>(&self, histogram: &Histogram, work: impl FnOnce() -> T) -> T {
+        let begun = self.time.elapsed();
+        let result = work();
+        histogram.observe(self.time.elapsed().saturating_sub(begun));
+        result
+    }
+
     fn report(&self, done: Done) {
         // The actor may be gone; what is durable is then read back by its successor.
         let _ = self.actor.send_message(self.mailbox.envelope(WalMessage::Done(done)));
@@ -328,11 +356,17 @@ impl Worker {
         let (applied, now_ms) = (self.applied.applied(), self.time.now_ms());
         let (previous_seq, result) = self.log.with(|log| {
             let previous_seq = log.last_seq();
+            let times = &self.log.times;
             let passed = self.pass("before-write");
-            let appended = passed.and_then(|()| log.append(epoch, &batch.encoded, applied, now_ms));
+            let appended =
+                passed.and_then(|()| self.timed(&times.append, || log.append(epoch, &batch.encoded, applied, now_ms)));
             let result = appended.and_then(|()| {
                 self.pass("before-sync")?;
-                if every_batch { log.sync(epoch) } else { Ok(()) }
+                if every_batch {
+                    self.timed(&times.sync, || log.sync(epoch))
+                } else {
+                    Ok(())
+                }
             });
             (previous_seq, result)
         });
