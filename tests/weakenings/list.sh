@@ -386,9 +386,9 @@ weaken stream_without_a_bound batches src/rpc/stream.rs \
     'drop(place);' \
     '' \
     src/rpc/stream.rs \
-    'let (node, results) = (node.clone(), results.clone());' \
+    'let (node, room, results) = (node.clone(), Arc::clone(room), results.clone());' \
     'drop(place);
-        let (node, results) = (node.clone(), results.clone());'
+        let (node, room, results) = (node.clone(), Arc::clone(room), results.clone());'
 
 # Writes that are sent again.
 
