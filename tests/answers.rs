@@ -3,12 +3,14 @@
 mod common;
 
 use common::*;
-use pairdb_node::actors::answer_room::{ALL_BYTES, AnswerRoom, CONNECTION_BYTES, SURE_BYTES};
+use pairdb_node::actors::answer_room::{ALL_BYTES, AnswerRoom, CONNECTION_BYTES, STREAMED_BYTES, SURE_BYTES};
 use pairdb_node::rpc::pb;
 use pairdb_node::rpc::pb::operation::Operation;
 use pairdb_node::rpc::pb::operation_result::Result as Outcome;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 
 const MIB: usize = 1 << 20;
@@ -16,15 +18,18 @@ const VALUE: usize = 10 * MIB;
 /// Operations of each stream, of which nothing is taken.
 const READS: u64 = 60;
 
+/// A stream that is open as long as both are there.
+type Asked = (mpsc::Sender<pb::Operation>, Streaming<pb::OperationResult>);
+
 /// Has a stream read the large value many times.
-async fn ask(client: &Client) -> Streaming<pb::OperationResult> {
-    let reads = (0..READS).map(|id| pb::Operation {
-        id,
-        operation: Some(Operation::Read(read("large"))),
-    });
-    // It stays open: an end would not make the client take anything, but a stream is to be met as it is used.
-    let operations = tokio_stream::StreamExt::chain(tokio_stream::iter(reads), tokio_stream::pending());
-    client.clone().operations(operations).await.unwrap().into_inner()
+async fn ask(client: &Client) -> Asked {
+    let (sender, operations) = mpsc::channel(READS as usize);
+    for id in 0..READS {
+        let operation = Some(Operation::Read(read("large")));
+        sender.send(pb::Operation { id, operation }).await.unwrap();
+    }
+    let results = client.clone().operations(ReceiverStream::new(operations)).await;
+    (sender, results.unwrap().into_inner())
 }
 
 async fn waiting(client: &Client) -> usize {
@@ -47,21 +52,16 @@ async fn clients_that_take_nothing_hold_no_more_than_the_stated_bound_and_the_ot
     other.read(read("large")).await.unwrap();
 
     let first = client(&node.addr);
-    let mut results = ask(&first).await;
-    eventually("its connection's room is used up", async || {
-        waiting(&other).await > CONNECTION_BYTES - VALUE
+    let (_sender, mut results) = ask(&first).await;
+    eventually("its room is used up", async || {
+        waiting(&other).await > STREAMED_BYTES - VALUE
     })
     .await;
-    // A call of its own on that connection is not waited with.
-    let refused = first.clone().read(read("large")).await.unwrap_err();
-    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
-    assert!(refused.message().contains("wait to be taken"), "{refused}");
-    let batch = pb::BatchReadRequest {
-        operations: vec![read("large")],
-    };
-    let refused = first.clone().batch_read(batch).await.unwrap_err();
-    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
-    assert_eq!(other.read(read("large")).await.unwrap().into_inner().value.len(), VALUE);
+    // Calls of their own are answered, on that connection and on another.
+    for client in [&first, &other] {
+        let found = client.clone().read(read("large")).await.unwrap().into_inner();
+        assert_eq!(found.value.len(), VALUE);
+    }
 
     let mut others = Vec::new();
     for _ in 0..12 {
@@ -73,11 +73,22 @@ async fn clients_that_take_nothing_hold_no_more_than_the_stated_bound_and_the_ot
     eventually("nobody gets more", async || {
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         let now = waiting(&other).await;
-        std::mem::replace(&mut before, now) == now && now > CONNECTION_BYTES
+        std::mem::replace(&mut before, now) == now && now > ALL_BYTES - VALUE - STREAMED_BYTES
     })
     .await;
     assert!(before <= ALL_BYTES + 14 * SURE_BYTES, "{before}");
     assert_eq!(other.read(read("small")).await.unwrap().into_inner().value, b"v");
+    // Where there is no room left, what would need much is refused at once, and not waited with.
+    let batch = pb::BatchReadRequest {
+        operations: vec![read("large")],
+    };
+    for refused in [
+        other.read(read("large")).await.unwrap_err(),
+        other.batch_read(batch).await.unwrap_err(),
+    ] {
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+        assert!(refused.message().contains("wait to be taken"), "{refused}");
+    }
     let bound = 2 * (2 * 16 + 32) + 2 + 128 + 96;
     let peak = node.peak_memory() as usize / MIB;
     println!("peak {peak} MiB, bound {bound} MiB");
@@ -85,6 +96,7 @@ async fn clients_that_take_nothing_hold_no_more_than_the_stated_bound_and_the_ot
 
     // Who takes them gets all of them; and who goes away holds nothing.
     drop(others);
+    eventually("the others are gone", async || waiting(&other).await <= STREAMED_BYTES).await;
     let mut ids = BTreeSet::new();
     while ids.len() < READS as usize {
         let result = results.message().await.unwrap().unwrap();

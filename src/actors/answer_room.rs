@@ -14,6 +14,8 @@ use tokio::sync::Notify;
 pub const ALL_BYTES: usize = 128 << 20;
 /// Most bytes that those of one connection hold: a few of the largest.
 pub const CONNECTION_BYTES: usize = 32 << 20;
+/// Of these, most bytes of results of streams: the rest is for calls of their own, which are not made to wait.
+pub const STREAMED_BYTES: usize = 21 << 20;
 
 /// Bytes that a connection may hold in any case.
 pub const SURE_BYTES: usize = 64 << 10;
@@ -56,11 +58,21 @@ impl ConnectionRoom {
     /// Holds room for an answer of so many bytes, if there is any.
     #[must_use]
     pub fn try_hold(self: &Arc<Self>, bytes: usize) -> Option<HeldRoom> {
+        self.try_hold_of(CONNECTION_BYTES, bytes)
+    }
+
+    /// As [`ConnectionRoom::try_hold`], for the result of a stream.
+    #[must_use]
+    pub fn try_hold_streamed(self: &Arc<Self>, bytes: usize) -> Option<HeldRoom> {
+        self.try_hold_of(STREAMED_BYTES, bytes)
+    }
+
+    fn try_hold_of(self: &Arc<Self>, most: usize, bytes: usize) -> Option<HeldRoom> {
         // The largest answers have clocks and keys beside their values; one of them is let in by itself.
-        let bytes = bytes.min(CONNECTION_BYTES);
+        let bytes = bytes.min(STREAMED_BYTES);
         let mut all = self.all.held.lock();
         let own = self.held.load(Ordering::Relaxed);
-        let most = CONNECTION_BYTES.min(ALL_BYTES.saturating_sub(*all));
+        let most = most.min(ALL_BYTES.saturating_sub(*all));
         if own + bytes > most.max(SURE_BYTES) {
             return None;
         }
@@ -70,14 +82,14 @@ impl ConnectionRoom {
         Some(HeldRoom { room, bytes })
     }
 
-    /// As [`ConnectionRoom::try_hold`], as soon as there is room.
+    /// As [`ConnectionRoom::try_hold_streamed`], as soon as there is room.
     pub async fn hold(self: &Arc<Self>, bytes: usize) -> HeldRoom {
         let _turn = self.turn.lock().await;
         let mut freed = std::pin::pin!(self.all.freed.notified());
         loop {
             // Before the look, so that nothing is missed between the two.
             freed.as_mut().enable();
-            if let Some(held) = self.try_hold(bytes) {
+            if let Some(held) = self.try_hold_streamed(bytes) {
                 return held;
             }
             freed.as_mut().await;
@@ -103,7 +115,7 @@ impl HeldRoom {
     /// Whether an answer of so many bytes has room in it.
     #[must_use]
     pub fn suffices_for(&self, bytes: usize) -> bool {
-        self.bytes >= bytes.min(CONNECTION_BYTES)
+        self.bytes >= bytes.min(STREAMED_BYTES)
     }
 }
 

@@ -142,7 +142,7 @@ impl StorageNode {
             let versions = self.entered(Kind::Read, read).await?;
             let bytes = RESULT_BYTES + read_response_bytes(&versions);
             let suffices = held.take().filter(|held| held.suffices_for(bytes));
-            if let Some(held) = suffices.or_else(|| room.try_hold(bytes)) {
+            if let Some(held) = suffices.or_else(|| room.try_hold_streamed(bytes)) {
                 return Ok((read_response(&versions), held));
             }
             drop(versions);

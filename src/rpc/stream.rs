@@ -10,6 +10,7 @@
 use crate::actors::answer_room::{ConnectionRoom, HeldRoom};
 use crate::actors::refusal::Refusal;
 use crate::rpc::batch::result;
+use crate::rpc::pb::operation::Operation;
 use crate::rpc::sending::Handed;
 use crate::rpc::service::StorageNode;
 use crate::rpc::{pb, status};
@@ -98,7 +99,12 @@ async fn take(
         };
         let (node, room, results) = (node.clone(), Arc::clone(room), results.clone());
         tokio::spawn(async move {
-            let (outcome, held) = node.operation(operation.operation, &room).await;
+            let is_read = matches!(operation.operation, Some(Operation::Read(_)));
+            let (outcome, held) = tokio::select! {
+                done = node.operation(operation.operation, &room) => done,
+                // It may wait for a client that is no longer there.
+                () = results.closed(), if is_read => return,
+            };
             // A client that has gone away is nobody's loss.
             let _ = results.send((Ok(result(operation.id, outcome)), held)).await;
             drop(place);

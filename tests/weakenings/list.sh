@@ -561,3 +561,26 @@ weaken failed_sync_passes_for_a_full_disk damage $log/writer.rs \
     'let source = std::io::Error::other(source);' \
     ''
 group
+# Copies between nodes, and answers that nobody takes.
+
+weaken long_clock_of_a_copy_refused copies src/actors/requests.rs \
+    'entries.len() <= MAX_CLOCK_ENTRIES || write.is_copy' \
+    'entries.len() <= MAX_CLOCK_ENTRIES'
+weaken copy_held_up_by_a_quota copies src/actors/quotas/mod.rs \
+    'if write.is_copy {' \
+    'if write.is_copy && most == u64::MAX {'
+weaken damage_ends_the_copy copies src/storage/table/cursor.rs \
+    'Err(error) if self.go_past(&error) => {}' \
+    'Err(error) if self.verifying && self.go_past(&error) => {}'
+weaken damage_passes_for_completeness copies src/actors/streaming/work.rs \
+    'stream.enter(if skipped.is_empty() {' \
+    'stream.enter(if skipped.count() < 100 {'
+weaken last_notes_refused idempotency src/actors/wal/mod.rs \
+    'if state.ended || state.closing.is_some() {' \
+    'if state.refuses {'
+weaken answers_without_a_bound answers src/actors/answer_room.rs \
+    'if own + bytes > most.max(SURE_BYTES) {' \
+    'if own + bytes > most.max(200 << 20) {'
+weaken room_given_back_before_the_answer_is_taken answers src/rpc/stream.rs \
+    'hands.add(held);' \
+    'drop(held);'
