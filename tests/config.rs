@@ -179,6 +179,7 @@ fn impossible_values_are_refused_with_what_would_be_right() {
         ("[tenants.quota.\"\"]", "tenants.quota.\"\"", "1 to 256 bytes"),
         ("[metrics]\nhost = \"\"", "metrics.host", "127.0.0.1"),
         ("[metrics]\npath = \"metrics\"", "metrics.path", "begin with"),
+        ("[metrics]\nport = 50052", "metrics.port", "another than server.port"),
         ("[metrics]\npath = \"/{all}\"", "metrics.path", "letters"),
         ("[metrics]\npath = \"/status\"", "metrics.path", "neither /status"),
         (

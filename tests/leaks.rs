@@ -166,15 +166,12 @@ async fn ten_thousand_restarts_leave_nothing_behind() {
             && held.threads <= before.threads + 10
             && held.files <= before.files + 10
             && held.maps <= before.maps + 60
+            && held.resident_kib <= before.resident_kib + 8 * 1024
     };
     let after = settled(&from, is_enough).await;
     println!("{restarts} restarts in {took:?}: {before:?}, then {after:?}");
     // What varies by itself: connections, threads that may block, arenas and tables; none of it grows with the restarts.
     assert!(is_enough(&after), "{before:?}, then {after:?}");
-    assert!(
-        after.resident_kib <= before.resident_kib + 8 * 1024,
-        "{before:?}, then {after:?}"
-    );
     assert_eq!((after.names, after.groups), (before.names, before.groups));
     assert!(
         from.tree().ends().len() == 100,

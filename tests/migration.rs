@@ -328,7 +328,6 @@ async fn fill(nodes: &[&Killable], ring: &Ring, next: &Ring) -> BTreeMap<String,
 
 async fn is_copying(source: &Killable) -> bool {
     let status = stream_status(&source.client(), "c").await;
-    assert!(["copying", "streaming"].contains(&status.state.as_str()), "{status:?}");
     status.state == "copying" && status.keys_copied > 0
 }
 
@@ -356,7 +355,7 @@ async fn sources_and_target_are_killed_while_they_stream_and_no_acknowledged_wri
     let proxies = [Proxy::to(c.address()).await, Proxy::to(c.address()).await];
     let moves = ring.moves(&next);
     for (source, proxy) in [&a, &b].into_iter().zip(&proxies) {
-        proxy.set(Way::Slow(1 << 20));
+        proxy.set(Way::Slow(256 << 10));
         let ranges = &moves[&(source.id.to_owned(), "c".to_owned())];
         start_stream(&source.client(), "c", proxy.address, ranges).await;
     }

@@ -222,9 +222,9 @@ async fn a_stream_whose_actor_dies_again_and_again_fails_alone_and_can_be_ordere
 async fn an_actor_of_a_stream_that_makes_no_progress_is_started_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = node_config(dir.path(), "from", 0);
-    config.supervisor.stuck_after = Duration::from_millis(300);
+    config.supervisor.stuck_after = Duration::from_secs(2);
     let (from, to) = (start(&config).await, node(dir.path(), "to", 0).await);
-    let mut here = client(from.address());
+    let here = client(from.address());
     start_stream(&here, "to", to.address(), &WHOLE_RING).await;
     completed(&here, "to").await;
     let faults = &from.requests().handles.faults;
@@ -233,7 +233,7 @@ async fn an_actor_of_a_stream_that_makes_no_progress_is_started_again() {
     faults
         .inject(injection(STREAM, "before-forward", Fault::Error, 0))
         .unwrap();
-    here.write(write("k", b"v", &[("c", 1)])).await.unwrap();
+    insist(async || here.clone().write(write("k", b"v", &[("c", 1)])).await).await;
     eventually("what was written arrives", async || held(&to).len() == 1).await;
     assert!(faults.armed().is_empty());
     let ends = from.tree().ends();

@@ -64,6 +64,8 @@ impl ConnectionRoom {
     /// As [`ConnectionRoom::try_hold`], for the result of a stream.
     #[must_use]
     pub fn try_hold_streamed(self: &Arc<Self>, bytes: usize) -> Option<HeldRoom> {
+        // Whoever waits has asked before.
+        let _turn = self.turn.try_lock().ok()?;
         self.try_hold_of(STREAMED_BYTES, bytes)
     }
 
@@ -89,7 +91,7 @@ impl ConnectionRoom {
         loop {
             // Before the look, so that nothing is missed between the two.
             freed.as_mut().enable();
-            if let Some(held) = self.try_hold_streamed(bytes) {
+            if let Some(held) = self.try_hold_of(STREAMED_BYTES, bytes) {
                 return held;
             }
             freed.as_mut().await;

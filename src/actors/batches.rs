@@ -9,7 +9,7 @@
 //! batch may have.
 
 use crate::actors::answers::{Answers, Gathering};
-use crate::actors::cache::{CacheMessage, read_view};
+use crate::actors::cache::CacheMessage;
 use crate::actors::mailbox::Undelivered;
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::{reply_port, within};
@@ -254,7 +254,7 @@ impl Requests {
         if lost.is_empty() {
             return found(answers, "the cache");
         }
-        let read = read_view(&self.handles, &self.loads, lost);
+        let read = self.read_past_cache(lost);
         let Ok(read) = tokio::time::timeout(self.timeouts.read, read).await else {
             return all(keys.len(), &Refusal::TimedOut(self.timeouts.read));
         };

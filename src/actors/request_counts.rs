@@ -27,7 +27,7 @@ pub struct RequestCounts {
     pub repair_time: Histogram,
     /// How long reads took.
     pub read_time: Histogram,
-    /// Bytes of the values that were to be written.
+    /// Bytes of the values written.
     pub write_bytes: Histogram,
     /// Bytes of the values that were found.
     pub read_bytes: Histogram,
@@ -67,7 +67,9 @@ impl RequestCounts {
                 self.repair_time.observe(took);
             }
         }
-        self.write_bytes.add(bytes as u64);
+        if result.is_ok() {
+            self.write_bytes.add(bytes as u64);
+        }
         self.count_error(result);
     }
 

@@ -265,9 +265,24 @@ impl Requests {
             Err(Undelivered::Down(message)) => Some(message),
         };
         // The shard is down: the view answers, and only more slowly. The lost message, and its permit, end with this.
-        let read = read_view(&self.handles, &self.loads, vec![key]).await.pop();
+        let read = self.read_past_cache(vec![key]).await.pop();
         drop(lost);
         read.map_or(Err(Refusal::Restarting("the cache")), |(_key, result)| result)
+    }
+
+    /// Reads keys from the view. What is found may be newer than what the caches were told of, and a read that follows might
+    /// still be answered without it: so this waits until they were, which is the rest of a batch's way through memory.
+    pub(super) async fn read_past_cache(&self, keys: Vec<Key>) -> Vec<(Key, Result<Versions, Refusal>)> {
+        let read = read_view(&self.handles, &self.loads, keys).await;
+        let found = read.iter().filter_map(|(_key, result)| result.as_ref().ok());
+        let newest = found
+            .flat_map(|versions| versions.all())
+            .map(|version| version.seq)
+            .max();
+        while newest.is_some_and(|seq| seq > self.handles.published.announced()) {
+            tokio::task::yield_now().await;
+        }
+        read
     }
 
     async fn try_write(&self, mut write: NewWrite) -> Result<WriteOutcome, Refusal> {

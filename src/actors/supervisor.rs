@@ -13,7 +13,7 @@ use crate::actors::reply::Reply;
 use crate::actors::restarts::{Intensity, Restarts};
 use crate::actors::timers;
 use crate::actors::watched::{Losable, Pulse, Watched};
-use crate::storage::time::{RealTime, Time};
+use crate::storage::time::Time;
 use parking_lot::Mutex;
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, Message, SpawnErr, SupervisionEvent,
@@ -109,8 +109,9 @@ pub struct ChildEnd {
 }
 
 /// What all generations of the supervisor share with those who look at it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tree {
+    time: Arc<dyn Time>,
     changed: watch::Sender<()>,
     children: Mutex<Vec<ChildStatus>>,
     ends: Mutex<VecDeque<ChildEnd>>,
@@ -119,6 +120,19 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// No children yet. `time` dates their ends.
+    #[must_use]
+    pub fn new(time: Arc<dyn Time>) -> Arc<Self> {
+        Arc::new(Self {
+            time,
+            changed: watch::Sender::default(),
+            children: Mutex::default(),
+            ends: Mutex::default(),
+            cells: Mutex::default(),
+            pulses: Mutex::default(),
+        })
+    }
+
     /// All children, in the order in which they were started first.
     #[must_use]
     pub fn children(&self) -> Vec<ChildStatus> {
@@ -235,7 +249,7 @@ impl Tree {
             ends.pop_front();
         }
         ends.push_back(ChildEnd {
-            at_ms: RealTime::default().now_ms(),
+            at_ms: self.time.now_ms(),
             name: name.to_owned(),
             generation,
             reason: reason.chars().take(REASON_CHARS).collect(),
@@ -477,11 +491,13 @@ impl Supervisor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::time::RealTime;
 
     #[test]
     fn the_last_ends_are_remembered_with_their_reasons_and_no_more() {
-        let tree = Tree::default();
-        let before = RealTime::default().now_ms();
+        let time = Arc::new(RealTime::default());
+        let before = time.now_ms();
+        let tree = Tree::new(time);
         for n in 0..150 {
             tree.count_start("child");
             tree.ended("child", format!("{n} {}", "ä".repeat(10_000)));

@@ -191,6 +191,15 @@ impl Config {
             &metrics.host,
             "must be the address to listen on, as in \"127.0.0.1\"",
         );
+        let (server, admin) = (&self.server, &self.admin);
+        let is_same =
+            |host: &str, port: u16| metrics.enabled && metrics.port == port && metrics.host == host && port != 0;
+        require(
+            !(is_same(&server.host, server.port) || admin.fault_injection && is_same(&admin.host, admin.port)),
+            "metrics.port",
+            &metrics.port,
+            "must be another than server.port and admin.port",
+        );
         let is_plain = |path: &str| {
             let chars = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
             path.starts_with('/') && !path.ends_with('/') && path.chars().all(chars)

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 /// Connections at a time; more wait in the socket's queue.
 const MOST: usize = 64;
 /// Time within which a connection must have asked for something.
-const ASKED_WITHIN: Duration = Duration::from_secs(10);
-/// Longest life of a connection: one that is silent gives its place back.
-const LIFE: Duration = Duration::from_secs(300);
+const ASKED_WITHIN: Duration = Duration::from_secs(1);
+/// Longest life of a connection, which is asked once: a client that does not take its answer gives its place back.
+const LIFE: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: without file descriptors the next one would fail at once as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -25,7 +26,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub async fn serve(listener: TcpListener, site: Arc<Site>, metrics_path: String) {
     let service = TowerToHyperService::new(site.routes(&metrics_path));
     let places = Arc::new(Semaphore::new(MOST));
+    // Dropped with this task, it ends them.
+    let mut connections = JoinSet::new();
     loop {
+        while connections.try_join_next().is_some() {}
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
@@ -38,10 +42,11 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>, metrics_path: String)
             }
         };
         let service = service.clone();
-        tokio::spawn(async move {
+        connections.spawn(async move {
             let mut builder = Builder::new(TokioExecutor::new()).http1_only();
             builder
                 .http1()
+                .keep_alive(false)
                 .timer(TokioTimer::new())
                 .header_read_timeout(ASKED_WITHIN);
             let connection = builder.serve_connection(TokioIo::new(stream), service);

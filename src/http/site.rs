@@ -43,17 +43,13 @@ impl Site {
     /// The paths; metrics at `metrics_path`.
     pub(super) fn routes(self: Arc<Self>, metrics_path: &str) -> Router {
         let (for_metrics, for_ready, for_status) = (Arc::clone(&self), Arc::clone(&self), self);
+        let there_is = format!("there is {metrics_path}, /status, /health/live and /health/ready\n");
         Router::new()
             .route("/health/live", get(async || fresh("text/plain", "alive\n".to_owned())))
             .route("/health/ready", get(async move || ready::answer(&for_ready)))
             .route("/status", get(async move || for_status.status()))
             .route(metrics_path, get(async move || for_metrics.metrics()))
-            .fallback(async || {
-                (
-                    StatusCode::NOT_FOUND,
-                    "there is /metrics, /status, /health/live and /health/ready\n",
-                )
-            })
+            .fallback(async move || (StatusCode::NOT_FOUND, there_is))
     }
 
     fn metrics(&self) -> Response {

@@ -88,6 +88,14 @@ struct Observed {
     task: JoinHandle<()>,
 }
 
+impl Observed {
+    /// Ends it, with its connections. The port is free afterwards.
+    async fn close(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+}
+
 impl Drop for Observed {
     fn drop(&mut self) {
         self.task.abort();

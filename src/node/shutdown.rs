@@ -20,7 +20,7 @@ impl Node {
     /// Stops in the order in which data flow: admits nothing more, lets connections end, makes the last writes durable, applies
     /// them, ends the log with the notes of what they were answered, ends the streams to other nodes, flushes, ends the actors. A step that takes longer than its share of
     /// `server.shutdown_timeout` is reported and passed over: the next start does what it left.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         let begun = Instant::now();
         let total = self.shutdown_timeout;
         let handles = self.requests.handles.clone();
@@ -72,6 +72,9 @@ impl Node {
             step("ending the actors", quiet).await;
             // A parent that stops ends its children.
             supervisor.stop(None);
+        }
+        if let Some(observed) = self.observed.take() {
+            observed.close().await;
         }
         tracing::info!(took = ?begun.elapsed(), "stopped");
     }

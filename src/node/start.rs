@@ -50,7 +50,7 @@ impl Node {
         // Bound before the recovery, so that a taken port is known at once; listened on after it, so that until then a
         // client is refused and does not hang.
         let (socket, shown) = bind(&config.server.host, config.server.port).await?;
-        let faults = Faults::new(Arc::default());
+        let faults = Faults::new(Tree::new(Arc::clone(&machine.time)));
         let fault_socket = match config.admin.fault_injection {
             true => Some(bind(&config.admin.host, config.admin.port).await?),
             false => None,
@@ -176,19 +176,19 @@ async fn bind(host: &str, port: u16) -> Result<(TcpSocket, String), NodeError> {
 async fn observe(config: &Config) -> Option<Observed> {
     let listen = async {
         let (socket, shown) = bind(&config.metrics.host, config.metrics.port).await?;
-        let listen = |cause| NodeError::Listen { address: shown, cause };
+        let listen = |cause| NodeError::Listen {
+            address: shown.clone(),
+            cause,
+        };
         let listener = socket.listen(LISTEN_BACKLOG).map_err(listen)?;
-        Ok::<_, NodeError>((listener.local_addr().ok(), listener))
+        let address = listener.local_addr().map_err(listen)?;
+        Ok::<_, NodeError>((address, listener))
     };
     match listen.await {
         Ok((address, listener)) => {
             let site = Arc::new(http::Site::default());
             let task = tokio::spawn(http::serve(listener, Arc::clone(&site), config.metrics.path.clone()));
-            Some(Observed {
-                address: address?,
-                site,
-                task,
-            })
+            Some(Observed { address, site, task })
         }
         Err(error) => {
             tracing::error!(%error, "no metrics, status and health over HTTP (metrics.port)");

@@ -65,11 +65,13 @@ impl StorageNode {
         Ok((read_response(&versions)?, held))
     }
 
-    /// Carries out one operation of a stream, if there is not too much to do. Its result holds the room that is returned.
+    /// Carries out one operation of a stream, if there is not too much to do. Its result holds the room that is returned, for
+    /// which a change, once it is done, waits until its client is `gone`.
     pub(super) async fn operation(
         &self,
         operation: Option<Operation>,
         room: &Arc<ConnectionRoom>,
+        gone: impl Future<Output = ()>,
     ) -> (Result<OperationOutcome, Failed>, Option<HeldRoom>) {
         let changed = match operation {
             None => Err(Failed::from(&limits::missing("operation"))),
@@ -100,8 +102,11 @@ impl StorageNode {
         };
         // It cannot be asked for again, and is small but for its clock.
         let bytes = RESULT_BYTES + changed.as_ref().map_or(0, OperationOutcome::encoded_len);
-        let held = room.hold(bytes).await;
-        (changed, Some(held))
+        tokio::select! {
+            biased;
+            held = room.hold(bytes) => (changed, Some(held)),
+            () = gone => (changed, None),
+        }
     }
 
     async fn change(

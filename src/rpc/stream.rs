@@ -101,7 +101,7 @@ async fn take(
         tokio::spawn(async move {
             let is_read = matches!(operation.operation, Some(Operation::Read(_)));
             let (outcome, held) = tokio::select! {
-                done = node.operation(operation.operation, &room) => done,
+                done = node.operation(operation.operation, &room, results.closed()) => done,
                 // It may wait for a client that is no longer there.
                 () = results.closed(), if is_read => return,
             };

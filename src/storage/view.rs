@@ -42,8 +42,13 @@ impl ReadView {
     /// # Errors
     /// When a table that may hold it is damaged.
     pub fn get(&self, key: &Key) -> Result<Versions> {
-        let versions = self.get_in_memory(key).merge(self.tables.get(key)?);
-        Ok(versions.bounded(MAX_SIBLINGS).0)
+        Ok(self.get_on_top_of(self.tables.get(key)?, key))
+    }
+
+    /// Everything that the key has, of which the tables have `below`.
+    #[must_use]
+    pub fn get_on_top_of(&self, below: Versions, key: &Key) -> Versions {
+        self.get_in_memory(key).merge(below).bounded(MAX_SIBLINGS).0
     }
 
     /// Walks everything from `from` on, in key order, as it was when `seq` was the last number applied.
@@ -97,7 +102,7 @@ pub struct Published {
     writer: Mutex<()>,
     applied: AtomicU64,
     announced: AtomicU64,
-    /// How long reads took that no cache answered.
+    /// How long reads of a key took in the tables.
     pub reads: Histogram,
 }
 

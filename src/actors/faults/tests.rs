@@ -1,4 +1,5 @@
 use super::*;
+use crate::storage::time::RealTime;
 
 fn injection(point: &str, fault: Fault) -> Injection {
     Injection {
@@ -13,7 +14,7 @@ fn injection(point: &str, fault: Fault) -> Injection {
 }
 
 fn faults() -> Arc<Faults> {
-    Faults::new(Arc::default())
+    Faults::new(Tree::new(Arc::new(RealTime::default())))
 }
 
 #[test]

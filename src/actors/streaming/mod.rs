@@ -66,8 +66,11 @@ impl Streaming {
         let (stream, mailbox) = (self.streams.get(&target), self.mailbox.clone());
         let stopping = tokio::spawn(async move {
             let skipped = stream.as_ref().map(|stream| stream.skipped()).unwrap_or_default();
-            let was_completed =
-                |stream: &Arc<Stream>| stream.progress().compared && !matches!(stream.state(), StreamState::Failed(_));
+            let was_completed = |stream: &Arc<Stream>| match stream.state() {
+                StreamState::Failed(_) => false,
+                StreamState::Incomplete(_) => true,
+                _ => stream.progress().compared,
+            };
             let mut left = None;
             if let Some(stream) = stream.filter(was_completed)
                 && !settled(&stream).await
@@ -92,11 +95,11 @@ impl Streaming {
                 mailbox.send_admitted(StreamsMessage::Stop(target, reply)).is_ok()
             });
             let said = said.await?;
-            Ok(match left {
-                None if skipped.is_empty() => (said, true),
-                None => (format!("{said}; {}", skipped.why()), false),
-                Some(left) => (format!("{said}; {left} changes were not acknowledged"), false),
-            })
+            let is_whole = left.is_none() && skipped.is_empty();
+            let left = left.map(|left| format!("; {left} changes were not acknowledged"));
+            let skipped = (!skipped.is_empty()).then(|| format!("; {}", skipped.why()));
+            let rest = left.unwrap_or_default() + &skipped.unwrap_or_default();
+            Ok((said + &rest, is_whole))
         });
         stopping
             .await

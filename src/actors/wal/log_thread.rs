@@ -304,7 +304,9 @@ impl OnThread for Worker {
     fn finish(&mut self) {
         if self.unsynced_since.take().is_some() {
             // A failure latches the log, and the next write is told.
-            let _ = self.log.with(|log| log.sync(self.epoch));
+            let _ = self
+                .log
+                .with(|log| self.timed(&self.log.times.sync, || log.sync(self.epoch)));
         }
     }
 }
