@@ -5,7 +5,7 @@
 use crate::actors::Handles;
 use crate::actors::address_book::{AddressBook, NodeAddress};
 use crate::actors::admission::{Admission, AdmissionLimits};
-use crate::actors::cache::{CacheStats, Shard, ShardStats};
+use crate::actors::cache::{CacheStats, ShardStats};
 use crate::actors::compaction::CompactionStats;
 use crate::actors::disk::DiskWatch;
 use crate::actors::drain::{Drain, Drained};
@@ -18,6 +18,7 @@ use crate::actors::overload::Overload;
 use crate::actors::peers::Peers;
 use crate::actors::quotas::{Quota, Quotas};
 use crate::actors::requests::{Requests, Timeouts};
+use crate::actors::shard::Shard;
 use crate::actors::streaming::Streaming;
 use crate::actors::streaming::registry::Streams;
 use crate::actors::streaming::tap::Taps;
