@@ -1,6 +1,6 @@
 //! PairDB's storage node: a log-structured key-value store with tenants and vector clocks, made of supervised actors.
 //!
-//! Layers, each knowing only those to its right: `rpc` → `actors` → `storage`. `node` composes them. See ARCHITECTURE.md.
+//! Layers, each knowing only those to its right: `http` → `rpc` → `actors` → `storage`. `node` composes them. See ARCHITECTURE.md.
 
 #![deny(missing_docs, unsafe_code)]
 #![cfg_attr(
@@ -18,6 +18,7 @@
 pub mod actors;
 pub mod cli;
 pub mod config;
+pub mod http;
 pub mod node;
 pub mod rpc;
 pub mod storage;

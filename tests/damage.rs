@@ -1,8 +1,8 @@
 //! Torn and damaged files: recovered, or refused with a clear error. Never a panic, never a wrong value.
 
 use bytes::Bytes;
-use pairdb_node::storage::error::Error;
-use pairdb_node::storage::fs::{Failure, Fault, FileSystem, OperationKind, SimFs};
+use pairdb_node::storage::error::{Error, ErrorKind};
+use pairdb_node::storage::fs::{Failure, Fault, FileSystem, OperationKind, SimFs, Survival};
 use pairdb_node::storage::key::Key;
 use pairdb_node::storage::log;
 use pairdb_node::storage::recovery::Options;
@@ -336,6 +336,33 @@ fn a_failed_sync_latches_the_log_and_reads_go_on() {
         store.get(&key(2)).unwrap().is_empty(),
         "a write whose sync failed must not be seen"
     );
+}
+
+/// What a failed sync was for may be on the disk or not: "disk full" would say that it is not, and that it may be repeated.
+#[test]
+fn a_sync_that_fails_for_lack_of_space_is_no_full_disk() {
+    let disk = SimFs::default();
+    let store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
+    store.write(&key(1), Value::Live(value(1)), None).unwrap();
+    disk.fail(Fault::next(OperationKind::Sync, ".log", Failure::Full));
+    let failed = store.write(&key(2), Value::Live(value(2)), None).unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Failed, "{failed}");
+    drop(store);
+    disk.crash_with(Survival::Everything);
+    let store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
+    assert!(!store.get(&key(2)).unwrap().is_empty(), "it came through all the same");
+}
+
+/// Nor may it be told of a record that was begun and cannot be cut back.
+#[test]
+fn a_full_disk_that_keeps_half_a_record_latches_the_log() {
+    let disk = SimFs::default();
+    let store = Store::open(&filesystem(&disk), Options::at("/data"), "node").unwrap();
+    store.write(&key(1), Value::Live(value(1)), None).unwrap();
+    disk.fail(Fault::next(OperationKind::Write, ".log", Failure::Full));
+    disk.fail(Fault::next(OperationKind::Truncate, ".log", Failure::Device));
+    let failed = store.write(&key(2), Value::Live(value(2)), None).unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Failed, "{failed}");
 }
 
 /// The system tells a failed write once: the sync that follows would succeed, and the log be deleted for a table that is not

@@ -5,8 +5,14 @@ mod common;
 
 use common::*;
 use pairdb_node::actors::faults::{DISK_IO, Fault, Faults, Injection, MESSAGE, SUPERVISOR};
+use pairdb_node::actors::ranges::{KeyRange, RangeItem};
+use pairdb_node::actors::write::NewWrite;
 use pairdb_node::config::Config;
 use pairdb_node::node::Node;
+use pairdb_node::storage::key::Key;
+use pairdb_node::storage::log::record::Operation;
+use pairdb_node::storage::version::{MAX_SIBLINGS, Value, Version};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -184,6 +190,77 @@ async fn a_failed_sync_latches_the_log_and_reads_go_on() {
     assert_eq!(client.read(read("before")).await.unwrap().into_inner().value, b"v");
     let (_, reasons) = node.health().status();
     assert!(reasons.iter().any(|reason| reason.contains("latched")), "{reasons:?}");
+    node.shutdown().await;
+}
+
+/// Keys of the tests below, with what a walk over all of them finds.
+fn walked(node: &Node) -> BTreeMap<String, Vec<u8>> {
+    let range = KeyRange {
+        tenant: "tenant".to_owned(),
+        start: String::new(),
+        end: String::new(),
+    };
+    let walk = node.requests().scan(range).unwrap();
+    let value = |item: RangeItem| {
+        let (key, versions) = item.unwrap();
+        (
+            key.key().to_owned(),
+            versions.winner().unwrap().value.live().unwrap().to_vec(),
+        )
+    };
+    walk.map(value).collect()
+}
+
+/// Found by the simulation: the writer of the memtable dies between applying and telling the caches, and is not back yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_walk_saw_no_later_read_takes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(&breakable(dir.path())).await;
+    let mut client = client(node.address());
+    client.write(write("a", b"old", &[("c", 1)])).await.unwrap();
+    assert_eq!(client.read(read("a")).await.unwrap().into_inner().value, b"old");
+    let faults = faults(&node);
+    let stall = Fault::Stall(Duration::from_secs(1));
+    faults.inject(injection("memtable", "start", stall)).unwrap();
+    faults.inject(injection("memtable", "mid-batch", Fault::Kill)).unwrap();
+    let new_write = |key: &str, value: &'static [u8]| NewWrite {
+        operation: Operation::Write,
+        key: Key::new("tenant", key).unwrap(),
+        value: Value::Live(value.into()),
+        clock: Some([("c", 2)].into_iter().collect()),
+        id: None,
+        is_copy: false,
+    };
+    let batch = vec![new_write("a", b"new"), new_write("b", b"new")];
+    let answers = node.requests().write_batch(batch).await;
+    assert!(answers.iter().all(Result::is_err), "{answers:?}");
+    let seen = walked(&node);
+    let then = client.read(read("a")).await.unwrap().into_inner().value;
+    assert_eq!((seen["a"].as_slice(), then.as_slice()), (&b"new"[..], &b"new"[..]));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_does_not_run_ahead_of_the_caches() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(&breakable(dir.path())).await;
+    let mut client = client(node.address());
+    client.write(write("a", b"old", &[("c", 1)])).await.unwrap();
+    // As the writer of the memtable does, in the middle of a batch.
+    let published = &node.requests().handles.published;
+    let seq = published.applied() + 1;
+    let version = Version {
+        clock: [("c", 2)].into_iter().collect(),
+        value: Value::Live(b"new".as_slice().into()),
+        timestamp_ms: 1,
+        seq,
+    };
+    let key = Key::new("tenant", "a").unwrap();
+    published.load().active.apply(&key, version, MAX_SIBLINGS);
+    published.set_applied(seq);
+    assert_eq!(walked(&node)["a"], b"old");
+    published.set_announced(seq);
+    assert_eq!(walked(&node)["a"], b"new");
     node.shutdown().await;
 }
 

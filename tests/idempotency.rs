@@ -4,6 +4,7 @@
 mod common;
 
 use common::*;
+use pairdb_node::actors::faults::{Fault, Injection};
 use pairdb_node::node::Node;
 use pairdb_node::rpc::pb;
 use pairdb_node::rpc::pb::operation_result::Result as Outcome;
@@ -424,5 +425,49 @@ async fn a_write_that_was_refused_may_be_sent_again() {
         .into_inner();
     assert!(again.applied);
     assert_eq!(client.read(read("k")).await.unwrap().into_inner().value, b"second");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_answers_before_an_orderly_stop_are_given_again_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let node = start(&config).await;
+    let client_ = client(node.address());
+    client_.clone().write(write("k", b"newer", &[("c", 9)])).await.unwrap();
+    // The writes are in the log and applied, and the node stops before they are answered.
+    let stall = Injection {
+        actor: "memtable".into(),
+        point: "before-answer".into(),
+        fault: Fault::Stall(Duration::from_millis(700)),
+        after: 0,
+        times: 1,
+        one_in: 1,
+        seed: 0,
+    };
+    node.requests().handles.faults.inject(stall).unwrap();
+    let requests = [
+        named("k", b"stale", &[("c", 1)], "stale"),
+        named("k", b"concurrent", &[("d", 1)], "concurrent"),
+    ];
+    let before = changes(&node);
+    let operations = requests.to_vec();
+    let mut sender = client_.clone();
+    let sending = tokio::spawn(async move { sender.batch_write(pb::BatchWriteRequest { operations }).await });
+    eventually("they are applied", async || changes(&node) == before + 2).await;
+    sending.abort();
+    drop(client_);
+    node.shutdown().await;
+
+    let node = start(&config).await;
+    let mut client = client(node.address());
+    let [stale, concurrent] = requests;
+    let stale = client.write(stale).await.unwrap().into_inner();
+    assert!(!stale.applied, "{stale:?}");
+    assert_eq!(stale.updated_vector_clock, wire_clock(&[("c", 9)]));
+    let concurrent = client.write(concurrent).await.unwrap().into_inner();
+    assert!(concurrent.applied, "{concurrent:?}");
+    assert_eq!(concurrent.updated_vector_clock, wire_clock(&[("c", 9), ("d", 1)]));
+    assert_eq!(changes(&node), before + 2, "they were applied again");
     node.shutdown().await;
 }

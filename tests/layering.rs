@@ -79,6 +79,25 @@ fn actors_know_no_wire() {
     );
 }
 
+/// Work that went past it would be done when the system likes, also in a simulation. Streams to other nodes, and walks that a
+/// client takes over the wire, are in none.
+#[test]
+fn actors_start_threads_in_one_place() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/actors");
+    let is_simulated = |file: &PathBuf| {
+        let path = file.strip_prefix(&root).unwrap();
+        !path.starts_with("streaming") && !["threads.rs", "ranges.rs"].contains(&path.to_str().unwrap())
+    };
+    let files: Vec<PathBuf> = sources(&root).into_iter().filter(is_simulated).collect();
+    assert!(files.len() > 30, "{} sources", files.len());
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        for name in ["spawn_blocking", "thread::spawn", "thread::Builder", "thread::scope"] {
+            assert!(!text.contains(name), "{} uses {name}", file.display());
+        }
+    }
+}
+
 #[test]
 fn rpc_does_not_reach_around_the_actors() {
     assert_free_of(

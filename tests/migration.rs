@@ -10,11 +10,13 @@ use pairdb_node::storage::key::Key;
 use pairdb_node::storage::ring;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use streaming::*;
 use tokio::sync::RwLock;
+use tonic::Code;
 
 const POINTS: u64 = 8;
 const WRITERS: u64 = 6;
@@ -59,9 +61,12 @@ impl Ring {
     }
 }
 
+/// The ring that is used now, and where each node listens.
+type Addresses = Arc<RwLock<(Ring, BTreeMap<String, SocketAddr>)>>;
+
 struct Cluster {
     nodes: BTreeMap<String, Node>,
-    addresses: Arc<RwLock<(Ring, BTreeMap<String, SocketAddr>)>>,
+    addresses: Addresses,
 }
 
 impl Cluster {
@@ -104,12 +109,25 @@ impl Cluster {
     }
 }
 
+/// Longest that a writer waits: for a node that was killed it would for ever.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+/// What a write may be answered while actors die, and while whole nodes do.
+const ACTORS_DIE: &[Code] = &[Code::Unavailable];
+const NODES_DIE: &[Code] = &[
+    Code::Unavailable,
+    Code::Unknown,
+    Code::Internal,
+    Code::Cancelled,
+    Code::DeadlineExceeded,
+];
+
 /// Writes ascending numbers to keys of its own, each to the node that has it now; the last that was acknowledged of each.
 async fn write_on(
     writer: u64,
-    addresses: Arc<RwLock<(Ring, BTreeMap<String, SocketAddr>)>>,
+    addresses: Addresses,
     stop: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
+    expected: &[Code],
 ) -> BTreeMap<String, i64> {
     let mut clients: BTreeMap<String, Client> = BTreeMap::new();
     let mut acknowledged = BTreeMap::new();
@@ -123,15 +141,41 @@ async fn write_on(
         let owner = now.0.owner(ring::place(&Key::new("tenant", &key).unwrap()));
         let client = clients.entry(owner.to_owned()).or_insert_with(|| client(now.1[owner]));
         let request = write(&key, number.to_string().as_bytes(), &[("c", number)]);
-        match client.write(request).await {
+        let answer = tokio::time::timeout(ANSWERED_WITHIN, client.write(request)).await;
+        match answer.unwrap_or_else(|_elapsed| Err(tonic::Status::deadline_exceeded("no answer"))) {
             Ok(_) => {
                 acknowledged.insert(key, number);
                 written.fetch_add(1, Ordering::Relaxed);
             }
-            Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status}"),
+            Err(status) => assert!(expected.contains(&status.code()), "{status}"),
         }
     }
     acknowledged
+}
+
+/// Reads every key from the node that has it now. How many each node has; none is lost, and none is older than what was
+/// acknowledged.
+async fn check(addresses: &Addresses, acknowledged: &BTreeMap<String, i64>) -> BTreeMap<String, u64> {
+    let (ring, addresses) = addresses.read().await.clone();
+    let (mut owners, mut lost, mut older) = (BTreeMap::new(), Vec::new(), Vec::new());
+    for (key, number) in acknowledged {
+        let owner = ring.owner(ring::place(&Key::new("tenant", key).unwrap()));
+        *owners.entry(owner.to_owned()).or_insert(0) += 1;
+        match client(addresses[owner]).read(read(key)).await {
+            Ok(found) => {
+                let value = String::from_utf8(found.into_inner().value).unwrap();
+                if value.parse::<i64>().unwrap() < *number {
+                    older.push(format!("{key}: {value}, but {number} was acknowledged"));
+                }
+            }
+            Err(status) => {
+                assert_eq!(status.code(), Code::NotFound, "{key}: {status}");
+                lost.push(key);
+            }
+        }
+    }
+    assert!(lost.is_empty() && older.is_empty(), "lost: {lost:?}; older: {older:?}");
+    owners
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,7 +194,8 @@ async fn a_node_joins_and_another_leaves_and_no_acknowledged_write_is_lost() {
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
             let (stop, written) = (Arc::clone(&stop), Arc::clone(&written));
-            tokio::spawn(write_on(writer, Arc::clone(&cluster.addresses), stop, written))
+            let addresses = Arc::clone(&cluster.addresses);
+            tokio::spawn(write_on(writer, addresses, stop, written, ACTORS_DIE))
         })
         .collect();
     let so_far = || written.load(Ordering::Relaxed);
@@ -181,22 +226,178 @@ async fn a_node_joins_and_another_leaves_and_no_acknowledged_write_is_lost() {
         acknowledged.extend(writer.await.unwrap());
     }
     assert_eq!(acknowledged.len() as i64, WRITERS as i64 * KEYS_PER_WRITER);
-    let (ring, addresses) = cluster.addresses.read().await.clone();
-    let mut owners = BTreeMap::new();
-    for (key, number) in &acknowledged {
-        let owner = ring.owner(ring::place(&Key::new("tenant", key).unwrap()));
-        *owners.entry(owner.to_owned()).or_insert(0) += 1;
-        let value = client(addresses[owner])
-            .read(read(key))
-            .await
-            .expect(key)
-            .into_inner()
-            .value;
-        let value: i64 = String::from_utf8(value).unwrap().parse().unwrap();
-        assert!(value >= *number, "{key}: {value}, but {number} was acknowledged");
-    }
+    let owners = check(&cluster.addresses, &acknowledged).await;
     assert_eq!(owners.len(), 3, "{owners:?}");
     for (_, node) in cluster.nodes {
         node.shutdown().await;
     }
+}
+
+/// Keys that a node hands over: more than is under way at a time. And keys that it keeps.
+const MOVED: usize = 8000;
+const KEPT: usize = 500;
+
+/// A node as a process, which can be killed and started again where it was.
+struct Killable {
+    id: &'static str,
+    dir: PathBuf,
+    port: u16,
+    admin: String,
+    process: Option<Process>,
+}
+
+impl Killable {
+    fn start(dir: &Path, id: &'static str) -> Self {
+        let dir = dir.join(id);
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut node = Self {
+            id,
+            dir,
+            port: free_port(),
+            admin: free_port().to_string(),
+            process: None,
+        };
+        node.begin();
+        node
+    }
+
+    fn begin(&mut self) {
+        let environment = [
+            ("NODE_ID", self.id),
+            ("PAIRDB__MEM_TABLE__FLUSH_THRESHOLD", "256KiB"),
+            ("PAIRDB__SUPERVISOR__MAX_RESTARTS", "10000"),
+            ("PAIRDB__ADMIN__FAULT_INJECTION", "true"),
+            ("PAIRDB__ADMIN__PORT", &self.admin),
+        ];
+        self.process = Some(Process::start(&self.dir, self.port, &environment));
+    }
+
+    /// SIGKILL, and a start.
+    fn kill_and_begin(&mut self) {
+        self.process.take().unwrap().kill();
+        self.begin();
+    }
+
+    fn kill_actor(&self, actor: &str) {
+        let admin = format!("http://127.0.0.1:{}", self.admin);
+        let killed = binary(&["fault", "--admin-addr", &admin, "inject", actor, "kill"]).output();
+        let said = killed.unwrap();
+        assert!(said.status.success(), "{said:?}");
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.process.as_ref().unwrap().addr.parse().unwrap()
+    }
+
+    fn client(&self) -> Client {
+        client(self.address())
+    }
+}
+
+/// Gives each node as many keys that it is to hand over, and a few that it keeps; their numbers, as if a writer had written
+/// them.
+async fn fill(nodes: &[&Killable], ring: &Ring, next: &Ring) -> BTreeMap<String, i64> {
+    let mut numbers = BTreeMap::new();
+    for node in nodes {
+        let (mut kept, mut moved) = (Vec::new(), Vec::new());
+        for number in 1_i64.. {
+            let key = format!("bulk-{}-{number}", node.id);
+            let place = ring::place(&Key::new("tenant", &key).unwrap());
+            match (ring.owner(place) == node.id, next.owner(place) == node.id) {
+                (true, true) if kept.len() < KEPT => kept.push((key, number)),
+                (true, false) => moved.push((key, number)),
+                _ => {}
+            }
+            if moved.len() == MOVED {
+                break;
+            }
+        }
+        moved.extend(kept);
+        for batch in moved.chunks(500) {
+            let operation =
+                |(key, number): &(String, i64)| write(key, format!("{number:01000}").as_bytes(), &[("c", *number)]);
+            let operations = batch.iter().map(operation).collect();
+            let request = pairdb_node::rpc::pb::BatchWriteRequest { operations };
+            let answer = node.client().batch_write(request).await.unwrap().into_inner();
+            assert!(!format!("{answer:?}").contains("Failure"), "{answer:?}");
+        }
+        numbers.extend(moved);
+    }
+    numbers
+}
+
+async fn is_copying(source: &Killable) -> bool {
+    let status = stream_status(&source.client(), "c").await;
+    assert!(["copying", "streaming"].contains(&status.state.as_str()), "{status:?}");
+    status.state == "copying" && status.keys_copied > 0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_and_target_are_killed_while_they_stream_and_no_acknowledged_write_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut a, mut b) = (Killable::start(dir.path(), "a"), Killable::start(dir.path(), "b"));
+    let mut c = Killable::start(dir.path(), "c");
+    let ring = Ring::default().with("a").with("b");
+    let next = ring.clone().with("c");
+    let mut acknowledged = fill(&[&a, &b], &ring, &next).await;
+    let nodes = [&a, &b, &c].map(|node| (node.id.to_owned(), node.address()));
+    let addresses: Addresses = Arc::new(RwLock::new((ring.clone(), nodes.into())));
+    let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let (addresses, stop) = (Arc::clone(&addresses), Arc::clone(&stop));
+            tokio::spawn(write_on(writer, addresses, stop, Arc::clone(&written), NODES_DIE))
+        })
+        .collect();
+    let so_far = || written.load(Ordering::Relaxed);
+    eventually("there is load", async || so_far() > 1000).await;
+
+    // So slow that the streams are under way while everything happens to them.
+    let proxies = [Proxy::to(c.address()).await, Proxy::to(c.address()).await];
+    let moves = ring.moves(&next);
+    for (source, proxy) in [&a, &b].into_iter().zip(&proxies) {
+        proxy.set(Way::Slow(1 << 20));
+        let ranges = &moves[&(source.id.to_owned(), "c".to_owned())];
+        start_stream(&source.client(), "c", proxy.address, ranges).await;
+    }
+    eventually("a part is copied", async || is_copying(&a).await).await;
+    a.kill_and_begin();
+    let after_kill = so_far();
+    eventually("the one that was killed goes on", async || is_copying(&a).await).await;
+    eventually("and is written to", async || so_far() > after_kill + 200).await;
+    for actor in ["stream-c", "streams"] {
+        b.kill_actor(actor);
+        eventually("the other goes on", async || is_copying(&b).await).await;
+    }
+    c.kill_and_begin();
+    b.kill_and_begin();
+    c.kill_actor("memtable");
+    assert!(is_copying(&a).await || is_copying(&b).await, "it was over too soon");
+    for proxy in &proxies {
+        proxy.set(Way::Open);
+    }
+    for source in [&a, &b] {
+        completed(&source.client(), "c").await;
+    }
+    // Once more, when there is nothing but live writes.
+    a.kill_and_begin();
+    for source in [&a, &b] {
+        completed(&source.client(), "c").await;
+    }
+    addresses.write().await.0 = next;
+    for source in [&a, &b] {
+        let said = stop_stream(&source.client(), "c").await;
+        assert!(!said.contains("not acknowledged"), "{said}");
+    }
+    let more = so_far() + 1000;
+    eventually("the new ring is written to", async || so_far() > more).await;
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        acknowledged.extend(writer.await.unwrap());
+    }
+    let owners = check(&addresses, &acknowledged).await;
+    assert!(owners.len() == 3 && owners["c"] > 1000, "{owners:?}");
+    // And what the target has outlives it.
+    c.kill_and_begin();
+    check(&addresses, &acknowledged).await;
 }

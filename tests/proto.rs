@@ -42,6 +42,7 @@ fn requests_have_the_contracts_field_numbers() {
         value: b"v".to_vec(),
         vector_clock: wire_clock(),
         idempotency_key: "id".into(),
+        is_copy: false,
     };
     assert_eq!(expected.encode_to_vec(), write);
     assert_eq!(pb::WriteRequest::decode(write.as_slice()).unwrap(), expected);
@@ -50,9 +51,23 @@ fn requests_have_the_contracts_field_numbers() {
         key: "k".into(),
         vector_clock: wire_clock(),
         idempotency_key: "id".into(),
+        is_copy: false,
     };
     let encoded = [bytes(1, b"t"), bytes(2, b"k"), bytes(3, &clock()), bytes(4, b"id")].concat();
     assert_eq!(delete.encode_to_vec(), encoded);
+    // Ours, so from 100 up: the two bytes are (100 << 3 | 0) as a varint.
+    let of_a_copy = [encoded, vec![0xa0, 0x06, 1]].concat();
+    let delete = pb::DeleteRequest {
+        is_copy: true,
+        ..delete
+    };
+    assert_eq!(delete.encode_to_vec(), of_a_copy);
+    let of_a_copy = [write, vec![0xa0, 0x06, 1]].concat();
+    let copy = pb::WriteRequest {
+        is_copy: true,
+        ..expected
+    };
+    assert_eq!(copy.encode_to_vec(), of_a_copy);
     let range = pb::StreamKeyRange {
         start_hash: 1,
         end_hash: 2,

@@ -119,6 +119,7 @@ async fn each_step_asks_whether_the_deadline_has_passed() {
         value: value(),
         clock: Some(clock()),
         id: None,
+        is_copy: false,
     };
     let passed = Instant::now();
     // At admission.

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use pairdb_node::actors::cache::CacheStats;
-use pairdb_node::actors::health::RequestCounts;
+use pairdb_node::actors::request_counts::RequestCounts;
 use pairdb_node::actors::vitals::Vitals;
 use pairdb_node::rpc::pb;
 use pairdb_node::storage::time::ManualTime;

@@ -30,6 +30,9 @@ impl Requests {
     /// Writes a batch. Each write is answered as [`Requests::write`] answers it; those of one key are applied in their
     /// order.
     pub async fn write_batch(&self, writes: Vec<NewWrite>) -> Results<WriteOutcome> {
+        let begun = self.time.elapsed();
+        let size = |write: &NewWrite| (write.operation, write.value.len());
+        let sizes: Vec<_> = writes.iter().map(size).collect();
         let outcomes = match self.check_admissible() {
             Ok(()) => {
                 let mut stored: HashMap<String, u64> = HashMap::new();
@@ -46,8 +49,9 @@ impl Requests {
             }
             Err(refusal) => all(writes.len(), &refusal),
         };
-        for outcome in &outcomes {
-            self.count(&self.counts.writes, outcome);
+        let took = self.since(begun);
+        for (size, outcome) in sizes.into_iter().zip(&outcomes) {
+            self.counts.wrote(size, outcome, took);
         }
         outcomes
     }
@@ -55,6 +59,7 @@ impl Requests {
     /// Reads a batch. Each read is answered as [`Requests::read`] answers it, but that keys whose values are too large
     /// together are refused.
     pub async fn read_batch(&self, keys: Vec<Key>) -> Results<Versions> {
+        let begun = self.time.elapsed();
         let results = match self.check_admissible() {
             Ok(()) => {
                 let admitted = Admitted::of(keys, |key| self.quotas.admit_read(key));
@@ -71,8 +76,9 @@ impl Requests {
             }
             Err(refusal) => all(keys.len(), &refusal),
         };
+        let took = self.since(begun);
         for result in &results {
-            self.count(&self.counts.reads, result);
+            self.counts.read(result, took);
         }
         results
     }
@@ -185,7 +191,7 @@ impl Requests {
         for write in writes {
             clocks.push(match &write.clock {
                 Some(clock) => {
-                    let checked = self.check_long_clock(&write.key, clock).await;
+                    let checked = self.check_long_clock(write, clock).await;
                     checked.map(|()| WriteClock::Given(clock.clone()))
                 }
                 None => seen

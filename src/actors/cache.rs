@@ -20,11 +20,11 @@ use crate::storage::cache::{Cache, CacheOptions};
 use crate::storage::key::Key;
 use crate::storage::version::{MAX_SIBLINGS, Version, Versions};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 /// Messages between two times that the cache is told of: few enough to keep up with any window, so many that reading the
 /// clock costs nothing.
@@ -134,7 +134,8 @@ pub struct CacheState {
     begun: Instant,
     /// Messages until the cache is told the time again.
     untold: u32,
-    loading: HashMap<Key, Load>,
+    /// In order, so that those who wait learn in the same order each time when this ends.
+    loading: BTreeMap<Key, Load>,
     heard: Heard,
 }
 
@@ -170,7 +171,7 @@ impl Actor for CacheActor {
             cache,
             begun: Instant::now(),
             untold: TOLD_EVERY,
-            loading: HashMap::new(),
+            loading: BTreeMap::new(),
             heard: Heard::default(),
         })
     }
@@ -305,14 +306,16 @@ pub async fn read_view(handles: &Handles, loads: &Semaphore, keys: Vec<Key>) -> 
     let published = Arc::clone(&handles.published);
     let keys = Arc::new(keys);
     let to_read = Arc::clone(&keys);
-    let read = tokio::task::spawn_blocking(move || {
+    let read = handles.threads.run(move || {
         let view = published.load();
         let mut bytes = 0;
         let mut read = |key: &Key| {
             if bytes > LOAD_BYTES {
                 return (key.clone(), Err(TOO_MUCH_TOGETHER));
             }
+            let begun = Instant::now();
             let result = view.get(key).map_err(|error| Refusal::from(&error));
+            published.reads.observe(begun.elapsed());
             bytes += result.as_ref().map_or(0, Versions::heap_bytes);
             (key.clone(), result)
         };

@@ -7,10 +7,10 @@
 use crate::actors::Handles;
 use crate::actors::mailbox::Envelope;
 use crate::actors::reply::Reply;
+use crate::actors::threads::{Priority, Threads};
 use crate::actors::timers;
 use crate::storage::compaction::job::Outcome;
 use crate::storage::compaction::jobs::{Job, Jobs};
-use crate::storage::compaction::priority;
 use crate::storage::error::{Error, Result as StorageResult};
 use crate::storage::tables::Tables;
 use arc_swap::ArcSwapOption;
@@ -135,16 +135,14 @@ impl Actor for CompactionActor {
 ///
 /// # Errors
 /// When there is no thread, or the job panics.
-async fn run_aside(job: Job, urgent: bool) -> io::Result<StorageResult<Outcome>> {
+async fn run_aside(job: Job, urgent: bool, threads: &Threads) -> io::Result<StorageResult<Outcome>> {
     let (done, result) = oneshot::channel();
     let work = move || {
-        if !urgent {
-            priority::lower();
-        }
         // Nobody waits any more when the process ends.
         let _ = done.send(job.run());
     };
-    std::thread::Builder::new().name("pairdb-compact".into()).spawn(work)?;
+    let priority = if urgent { Priority::Ordinary } else { Priority::Low };
+    threads.start("pairdb-compact", priority, work)?;
     result.await.map_err(|_| io::Error::other("the job panicked"))
 }
 
@@ -162,12 +160,13 @@ impl CompactionActor {
         let (mailbox, tables) = (self.handles.compaction.clone(), Arc::clone(&self.tables));
         // Readers who leave nothing of the processors would let tables pile up.
         let urgent = self.handles.published.peek().tables.debt().is_urgent();
+        let threads = self.handles.threads.clone();
         tokio::spawn(async move {
-            let result = match run_aside(job, urgent).await {
+            let result = match run_aside(job, urgent, &threads).await {
                 Ok(result) => result,
                 // The claim on its tables ended with it; what it wrote is a leftover.
                 Err(cause) => {
-                    let swept = tokio::task::spawn_blocking(move || tables.sweep());
+                    let swept = threads.run(move || tables.sweep());
                     let _ = swept.await;
                     Err(Error::io("compact", Path::new("tables"), cause))
                 }
@@ -180,7 +179,7 @@ impl CompactionActor {
     fn start_upkeep(&self) {
         let (tables, published) = (Arc::clone(&self.tables), Arc::clone(&self.handles.published));
         let stats = Arc::clone(&self.stats);
-        tokio::task::spawn_blocking(move || {
+        self.handles.threads.run(move || {
             tables.collect_garbage();
             match tables.quarantine_damaged(&published) {
                 Ok(0) => {}

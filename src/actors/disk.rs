@@ -4,6 +4,7 @@
 //! [`crate::storage::space`]), or refusing writes (see [`crate::actors::admission`]). What it saw last outlives it.
 
 use crate::actors::mailbox::{Envelope, Mailbox};
+use crate::actors::threads::Threads;
 use crate::actors::timers;
 use crate::storage::fs::FileSystem;
 use crate::storage::space::{self, DiskUse, SpaceLevel, SpaceThresholds};
@@ -90,6 +91,8 @@ pub struct DiskActor {
     pub every: Duration,
     /// What outlives it.
     pub watch: Arc<DiskWatch>,
+    /// Where the look is taken: a network file system may take its time.
+    pub threads: Threads,
     /// Its own mailbox.
     pub mailbox: Mailbox<DiskMessage>,
 }
@@ -132,14 +135,14 @@ impl Actor for DiskActor {
 
 impl DiskActor {
     fn look(&self, myself: &ActorRef<Envelope<DiskMessage>>, looking: &mut bool) {
-        // A network file system may take its time.
         if std::mem::replace(looking, true) {
             return;
         }
         let (fs, dirs) = (Arc::clone(&self.fs), self.dirs.clone());
         let (myself, mailbox) = (myself.clone(), self.mailbox.clone());
+        let measuring = self.threads.run(move || space::measure(fs.as_ref(), &dirs));
         tokio::spawn(async move {
-            let seen = match tokio::task::spawn_blocking(move || space::measure(fs.as_ref(), &dirs)).await {
+            let seen = match measuring.await {
                 Ok(seen) => seen
                     .inspect_err(|error| tracing::warn!(%error, "the space on disk is not known"))
                     .ok(),

@@ -166,7 +166,8 @@ impl Drain {
 
     async fn on_disk(&self, work: impl FnOnce(&Drained) -> Result<(), Error> + Send + 'static) -> Result<(), Refusal> {
         let node = self.node.clone();
-        let done = tokio::task::spawn_blocking(move || work(&node).map_err(|error| Refusal::from(&error)));
+        let threads = node.handles.threads.clone();
+        let done = threads.run(move || work(&node).map_err(|error| Refusal::from(&error)));
         finish(done).await
     }
 }
@@ -203,7 +204,7 @@ impl Drained {
     /// Whether nothing is in memory, nor on its way there from the log: a log that crashed brings back what it had.
     async fn is_empty(&self) -> bool {
         let log = Arc::clone(&self.log);
-        let Ok(logged) = tokio::task::spawn_blocking(move || log.last_seq()).await else {
+        let Ok(logged) = self.handles.threads.run(move || log.last_seq()).await else {
             return false;
         };
         let view = self.handles.published.load();

@@ -12,6 +12,7 @@ use crate::actors::reply::Reply;
 use crate::actors::timers;
 use crate::actors::wal::WalMessage;
 use crate::storage::error::Result as StorageResult;
+use crate::storage::histogram::Histogram;
 use crate::storage::memtable;
 use crate::storage::tables::{Flushed, Tables};
 use crate::storage::time::Time;
@@ -38,14 +39,27 @@ pub enum FlushMessage {
 }
 
 /// Counts that outlive the actor.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FlushStats {
     /// Tables written.
     pub flushes: AtomicU64,
     /// Bytes of tables written.
     pub bytes: AtomicU64,
+    /// How long they took.
+    pub time: Histogram,
     /// Why the last attempt failed, if it did.
     pub failing: ArcSwapOption<String>,
+}
+
+impl Default for FlushStats {
+    fn default() -> Self {
+        Self {
+            flushes: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+            time: Histogram::of_long_durations(),
+            failing: ArcSwapOption::empty(),
+        }
+    }
 }
 
 /// The actor.
@@ -137,19 +151,23 @@ impl FlushActor {
         state.busy = true;
         let (tables, published) = (Arc::clone(&self.tables), Arc::clone(&self.handles.published));
         let (myself, mailbox, sweep) = (myself.clone(), self.handles.flush.clone(), !state.swept);
-        let time = Arc::clone(&self.time);
+        let (time, threads) = (Arc::clone(&self.time), self.handles.threads.clone());
+        let (stats, begun) = (Arc::clone(&self.stats), self.time.elapsed());
         tokio::spawn(async move {
-            let work = tokio::task::spawn_blocking(move || {
+            let work = threads.run(move || {
                 let swept = if sweep { tables.sweep() } else { Ok(()) };
                 (swept.and_then(|()| tables.flush(&oldest, &published)), oldest)
             });
             match work.await {
                 Ok((result, memtable)) => {
                     let flushed = result.is_ok();
+                    if flushed {
+                        stats.time.observe(time.elapsed().saturating_sub(begun));
+                    }
                     // To this generation only: a successor starts over by itself.
                     let _ = myself.send_message(mailbox.envelope(FlushMessage::Done(result)));
                     if flushed {
-                        tokio::task::spawn_blocking(move || memtable::free(memtable, time.as_ref()));
+                        threads.run(move || memtable::free(memtable, time.as_ref()));
                     }
                 }
                 Err(panicked) => myself.stop(Some(format!("the flush failed: {panicked}"))),

@@ -5,6 +5,7 @@
 
 use crate::actors::Handles;
 use crate::actors::admission::Admission;
+use crate::actors::answer_room::AnswerRoom;
 use crate::actors::cache::{CacheStats, ShardStats};
 use crate::actors::compaction::CompactionStats;
 use crate::actors::disk::DiskWatch;
@@ -14,6 +15,7 @@ use crate::actors::memtable::MemtableStats;
 use crate::actors::overload::{Kind, Overload};
 use crate::actors::quotas::Quotas;
 use crate::actors::registration::{Registered, RegistrationWatch};
+use crate::actors::request_counts::RequestCounts;
 use crate::actors::streaming::Streaming;
 use crate::actors::supervisor::{ChildStatus, Tree};
 use crate::actors::vitals::{self, Vitals};
@@ -24,7 +26,7 @@ use crate::storage::space::SpaceLevel;
 use crate::storage::time::Time;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How the node is.
@@ -50,17 +52,6 @@ impl Status {
     }
 }
 
-/// Requests so far, by kind.
-#[derive(Debug, Default)]
-pub struct RequestCounts {
-    /// Writes, repairs and deletes.
-    pub writes: AtomicU64,
-    /// Reads.
-    pub reads: AtomicU64,
-    /// Of all these, those that were refused or failed; a read of a missing key is not one.
-    pub errors: AtomicU64,
-}
-
 /// Where the numbers come from.
 pub struct Health {
     /// Who the node is.
@@ -77,6 +68,8 @@ pub struct Health {
     pub overload: Arc<Overload>,
     /// What each tenant may use.
     pub quotas: Arc<Quotas>,
+    /// What answers hold until they are taken.
+    pub answers: Arc<AnswerRoom>,
     /// The log.
     pub log: Arc<SharedLog>,
     /// The tree of actors.
@@ -125,33 +118,18 @@ impl Health {
     #[must_use]
     pub fn status(&self) -> (Status, Vec<String>) {
         let mut reasons = Vec::new();
-        if let Some(cause) = self.log.latched() {
-            reasons.push(format!("the commit log is latched: {cause}"));
+        if let Some(latched) = self.latched_reason() {
+            reasons.push(latched);
             return (Status::Unhealthy, reasons);
         }
-        match self.drain.phase() {
-            DrainPhase::Serving => {}
-            DrainPhase::Draining => reasons.push("the node is draining: it takes no writes, and flushes".to_owned()),
-            DrainPhase::Drained => {
-                reasons.push("the node is drained: it takes no writes until it is undrained".to_owned())
-            }
-        }
+        reasons.extend(self.drain_reason());
         if let Some(cause) = self.flush.failing.load_full() {
             reasons.push(format!("flushing fails: {cause}"));
         }
         if let Some(cause) = self.compaction.failing.load_full() {
             reasons.push(format!("compaction fails: {cause}"));
         }
-        let disks = self.disk.disks();
-        if let Some(fullest) = disks.first().filter(|_| self.disk.level() > SpaceLevel::Ample) {
-            let effect = match self.disk.level() {
-                SpaceLevel::Stop => "; writes are refused but for deletes",
-                SpaceLevel::Throttle => "; writes are slowed down",
-                SpaceLevel::Warn | SpaceLevel::Ample => "",
-            };
-            let (used, dir) = (fullest.space.used() * 100.0, fullest.dir.display());
-            reasons.push(format!("the disk of {dir} is {used:.1} % full{effect}"));
-        }
+        reasons.extend(self.disk_reason());
         reasons.extend(self.registration.problem());
         reasons.extend(self.streaming.problems());
         let admission = self.admission.stats();
@@ -195,6 +173,43 @@ impl Health {
         (status, reasons)
     }
 
+    /// That the log takes no writes any more, and why.
+    #[must_use]
+    pub fn latched_reason(&self) -> Option<String> {
+        let cause = self.log.latched()?;
+        Some(format!("the commit log is latched: {cause}"))
+    }
+
+    /// That the node takes no writes since it was told to drain.
+    #[must_use]
+    pub fn drain_reason(&self) -> Option<String> {
+        let reason = match self.drain.phase() {
+            DrainPhase::Serving => return None,
+            DrainPhase::Draining => "the node is draining: it takes no writes, and flushes",
+            DrainPhase::Drained => "the node is drained: it takes no writes until it is undrained",
+        };
+        Some(reason.to_owned())
+    }
+
+    /// That a disk is so full that writes are refused.
+    #[must_use]
+    pub fn disk_stop_reason(&self) -> Option<String> {
+        self.disk_reason().filter(|_| self.disk.level() == SpaceLevel::Stop)
+    }
+
+    fn disk_reason(&self) -> Option<String> {
+        let effect = match self.disk.level() {
+            SpaceLevel::Ample => return None,
+            SpaceLevel::Stop => "; writes are refused but for deletes",
+            SpaceLevel::Throttle => "; writes are slowed down",
+            SpaceLevel::Warn => "",
+        };
+        let disks = self.disk.disks();
+        let fullest = disks.first()?;
+        let (used, dir) = (fullest.space.used() * 100.0, fullest.dir.display());
+        Some(format!("the disk of {dir} is {used:.1} % full{effect}"))
+    }
+
     /// The numbers, by name.
     #[must_use]
     pub fn metrics(&self) -> BTreeMap<String, String> {
@@ -216,6 +231,7 @@ impl Health {
             ("reads_in_flight", admission.reads as u64),
             ("writes_slowed", admission.slowed),
             ("requests_refused", admission.refused),
+            ("answer_bytes_waiting", self.answers.held() as u64),
             ("requests_shed", self.overload.shed()),
             ("requests_over_quota", self.quotas.refused()),
             ("cache_hits", self.cache.hits.load(Ordering::Relaxed)),

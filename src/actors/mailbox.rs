@@ -6,6 +6,7 @@
 use crate::actors::address::{ActorRef, Message, MessagingErr};
 use crate::storage::sync::{ArcSwapOption, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// The bound of a mailbox.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +24,8 @@ pub struct Envelope<M> {
     pub message: M,
     /// Whether it comes from the actor's own thread, task or timer.
     pub(super) is_own: bool,
+    /// When it was sent.
+    pub(super) sent: Instant,
     /// Frees its room when the message was handled, or was lost with its actor.
     _room: Room,
 }
@@ -145,6 +148,7 @@ impl<M: Message> Mailbox<M> {
         Envelope {
             message,
             is_own: true,
+            sent: Instant::now(),
             _room: self.room(0),
         }
     }
@@ -166,6 +170,7 @@ impl<M: Message> Mailbox<M> {
         let envelope = Envelope {
             message,
             is_own: false,
+            sent: Instant::now(),
             _room: room,
         };
         match actor.send_message(envelope) {

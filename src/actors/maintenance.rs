@@ -101,8 +101,7 @@ impl Maintenance {
             flush: STEP_WITHIN,
         };
         flush_memory(&self.handles, within).await?;
-        let this = self.clone();
-        blocking(move || {
+        self.blocking(move |this| {
             let snapshot = this.tables.snapshot(&this.handles.published);
             backup::backup(this.fs.as_ref(), &snapshot, this.tables.dir(), &base, &name)
         })
@@ -114,8 +113,18 @@ impl Maintenance {
     /// # Errors
     /// When something cannot be read at all. Damage is no error here.
     pub async fn verify(&self) -> Result<Verified, Refusal> {
+        self.blocking(Self::verify_now).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Refusal> {
         let this = self.clone();
-        blocking(move || this.verify_now()).await
+        let done = self.handles.threads.run(move || work(&this));
+        done.await
+            .map_err(|panicked| Refusal::Internal(format!("it failed: {panicked}")))?
+            .map_err(|error| Refusal::from(&error))
     }
 
     fn verify_now(&self) -> Result<Verified, Error> {
@@ -163,11 +172,4 @@ impl Maintenance {
     fn keeps(&self, end: DurableEnd) -> bool {
         self.log.durable_ends().iter().any(|kept| kept.id == end.id)
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|panicked| Refusal::Internal(format!("it failed: {panicked}")))?
-        .map_err(|error| Refusal::from(&error))
 }

@@ -66,14 +66,6 @@ impl Actor for MemtableActor {
     }
 
     async fn post_start(&self, _myself: ActorRef<Self::Msg>, (): &mut ()) -> Result<(), ActorProcessingErr> {
-        let published = &self.handles.published;
-        if published.announced() < published.applied() {
-            // The generation before ended between applying and telling.
-            for cache in self.handles.caches.iter() {
-                cache.pass_over(published.applied());
-            }
-            published.set_announced(published.applied());
-        }
         self.answer_the_applied();
         self.ask_for_the_rest();
         self.nudge_flush();
@@ -110,6 +102,22 @@ struct Answer {
     outcome: WriteOutcome,
 }
 
+/// Sees to it that what is applied is not kept from the caches, whatever ends the applying: who reads past them finds it
+/// in the view from then on, and must not be told less by a cache later.
+struct Announcing<'a>(&'a Handles);
+
+impl Drop for Announcing<'_> {
+    fn drop(&mut self) {
+        let published = &self.0.published;
+        if published.announced() < published.applied() {
+            for cache in self.0.caches.iter() {
+                cache.pass_over(published.applied());
+            }
+            published.set_announced(published.applied());
+        }
+    }
+}
+
 impl MemtableActor {
     fn apply(&self, batch: LoggedBatch) -> Result<(), Injected> {
         let published = &self.handles.published;
@@ -130,6 +138,7 @@ impl MemtableActor {
         let before = published.applied();
         let mut fed = (!self.handles.taps.is_idle()).then(Vec::new);
         let mut view = published.load();
+        let announcing = Announcing(&self.handles);
         for (place, write) in batch.writes.into_iter().enumerate() {
             if place == middle {
                 self.pass("mid-batch")?;
@@ -184,6 +193,7 @@ impl MemtableActor {
             }
         }
         published.set_announced(published.applied());
+        drop(announcing);
         drop(writer);
         self.pass("before-answer")?;
         self.answer(answers);

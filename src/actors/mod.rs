@@ -5,6 +5,7 @@
 pub mod address;
 pub mod address_book;
 pub mod admission;
+pub mod answer_room;
 pub mod answers;
 pub mod batches;
 pub mod cache;
@@ -28,12 +29,14 @@ pub mod refusal;
 pub mod registration;
 pub mod replication;
 pub mod reply;
+pub mod request_counts;
 pub mod requests;
 pub mod restarts;
 pub mod scrub;
 pub mod shard;
 pub mod streaming;
 pub mod supervisor;
+pub mod threads;
 pub mod timers;
 pub mod vitals;
 pub mod wal;
@@ -42,10 +45,11 @@ pub mod write;
 
 use crate::storage::key::Key;
 use crate::storage::view::Published;
-use mailbox::Mailbox;
+use mailbox::{Mailbox, MailboxStats};
 use std::sync::Arc;
 use streaming::streams_actor::StreamsMessage;
 use streaming::tap::Taps;
+use threads::Threads;
 
 /// Where every actor is reached, whatever generation of it runs, and the view that they share.
 #[derive(Clone)]
@@ -76,9 +80,30 @@ pub struct Handles {
     pub recent: Arc<write::RecentWrites>,
     /// Where live writes are kept for other nodes.
     pub taps: Arc<Taps>,
+    /// What does the work that would hold an actor up.
+    pub threads: Threads,
 }
 
 impl Handles {
+    /// What the mailbox of each actor holds, by the actor's name.
+    #[must_use]
+    pub fn mailboxes(&self) -> Vec<(String, MailboxStats)> {
+        let named = [
+            ("wal", self.wal.stats()),
+            ("memtable", self.memtable.stats()),
+            ("flush", self.flush.stats()),
+            ("compaction", self.compaction.stats()),
+            ("scrub", self.scrub.stats()),
+            ("disk", self.disk.stats()),
+            ("gateway", self.gateway.stats()),
+            ("streams", self.streams.stats()),
+        ];
+        let caches = self.caches.iter().enumerate();
+        let caches = caches.map(|(shard, cache)| (format!("cache-{shard}"), cache.mailbox.stats()));
+        let named = named.into_iter().map(|(name, stats)| (name.to_owned(), stats));
+        named.chain(caches).collect()
+    }
+
     /// Number of the cache shard that a key belongs to.
     #[must_use]
     pub fn shard_of(&self, key: &Key) -> usize {

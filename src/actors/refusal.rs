@@ -61,7 +61,7 @@ pub enum Refusal {
     /// A write without a clock was based on too old a view. For the sender alone, which looks again.
     #[error("the view behind a write without a clock is out of date")]
     Stale,
-    /// Something else failed.
+    /// Something else failed; the outcome of a write is unknown.
     #[error("{0}")]
     Internal(String),
 }

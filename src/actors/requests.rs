@@ -4,11 +4,11 @@
 
 use crate::actors::Handles;
 use crate::actors::admission::{Admission, ReadPermit};
+use crate::actors::answer_room::AnswerRoom;
 use crate::actors::answers::Port;
 use crate::actors::cache::{CacheMessage, read_view};
 use crate::actors::deadline;
 use crate::actors::drain::Drain;
-use crate::actors::health::RequestCounts;
 use crate::actors::mailbox::Undelivered;
 use crate::actors::overload::{Kind, Overload, UnderWay};
 use crate::actors::peers::Peers;
@@ -16,6 +16,7 @@ use crate::actors::quotas::Quotas;
 use crate::actors::ranges::{KeyRange, RangeItem, RangeWalk, WalkPermit, entry_bytes};
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::{reply_port, within};
+use crate::actors::request_counts::RequestCounts;
 use crate::actors::streaming::Streaming;
 use crate::actors::wal::WalMessage;
 use crate::actors::write::{NewWrite, PendingWrite, WriteClock, WriteOutcome};
@@ -61,6 +62,8 @@ pub struct Requests {
     pub overload: Arc<Overload>,
     /// What each tenant may use.
     pub quotas: Arc<Quotas>,
+    /// What answers may hold until they are taken.
+    pub answers: Arc<AnswerRoom>,
     /// How long a caller may wait.
     pub timeouts: Timeouts,
     /// Counts.
@@ -95,11 +98,7 @@ impl Requests {
     pub fn enter_unreceived(&self, kind: Kind) -> Result<UnderWay, Refusal> {
         let entered = self.overload.enter_unreceived(kind);
         if entered.is_err() {
-            let counter = match kind {
-                Kind::Read => &self.counts.reads,
-                Kind::Write => &self.counts.writes,
-            };
-            self.count(counter, &entered);
+            self.counts.refused(kind, &entered);
         }
         entered
     }
@@ -108,11 +107,12 @@ impl Requests {
     /// it.
     ///
     /// # Errors
-    /// As [`Refusal`] says. After [`Refusal::Restarting`] and [`Refusal::TimedOut`] the outcome is unknown; otherwise
-    /// nothing was written.
+    /// As [`Refusal`] says. After [`Refusal::Restarting`], [`Refusal::TimedOut`] and [`Refusal::Internal`] the outcome is
+    /// unknown; otherwise nothing was written.
     pub async fn write(&self, write: NewWrite) -> Result<WriteOutcome, Refusal> {
+        let (begun, size) = (self.time.elapsed(), (write.operation, write.value.len()));
         let outcome = within(self.timeouts.write, self.try_write(write)).await;
-        self.count(&self.counts.writes, &outcome);
+        self.counts.wrote(size, &outcome, self.since(begun));
         outcome
     }
 
@@ -121,6 +121,7 @@ impl Requests {
     /// # Errors
     /// As [`Refusal`] says.
     pub async fn read(&self, key: Key) -> Result<Versions, Refusal> {
+        let begun = self.time.elapsed();
         let metered = self.quotas.are_any().then(|| key.clone());
         let versions = match self.quotas.admit_read(&key) {
             Ok(()) => self.read_in_time(key).await,
@@ -129,7 +130,7 @@ impl Requests {
         if let (Some(key), Ok(versions)) = (metered, &versions) {
             self.quotas.found(&key, versions);
         }
-        self.count(&self.counts.reads, &versions);
+        self.counts.read(&versions, self.since(begun));
         versions
     }
 
@@ -138,8 +139,9 @@ impl Requests {
     /// # Errors
     /// As [`Requests::read`].
     pub async fn read_unmetered(&self, key: Key) -> Result<Versions, Refusal> {
+        let begun = self.time.elapsed();
         let versions = self.read_in_time(key).await;
-        self.count(&self.counts.reads, &versions);
+        self.counts.read(&versions, self.since(begun));
         versions
     }
 
@@ -193,7 +195,7 @@ impl Requests {
         let turn = tokio::time::timeout(limit, Arc::clone(&self.loads).acquire_owned());
         let permit = turn.await.map_err(|_elapsed| Refusal::TimedOut(limit))?;
         let mut walk = self.walk(range, permit);
-        let looked = tokio::task::spawn_blocking(move || {
+        let looked = self.handles.threads.run(move || {
             let mut bytes = 0;
             let looked = work(&mut walk.by_ref().inspect(|item| {
                 bytes += item
@@ -211,17 +213,16 @@ impl Requests {
     }
 
     fn walk<P>(&self, range: KeyRange, permit: P) -> RangeWalk<P> {
-        // The view first: it then holds everything up to its own end, and the number cuts off what is later.
+        // The view first: it then holds everything up to its own end, and the number cuts off what is later. What the
+        // caches were not told of yet is later: a read that follows this walk may still be answered without it.
         let view = self.handles.published.load();
-        let scan = view.scan(&range.first(), self.handles.published.applied());
+        let scan = view.scan(&range.first(), self.handles.published.announced());
         RangeWalk { scan, range, permit }
     }
 
-    pub(super) fn count<T>(&self, counter: &std::sync::atomic::AtomicU64, result: &Result<T, Refusal>) {
-        counter.fetch_add(1, Ordering::Relaxed);
-        if result.is_err() {
-            self.counts.errors.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Time since a moment that [`Time::elapsed`] told.
+    pub(super) fn since(&self, begun: Duration) -> Duration {
+        self.time.elapsed().saturating_sub(begun)
     }
 
     /// Whether the node takes requests: not while it is being stopped.
@@ -273,7 +274,7 @@ impl Requests {
         self.check_admissible()?;
         self.quotas.admit_write(&write, 0)?;
         if let Some(clock) = write.clock.take() {
-            self.check_long_clock(&write.key, &clock).await?;
+            self.check_long_clock(&write, &clock).await?;
             return self.send_write(write, WriteClock::Given(clock)).await;
         }
         let mut refusal = Refusal::Stale;
@@ -299,14 +300,14 @@ impl Requests {
     }
 
     /// A clock may be longer than [`MAX_CLOCK_ENTRIES`] where the key's is: when it adds at most its writer's own entry to
-    /// what a read answers.
-    pub(super) async fn check_long_clock(&self, key: &Key, clock: &VectorClock) -> Result<(), Refusal> {
+    /// what a read answers, here or on the node that sends a copy.
+    pub(super) async fn check_long_clock(&self, write: &NewWrite, clock: &VectorClock) -> Result<(), Refusal> {
         let entries = clock.entries();
-        if entries.len() <= MAX_CLOCK_ENTRIES {
+        if entries.len() <= MAX_CLOCK_ENTRIES || write.is_copy {
             return Ok(());
         }
         let known = self
-            .read_admitted(key.clone(), self.admission.admit_reads(1)?)
+            .read_admitted(write.key.clone(), self.admission.admit_reads(1)?)
             .await?
             .clock();
         let is_known = |id: &str| {

@@ -91,8 +91,9 @@ impl ScrubActor {
         let (tables, published) = (Arc::clone(&self.tables), Arc::clone(&self.handles.published));
         let (throttle, progress) = (Arc::clone(&self.throttle), Arc::clone(&self.progress));
         let (myself, mailbox) = (myself.clone(), self.mailbox.clone());
+        let threads = self.handles.threads.clone();
         tokio::spawn(async move {
-            let walk = tokio::task::spawn_blocking(move || walk(&tables, &published, &throttle, &progress, &ended));
+            let walk = threads.run(move || walk(&tables, &published, &throttle, &progress, &ended));
             if let Err(panicked) = walk.await {
                 tracing::error!(%panicked, "the walk over all tables failed");
             }

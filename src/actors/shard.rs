@@ -3,7 +3,7 @@
 //! Each message about writes names the last write before it that the shard was told of, and each question the last that was
 //! told when it was asked. Whoever finds a link missing knows that he missed a write.
 //!
-//! Owns: both ends of that chain. Does not own: what a shard holds (see [`crate::actors::cache`]). `tests/models.rs` runs
+//! Owns: both ends of that chain. Does not own: what a shard holds (see [`crate::actors::cache`]). `tests/models` runs
 //! this file through interleavings.
 
 use crate::actors::cache::CacheMessage;

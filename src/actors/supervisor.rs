@@ -22,8 +22,9 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Ends that are remembered with their reasons.
 const REMEMBERED_ENDS: usize = 100;
@@ -114,6 +115,7 @@ pub struct Tree {
     children: Mutex<Vec<ChildStatus>>,
     ends: Mutex<VecDeque<ChildEnd>>,
     cells: Mutex<HashMap<String, ActorCell>>,
+    pulses: Mutex<Vec<(String, Arc<Pulse>)>>,
 }
 
 impl Tree {
@@ -121,6 +123,20 @@ impl Tree {
     #[must_use]
     pub fn children(&self) -> Vec<ChildStatus> {
         self.children.lock().clone()
+    }
+
+    /// The pulse of each child.
+    #[must_use]
+    pub fn pulses(&self) -> Vec<(String, Arc<Pulse>)> {
+        self.pulses.lock().clone()
+    }
+
+    /// Makes the pulses of children known, in place of what was known.
+    fn feel(&self, specs: &[ChildSpec]) {
+        *self.pulses.lock() = specs
+            .iter()
+            .map(|spec| (spec.name.clone(), Arc::clone(&spec.pulse)))
+            .collect();
     }
 
     /// The last ends of children, the latest last.
@@ -301,6 +317,7 @@ impl Actor for Supervisor {
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<SupervisorState, ActorProcessingErr> {
         self.tree.adopt(myself.get_cell());
+        self.tree.feel(&self.specs);
         timers::every(&myself, LOOK_EVERY, || SupervisorMessage::Look);
         Ok(SupervisorState {
             children: self.specs.iter().map(|_| Child::default()).collect(),

@@ -4,8 +4,8 @@
 //! rates are of a shorter time.
 
 use crate::actors::cache::CacheStats;
-use crate::actors::health::RequestCounts;
 use crate::actors::mailbox::{Envelope, Mailbox};
+use crate::actors::request_counts::RequestCounts;
 use crate::actors::timers;
 use crate::storage::time::Time;
 use parking_lot::Mutex;

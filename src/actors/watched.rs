@@ -5,10 +5,12 @@
 
 use crate::actors::faults::{Faults, MESSAGE, Passed, START};
 use crate::actors::mailbox::Envelope;
+use crate::storage::histogram::Histogram;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Whether an actor makes progress. One that waits for messages does; one that has been at the same message for long does
 /// not. A full neighbour holds nobody up: messages are refused, not waited with.
@@ -18,6 +20,10 @@ pub struct Pulse {
     /// When the present message was begun, in microseconds since the origin; 0: there is none.
     begun_us: AtomicU64,
     handled: AtomicU64,
+    /// How long messages waited.
+    pub queued: Histogram,
+    /// How long they were worked on.
+    pub worked: Histogram,
 }
 
 impl Default for Pulse {
@@ -26,6 +32,8 @@ impl Default for Pulse {
             origin: Instant::now(),
             begun_us: AtomicU64::new(0),
             handled: AtomicU64::new(0),
+            queued: Histogram::of_durations(),
+            worked: Histogram::of_durations(),
         }
     }
 }
@@ -46,20 +54,28 @@ impl Pulse {
         self.handled.load(Ordering::Relaxed)
     }
 
-    fn begin(&self) -> Beat<'_> {
-        let now = u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.begun_us.store(now.max(1), Ordering::Relaxed);
-        Beat(self)
+    fn begin(&self, sent: Option<Instant>) -> Beat<'_> {
+        let begun = Instant::now();
+        let since = u64::try_from(begun.duration_since(self.origin).as_micros()).unwrap_or(u64::MAX);
+        self.begun_us.store(since.max(1), Ordering::Relaxed);
+        if let Some(sent) = sent {
+            self.queued.observe(begun.duration_since(sent));
+        }
+        Beat { pulse: self, begun }
     }
 }
 
 /// One message. Ends with it, whatever ends it.
-struct Beat<'a>(&'a Pulse);
+struct Beat<'a> {
+    pulse: &'a Pulse,
+    begun: Instant,
+}
 
 impl Drop for Beat<'_> {
     fn drop(&mut self) {
-        self.0.begun_us.store(0, Ordering::Relaxed);
-        self.0.handled.fetch_add(1, Ordering::Relaxed);
+        self.pulse.begun_us.store(0, Ordering::Relaxed);
+        self.pulse.handled.fetch_add(1, Ordering::Relaxed);
+        self.pulse.worked.observe(self.begun.elapsed());
     }
 }
 
@@ -67,11 +83,20 @@ impl Drop for Beat<'_> {
 pub trait Losable {
     /// Whether it comes from another actor. What an actor has of its own thread, task or timer cannot get lost without it.
     fn may_be_lost(&self) -> bool;
+
+    /// When it was sent, if that is known.
+    fn sent(&self) -> Option<Instant> {
+        None
+    }
 }
 
 impl<M> Losable for Envelope<M> {
     fn may_be_lost(&self) -> bool {
         !self.is_own
+    }
+
+    fn sent(&self) -> Option<Instant> {
+        Some(self.sent)
     }
 }
 
@@ -115,7 +140,7 @@ impl<A: Actor<Msg: Losable>> Actor for Watched<A> {
         message: Self::Msg,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        let _beat = self.pulse.begin();
+        let _beat = self.pulse.begin(message.sent());
         let may_drop = message.may_be_lost();
         match self.faults.pass_waiting(&self.name, MESSAGE, may_drop).await? {
             Passed::On => self.inner.handle(myself, message, state).await,

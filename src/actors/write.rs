@@ -25,6 +25,8 @@ pub struct NewWrite {
     pub clock: Option<VectorClock>,
     /// The idempotency key, if it has one.
     pub id: Option<CompactString>,
+    /// Another node has this version, and sends it on: it was let pass there.
+    pub is_copy: bool,
 }
 
 /// The clock of a write, or what stands in for it.

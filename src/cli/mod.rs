@@ -15,6 +15,8 @@ mod status;
 mod transfer;
 mod verify;
 
+pub use chaos::history;
+
 use crate::config::Config;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;

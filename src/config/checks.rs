@@ -184,6 +184,24 @@ impl Config {
             &self.supervisor.max_restarts,
             "must be 1 to 100000",
         );
+        let metrics = &self.metrics;
+        require(
+            !metrics.enabled || !metrics.host.is_empty(),
+            "metrics.host",
+            &metrics.host,
+            "must be the address to listen on, as in \"127.0.0.1\"",
+        );
+        let is_plain = |path: &str| {
+            let chars = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
+            path.starts_with('/') && !path.ends_with('/') && path.chars().all(chars)
+        };
+        let is_taken = |path: &str| path == "/status" || path.starts_with("/health");
+        require(
+            is_plain(&metrics.path) && !is_taken(&metrics.path),
+            "metrics.path",
+            &metrics.path,
+            "must begin with \"/\", hold letters, digits, \"-\", \"_\", \".\" and \"/\" alone, and be neither /status nor below /health",
+        );
         problems.extend(self.check_tenants());
         problems.extend(self.check_cluster());
         problems.extend(self.not_yet());
@@ -219,13 +237,6 @@ impl Config {
             }
         };
         only(!self.gossip.enabled, "gossip.enabled", "true".into(), "false", "gossip");
-        only(
-            !self.metrics.enabled,
-            "metrics.enabled",
-            "true".into(),
-            "false",
-            "metrics endpoint",
-        );
         problems
     }
 }

@@ -140,7 +140,8 @@ impl Default for Gossip {
 impl Default for Metrics {
     fn default() -> Self {
         Self {
-            enabled: false,
+            enabled: true,
+            host: "127.0.0.1".to_owned(),
             port: 9091,
             path: "/metrics".to_owned(),
         }

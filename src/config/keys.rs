@@ -235,6 +235,7 @@ pub struct Gossip {
 #[allow(missing_docs, reason = "config.toml documents each key")]
 pub struct Metrics {
     pub enabled: bool,
+    pub host: String,
     pub port: u16,
     pub path: String,
 }

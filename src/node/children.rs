@@ -97,12 +97,13 @@ impl Parts {
             Arc::clone(&self.health.disk),
             handles.disk.clone(),
         );
-        let every = config.disk.check_interval;
+        let (every, threads) = (config.disk.check_interval, handles.threads.clone());
         children.push(ChildSpec::new("disk", handles.disk.clone(), move || DiskActor {
             fs: Arc::clone(&fs),
             dirs: dirs.clone(),
             every,
             watch: Arc::clone(&watch),
+            threads: threads.clone(),
             mailbox: mailbox.clone(),
         }));
         let (tables, jobs, stats) = (

@@ -2,21 +2,24 @@
 //!
 //! Owns: the translation of the configuration. Does not own: the actors (see [`super::children`]), or any order.
 
+use super::machine::Machine;
 use crate::actors::Handles;
 use crate::actors::address_book::{AddressBook, NodeAddress};
 use crate::actors::admission::{Admission, AdmissionLimits};
+use crate::actors::answer_room::AnswerRoom;
 use crate::actors::cache::{CacheStats, ShardStats};
 use crate::actors::compaction::CompactionStats;
 use crate::actors::disk::DiskWatch;
 use crate::actors::drain::{Drain, Drained};
 use crate::actors::faults::Faults;
 use crate::actors::flush::FlushStats;
-use crate::actors::health::{Health, RequestCounts};
+use crate::actors::health::Health;
 use crate::actors::mailbox::{Bound, Mailbox};
 use crate::actors::memtable::MemtableStats;
 use crate::actors::overload::Overload;
 use crate::actors::peers::Peers;
 use crate::actors::quotas::{Quota, Quotas};
+use crate::actors::request_counts::RequestCounts;
 use crate::actors::requests::{Requests, Timeouts};
 use crate::actors::shard::Shard;
 use crate::actors::streaming::Streaming;
@@ -40,7 +43,7 @@ use crate::storage::stream_records::StreamRecord;
 use crate::storage::table::TableOptions;
 use crate::storage::table::block::Compression;
 use crate::storage::tables::Tables;
-use crate::storage::time::{RealTime, Time};
+use crate::storage::time::Time;
 use crate::storage::view::Published;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -105,6 +108,7 @@ pub fn storage_options(config: &Config) -> Options {
             gc_grace_ms: u64::try_from(config.compaction.gc_grace.as_millis()).unwrap_or(u64::MAX),
         },
         flush_threshold: bytes(config.mem_table.flush_threshold),
+        parallel_replay: true,
     }
 }
 
@@ -149,13 +153,13 @@ impl Parts {
     pub(super) fn new(
         config: &Config,
         recovered: Recovered,
-        fs: Arc<dyn FileSystem>,
+        machine: Machine,
         is_draining: bool,
         faults: Arc<Faults>,
         streams: Vec<StreamRecord>,
     ) -> (Self, Vec<DirLock>) {
         let published = recovered.published;
-        let time: Arc<dyn Time> = Arc::new(RealTime::default());
+        let Machine { fs, time, threads } = machine;
         let memory = config.mem_table.num_mem_tables;
         let write_bytes = memory.saturating_mul(bytes(config.mem_table.max_size));
         let disk = DiskWatch::new(SpaceThresholds {
@@ -175,7 +179,7 @@ impl Parts {
         );
         let overload = Overload::new(config.server.max_queue_delay, Arc::clone(&time));
         let quotas = quotas(config, &published, &time);
-        let shards = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_SHARDS));
+        let shards = threads.cores().min(MAX_SHARDS);
         let mailbox = |messages, bytes| Bound { messages, bytes };
         let window_ms = u64::try_from(config.storage.idempotency_window.as_millis()).unwrap_or(u64::MAX);
         let mut recent = Recent::new(window_ms, REMEMBERED_BYTES);
@@ -201,6 +205,7 @@ impl Parts {
             published,
             recent: Arc::clone(&recent),
             taps: Arc::new(Taps::default()),
+            threads,
         };
         let (files, dir) = (Arc::clone(&fs), config.storage.data_dir.clone());
         let streaming = Arc::new(Streaming {
@@ -227,6 +232,7 @@ impl Parts {
         let drain = Drain::new(drained, is_draining);
         let counts = Arc::new(RequestCounts::default());
         let cache = Arc::new(CacheStats::default());
+        let answers: Arc<AnswerRoom> = Arc::default();
         let health = Arc::new(Health {
             node_id: config.server.node_id.clone(),
             started: time.elapsed(),
@@ -235,6 +241,7 @@ impl Parts {
             admission: Arc::clone(&admission),
             overload: Arc::clone(&overload),
             quotas: Arc::clone(&quotas),
+            answers: Arc::clone(&answers),
             log: Arc::clone(&log),
             tree: Arc::clone(&tree),
             flush: Arc::new(FlushStats::default()),
@@ -258,6 +265,7 @@ impl Parts {
             scans: Arc::new(Semaphore::new(MAX_SCANS)),
             overload,
             quotas,
+            answers,
             timeouts: Timeouts {
                 read: config.server.read_timeout,
                 write: config.server.write_timeout,

@@ -1,19 +1,22 @@
 //! The node: puts the engine, the actors and the protocol together.
 //!
 //! Owns: what ends the process, the order of its start (`start`) and of its shutdown (`shutdown`), and what it is made of
-//! (`composition`, `children`). It alone sees all layers. Does not own: any work.
+//! (`composition`, `children`) and runs on (`machine`). It alone sees all layers. Does not own: any work.
 
 mod children;
 mod composition;
+mod machine;
 mod shutdown;
 mod start;
 
 pub use composition::{http2, storage_options};
+pub use machine::Machine;
 
 use crate::actors::health::Health;
 use crate::actors::requests::Requests;
 use crate::actors::supervisor::{SupervisorMessage, Tree};
 use crate::config::Config;
+use crate::http::Site;
 use crate::storage::error::Error as StorageError;
 use crate::storage::fs::{DirLock, FileSystem};
 use crate::storage::recovery::Report;
@@ -62,6 +65,7 @@ pub struct Node {
     shutdown_timeout: Duration,
     admin: Option<JoinHandle<()>>,
     fault_service: Option<FaultService>,
+    observed: Option<Observed>,
     _locks: Vec<DirLock>,
 }
 
@@ -77,7 +81,26 @@ impl Drop for FaultService {
     }
 }
 
+/// Where the node is looked at. Ends with the node.
+struct Observed {
+    address: SocketAddr,
+    site: Arc<Site>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 impl Node {
+    /// Where it shows metrics and status, if it does.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.observed.as_ref().map(|observed| observed.address)
+    }
+
     /// Where it listens for faults to inject, if it does.
     #[must_use]
     pub fn fault_address(&self) -> Option<SocketAddr> {

@@ -17,8 +17,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Node {
-    /// Stops in the order in which data flow: admits nothing more, lets connections end, makes the log durable, applies
-    /// what it holds, ends the streams to other nodes, flushes, ends the actors. A step that takes longer than its share of
+    /// Stops in the order in which data flow: admits nothing more, lets connections end, makes the last writes durable, applies
+    /// them, ends the log with the notes of what they were answered, ends the streams to other nodes, flushes, ends the actors. A step that takes longer than its share of
     /// `server.shutdown_timeout` is reported and passed over: the next start does what it left.
     pub async fn shutdown(self) {
         let begun = Instant::now();
@@ -27,20 +27,27 @@ impl Node {
         if let Some(admin) = &self.admin {
             admin.abort();
         }
+        if let Some(observed) = &self.observed {
+            observed.site.stopping();
+        }
         self.requests.accepting.store(false, Ordering::Release);
         self.requests.drain.stop();
         let drain = ask("the gateway", total.mul_f64(0.35), |reply| {
             handles.gateway.send_admitted(GatewayMessage::Drain(reply)).is_ok()
         });
         step("closing the connections", drain).await;
-        let close = ask("the log", total.mul_f64(0.2), |reply| {
-            handles.wal.send_admitted(WalMessage::Close(reply)).is_ok()
+        let finish = ask("the log", total.mul_f64(0.1), |reply| {
+            handles.wal.send_admitted(WalMessage::Finish(reply)).is_ok()
         });
-        step("ending the log", close).await;
+        step("logging the last writes", finish).await;
         let settle = ask("the memtable", total.mul_f64(0.1), |reply| {
             handles.memtable.send_admitted(MemtableMessage::Settle(reply)).is_ok()
         });
         step("applying the last writes", settle).await;
+        let close = ask("the log", total.mul_f64(0.1), |reply| {
+            handles.wal.send_admitted(WalMessage::Close(reply)).is_ok()
+        });
+        step("ending the log", close).await;
         let close = ask("the streams", total.mul_f64(0.05), |reply| {
             handles.streams.send_admitted(StreamsMessage::Close(reply)).is_ok()
         });

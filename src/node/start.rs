@@ -4,7 +4,8 @@
 
 use super::children::intensity;
 use super::composition::{Parts, http2, storage_options};
-use super::{FaultService, Node, NodeError};
+use super::machine::Machine;
+use super::{FaultService, Node, NodeError, Observed};
 use crate::actors::fault_fs::FaultFs;
 use crate::actors::faults::{Faults, SUPERVISOR};
 use crate::actors::gateway::Connections;
@@ -13,6 +14,7 @@ use crate::actors::restarts::Intensity;
 use crate::actors::supervisor::{ChildSpec, Supervisor, SupervisorMessage, Tree};
 use crate::actors::watched::Watched;
 use crate::config::Config;
+use crate::http;
 use crate::rpc;
 use crate::storage::drain_mark;
 use crate::storage::error::Error;
@@ -22,10 +24,11 @@ use crate::storage::stream_records;
 use ractor::{Actor, ActorRef};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// Connections that may wait to be accepted.
 const LISTEN_BACKLOG: u32 = 1024;
@@ -36,6 +39,14 @@ impl Node {
     /// # Errors
     /// When the address is taken, or the data are in use, damaged or unreadable.
     pub async fn start(config: &Config, fs: Arc<dyn FileSystem>) -> Result<Self, NodeError> {
+        Self::start_on(config, Machine::real(fs)).await
+    }
+
+    /// As [`Node::start`], on a machine that may be a simulated one.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_on(config: &Config, mut machine: Machine) -> Result<Self, NodeError> {
         // Bound before the recovery, so that a taken port is known at once; listened on after it, so that until then a
         // client is refused and does not hang.
         let (socket, shown) = bind(&config.server.host, config.server.port).await?;
@@ -44,12 +55,16 @@ impl Node {
             true => Some(bind(&config.admin.host, config.admin.port).await?),
             false => None,
         };
-        let fs: Arc<dyn FileSystem> = match fault_socket {
-            Some(_) => Arc::new(FaultFs::new(fs, Arc::clone(&faults))),
-            None => fs,
+        if fault_socket.is_some() {
+            machine.fs = Arc::new(FaultFs::new(machine.fs, Arc::clone(&faults)));
+        }
+        let observed = match config.metrics.enabled {
+            true => observe(config).await,
+            false => None,
         };
-        let options = storage_options(config);
-        let files = Arc::clone(&fs);
+        let mut options = storage_options(config);
+        options.parallel_replay = machine.threads.are_parallel();
+        let files = Arc::clone(&machine.fs);
         let recover = move || {
             let recovered = recovery::open(&files, &options)?;
             let is_draining = drain_mark::load(files.as_ref(), &options.data_dir)?.is_some();
@@ -57,7 +72,9 @@ impl Node {
             let streams = stream_records::recover(files.as_ref(), &options.data_dir, applied)?;
             Ok::<_, Error>((recovered, is_draining, streams))
         };
-        let (recovered, is_draining, streams) = tokio::task::spawn_blocking(recover)
+        let (recovered, is_draining, streams) = machine
+            .threads
+            .run(recover)
             .await
             .map_err(|panicked| NodeError::Internal(format!("the recovery failed: {panicked}")))??;
         let listen = |cause| NodeError::Listen {
@@ -72,7 +89,7 @@ impl Node {
             let (error, keys) = (table.error(), (&table.first_key, &table.last_key));
             tracing::error!(%error, ?keys, "a table stands aside: what cannot be read of it answers DATA_LOSS");
         }
-        let (parts, locks) = Parts::new(config, recovered, fs, is_draining, faults, streams);
+        let (parts, locks) = Parts::new(config, recovered, machine, is_draining, faults, streams);
         let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health), http2(config));
         let admin = admin_service(config, &parts);
         let fault_service = match fault_socket {
@@ -105,9 +122,13 @@ impl Node {
             shutdown_timeout: config.server.shutdown_timeout,
             admin,
             fault_service,
+            observed,
             _locks: locks,
         };
         node.wait_until_serving().await?;
+        if let Some(observed) = &node.observed {
+            observed.site.show(Arc::clone(&node.health));
+        }
         Ok(node)
     }
 
@@ -148,6 +169,32 @@ async fn bind(host: &str, port: u16) -> Result<(TcpSocket, String), NodeError> {
     socket.set_reuseaddr(true).map_err(listen)?;
     socket.bind(address).map_err(listen)?;
     Ok((socket, shown))
+}
+
+/// Shows metrics and status, from before the recovery on, so that a probe learns that the node starts. A node serves its
+/// clients without it, too: two nodes of one machine may have the same `metrics.port`.
+async fn observe(config: &Config) -> Option<Observed> {
+    let listen = async {
+        let (socket, shown) = bind(&config.metrics.host, config.metrics.port).await?;
+        let listen = |cause| NodeError::Listen { address: shown, cause };
+        let listener = socket.listen(LISTEN_BACKLOG).map_err(listen)?;
+        Ok::<_, NodeError>((listener.local_addr().ok(), listener))
+    };
+    match listen.await {
+        Ok((address, listener)) => {
+            let site = Arc::new(http::Site::default());
+            let task = tokio::spawn(http::serve(listener, Arc::clone(&site), config.metrics.path.clone()));
+            Some(Observed {
+                address: address?,
+                site,
+                task,
+            })
+        }
+        Err(error) => {
+            tracing::error!(%error, "no metrics, status and health over HTTP (metrics.port)");
+            None
+        }
+    }
 }
 
 /// Serves the admin service, where its socket can be made. A node serves its clients without it, too.

@@ -3,17 +3,22 @@
 //! Owns: their translation, and that an operation which is outside a limit fails alone. Does not own: carrying them out
 //! (see [`crate::actors::batches`]).
 
+use crate::actors::answer_room::{ConnectionRoom, HeldRoom};
 use crate::actors::cache::LOAD_BYTES;
 use crate::actors::refusal::Refusal;
 use crate::actors::requests::Requests;
 use crate::actors::write::{NewWrite, WriteOutcome};
-use crate::rpc::convert::{delete_from_wire, delete_response, read_response, write_from_wire, write_response};
+use crate::rpc::convert::{
+    delete_from_wire, delete_response, read_response, read_response_bytes, write_from_wire, write_response,
+};
 use crate::rpc::pb;
 use crate::rpc::pb::operation_result::Result as Outcome;
+use crate::rpc::sending::hold;
 use crate::rpc::status::Failed;
 use crate::storage::key::Key;
-use crate::storage::limits::{self, LimitError};
+use crate::storage::limits::{self, LimitError, MAX_VALUE_BYTES};
 use crate::storage::version::Versions;
+use std::sync::Arc;
 
 /// Carries out a batch of writes.
 ///
@@ -35,22 +40,28 @@ pub(super) async fn delete(requests: &Requests, batch: pb::BatchDeleteRequest) -
     Ok(put(requests, deletes, deleted).await)
 }
 
-/// Carries out a batch of reads.
+/// Carries out a batch of reads. The answer holds the room that is returned.
 ///
 /// # Errors
-/// As [`write`].
-pub(super) async fn read(requests: &Requests, batch: pb::BatchReadRequest) -> Result<pb::BatchResponse, Failed> {
+/// As [`write`], and when the client is to take other answers first.
+pub(super) async fn read(
+    requests: &Requests,
+    room: Option<Arc<ConnectionRoom>>,
+    batch: pb::BatchReadRequest,
+) -> Result<(pb::BatchResponse, Option<HeldRoom>), Failed> {
     let reads = checked(batch.operations, |request: pb::ReadRequest| {
         Key::new(&request.tenant_id, &request.key)
     })?;
     let (keys, refused) = sort_out(reads);
     let results = requests.read_batch(keys).await;
+    let sizes = results.iter().flatten().map(read_response_bytes);
+    let held = hold(room, sizes.sum::<usize>().min(LOAD_BYTES + MAX_VALUE_BYTES))?;
     let mut bytes = 0;
     let outcomes = results.into_iter().map(|result| {
         let versions = result.map_err(|refusal| Failed::from(&refusal))?;
         found(&versions, &mut bytes).map(Outcome::Read)
     });
-    Ok(response(refused, outcomes))
+    Ok((response(refused, outcomes), held))
 }
 
 /// The answer to a read, as long as the answers before it leave room.

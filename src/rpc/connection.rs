@@ -4,17 +4,19 @@
 //! scheduler runs a connection right after the first answer that is ready for it. So a small write is put off by one turn
 //! of the scheduler: whatever else is ready by then leaves in the same system call, and wakes the client once.
 
+use crate::actors::answer_room::ConnectionRoom;
 use crate::actors::gateway::Accepted;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 /// A write of at least so many bytes is worth a system call of its own.
 const LARGE_WRITE_BYTES: usize = 16 << 10;
@@ -29,17 +31,19 @@ pub(super) struct Connection {
     put_off: bool,
     /// Until the first bytes arrive: when they must have.
     silent: Option<Pin<Box<Sleep>>>,
+    room: Arc<ConnectionRoom>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    pub(super) fn new(accepted: Accepted) -> io::Result<Self> {
+    pub(super) fn new(accepted: Accepted, room: Arc<ConnectionRoom>) -> io::Result<Self> {
         // Answers are small, and each is waited for.
         accepted.stream.set_nodelay(true)?;
         Ok(Self {
             stream: accepted.stream,
             put_off: false,
             silent: Some(Box::pin(tokio::time::sleep(FIRST_BYTES_WITHIN))),
+            room,
             _permit: accepted.permit,
         })
     }
@@ -61,10 +65,10 @@ impl Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Arc<ConnectionRoom>;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Arc<ConnectionRoom> {
+        Arc::clone(&self.room)
     }
 }
 

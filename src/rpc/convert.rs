@@ -65,6 +65,7 @@ pub fn write_from_wire(request: pb::WriteRequest) -> Result<NewWrite, LimitError
         value: Value::Live(Bytes::from(request.value)),
         clock: clock_from_wire(request.vector_clock)?,
         id: id_from_wire(&request.idempotency_key)?,
+        is_copy: request.is_copy,
     })
 }
 
@@ -87,6 +88,7 @@ pub fn repair_from_wire(request: pb::RepairRequest) -> Result<NewWrite, LimitErr
         value: Value::Live(Bytes::from(request.value)),
         clock: clock_from_wire(request.vector_clock)?,
         id: None,
+        is_copy: false,
     })
 }
 
@@ -101,6 +103,7 @@ pub fn delete_from_wire(request: pb::DeleteRequest) -> Result<NewWrite, LimitErr
         value: Value::Tombstone,
         clock: clock_from_wire(request.vector_clock)?,
         id: id_from_wire(&request.idempotency_key)?,
+        is_copy: request.is_copy,
     })
 }
 
@@ -135,6 +138,14 @@ pub fn delete_response(outcome: &WriteOutcome) -> pb::DeleteResponse {
         applied: outcome.applied,
         ..pb::DeleteResponse::default()
     }
+}
+
+/// Bytes that the answer to a read takes in memory, about: values, as far as they are sent, and clocks.
+#[must_use]
+pub fn read_response_bytes(versions: &Versions) -> usize {
+    let winner = versions.winner().map_or(0, |winner| winner.value.len());
+    let values = versions.all().iter().map(|version| version.value.len()).sum::<usize>();
+    values.min(winner.max(SIBLING_VALUE_BYTES)) + versions.own_heap_bytes()
 }
 
 /// The answer to a read of a key with a live winner.

@@ -17,6 +17,7 @@ mod ranges;
 mod receiving;
 mod reflection;
 mod replicate;
+mod sending;
 pub mod server;
 mod service;
 mod shedding;

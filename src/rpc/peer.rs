@@ -60,6 +60,7 @@ fn write_request(key: &Key, version: &Version, value: &[u8]) -> pb::WriteRequest
         key: key.key().to_owned(),
         value: value.to_vec(),
         vector_clock: Some(clock_to_wire(&version.clock)),
+        is_copy: true,
         ..pb::WriteRequest::default()
     }
 }
@@ -69,6 +70,7 @@ fn delete_request(key: &Key, version: &Version) -> pb::DeleteRequest {
         tenant_id: key.tenant().to_owned(),
         key: key.key().to_owned(),
         vector_clock: Some(clock_to_wire(&version.clock)),
+        is_copy: true,
         ..pb::DeleteRequest::default()
     }
 }

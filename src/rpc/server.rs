@@ -13,7 +13,7 @@ use crate::rpc::pb::storage_node_service_server::StorageNodeServiceServer;
 use crate::rpc::receiving::ReceiveBudget;
 use crate::rpc::service::StorageNode;
 use crate::rpc::shedding::Shedding;
-use crate::rpc::{reflection, status};
+use crate::rpc::{reflection, sending, status};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -74,7 +74,8 @@ fn services(node: StorageNode, serving: Serving) -> Routes {
 }
 
 async fn run(node: StorageNode, http2: Http2, accepted: mpsc::Receiver<Accepted>, stopped: oneshot::Receiver<()>) {
-    let incoming = ReceiverStream::new(accepted).map(Connection::new);
+    let room = Arc::clone(&node.requests.answers);
+    let incoming = ReceiverStream::new(accepted).map(move |accepted| Connection::new(accepted, room.of_connection()));
     let state = State {
         requests: node.requests.clone(),
         health: Arc::clone(&node.health),
@@ -89,6 +90,7 @@ async fn run(node: StorageNode, http2: Http2, accepted: mpsc::Receiver<Accepted>
         .layer(Shedding(Arc::new(node.requests.clone())))
         .layer(Deadlines)
         .layer(ReceiveBudget::new(reflection::unary_requests()))
+        .layer(MapResponseLayer::new(sending::carrying))
         .layer(MapResponseLayer::new(status::explained))
         .add_routes(services(node, serving))
         .serve_with_incoming_shutdown(incoming, state.observe(current, stopped))

@@ -1,30 +1,42 @@
 //! The service: one short function for each RPC.
 
+use crate::actors::answer_room::{ConnectionRoom, HeldRoom};
 use crate::actors::health::Health;
 use crate::actors::health::Status as NodeStatus;
 use crate::actors::overload::Kind;
+use crate::actors::refusal::Refusal;
 use crate::actors::requests::Requests;
 use crate::actors::write::{NewWrite, WriteOutcome};
 use crate::rpc::convert::{
-    delete_from_wire, delete_response, read_response, repair_from_wire, repair_response, write_from_wire,
-    write_response,
+    delete_from_wire, delete_response, read_response, read_response_bytes, repair_from_wire, repair_response,
+    write_from_wire, write_response,
 };
 use crate::rpc::pb::operation::Operation;
 use crate::rpc::pb::operation_result::Result as OperationOutcome;
 use crate::rpc::pb::storage_node_service_server::StorageNodeService;
+use crate::rpc::sending::{NOT_TAKEN, hold, holding, room_of};
 use crate::rpc::status::Failed;
 use crate::rpc::{batch, compression, drain, pb, ranges, replicate, stream, streaming};
 use crate::storage::key::Key;
 use crate::storage::limits::{self, LimitError};
+use std::future::Future;
 use std::sync::Arc;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
+
+/// Bytes that a result takes beside what it holds.
+const RESULT_BYTES: usize = size_of::<OperationOutcome>();
 
 /// What a call answers.
 pub(super) type Answer<T> = Result<Response<T>, Status>;
 
 fn answer<T: prost::Message>(outcome: Result<T, Failed>) -> Answer<T> {
     outcome.map(compression::answer).map_err(Failed::status)
+}
+
+fn held_answer<T: prost::Message>(outcome: Result<(T, Option<HeldRoom>), Failed>) -> Answer<T> {
+    let (message, held) = outcome.map_err(Failed::status)?;
+    Ok(holding(compression::answer(message), held))
 }
 
 /// Translates calls into the actors' requests.
@@ -41,43 +53,113 @@ impl StorageNode {
         outcome.map_err(|refusal| Failed::from(&refusal))
     }
 
-    async fn get(&self, request: &pb::ReadRequest) -> Result<pb::ReadResponse, Failed> {
+    async fn get(
+        &self,
+        request: &pb::ReadRequest,
+        room: Option<Arc<ConnectionRoom>>,
+    ) -> Result<(pb::ReadResponse, Option<HeldRoom>), Failed> {
         let key = Key::new(&request.tenant_id, &request.key).map_err(|error| Failed::from(&error))?;
         let versions = self.requests.read(key).await;
-        read_response(&versions.map_err(|refusal| Failed::from(&refusal))?)
+        let versions = versions.map_err(|refusal| Failed::from(&refusal))?;
+        let held = hold(room, read_response_bytes(&versions))?;
+        Ok((read_response(&versions)?, held))
     }
 
-    /// Carries out one operation of a stream, if there is not too much to do.
-    pub(super) async fn operation(&self, operation: Option<Operation>) -> Result<OperationOutcome, Failed> {
-        let Some(operation) = operation else {
-            return Err(Failed::from(&limits::missing("operation")));
+    /// Carries out one operation of a stream, if there is not too much to do. Its result holds the room that is returned.
+    pub(super) async fn operation(
+        &self,
+        operation: Option<Operation>,
+        room: &Arc<ConnectionRoom>,
+    ) -> (Result<OperationOutcome, Failed>, Option<HeldRoom>) {
+        let changed = match operation {
+            None => Err(Failed::from(&limits::missing("operation"))),
+            Some(Operation::Read(request)) => {
+                return match self.get_with_room(&request, room).await {
+                    Ok((found, held)) => (found.map(OperationOutcome::Read), Some(held)),
+                    Err(failed) => (Err(failed), None),
+                };
+            }
+            Some(Operation::Write(request)) => {
+                self.change(write_from_wire(request), |outcome| {
+                    OperationOutcome::Write(write_response(outcome))
+                })
+                .await
+            }
+            Some(Operation::Delete(request)) => {
+                self.change(delete_from_wire(request), |outcome| {
+                    OperationOutcome::Delete(delete_response(outcome))
+                })
+                .await
+            }
+            Some(Operation::Repair(request)) => {
+                self.change(repair_from_wire(request), |outcome| {
+                    OperationOutcome::Repair(repair_response(outcome))
+                })
+                .await
+            }
         };
-        let kind = match operation {
-            Operation::Read(_) => Kind::Read,
-            Operation::Write(_) | Operation::Delete(_) | Operation::Repair(_) => Kind::Write,
-        };
+        // It cannot be asked for again, and is small but for its clock.
+        let bytes = RESULT_BYTES + changed.as_ref().map_or(0, OperationOutcome::encoded_len);
+        let held = room.hold(bytes).await;
+        (changed, Some(held))
+    }
+
+    async fn change(
+        &self,
+        write: Result<NewWrite, LimitError>,
+        answer: fn(&WriteOutcome) -> OperationOutcome,
+    ) -> Result<OperationOutcome, Failed> {
+        let outcome = self.entered(Kind::Write, self.put(write)).await?;
+        Ok(answer(&outcome))
+    }
+
+    /// Does `work`, if there is not too much to do.
+    async fn entered<T>(&self, kind: Kind, work: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
         let under_way = self.requests.enter(kind).map_err(|refusal| Failed::from(&refusal))?;
-        let outcome = self.let_in(operation).await;
+        let outcome = work.await;
         if outcome.is_ok() {
             under_way.answered();
         }
         outcome
     }
 
-    async fn let_in(&self, operation: Operation) -> Result<OperationOutcome, Failed> {
-        match operation {
-            Operation::Write(request) => {
-                let outcome = self.put(write_from_wire(request)).await?;
-                Ok(OperationOutcome::Write(write_response(&outcome)))
+    /// Reads a key, and once more when its client has taken enough: what was read is not kept until then.
+    async fn get_with_room(
+        &self,
+        request: &pb::ReadRequest,
+        room: &Arc<ConnectionRoom>,
+    ) -> Result<(Result<pb::ReadResponse, Failed>, HeldRoom), Failed> {
+        let key = Key::new(&request.tenant_id, &request.key).map_err(|error| Failed::from(&error))?;
+        let mut held: Option<HeldRoom> = None;
+        loop {
+            let read = async {
+                let versions = match held {
+                    None => self.requests.read(key.clone()).await,
+                    Some(_) => self.requests.read_unmetered(key.clone()).await,
+                };
+                versions.map_err(|refusal| Failed::from(&refusal))
+            };
+            let versions = self.entered(Kind::Read, read).await?;
+            let bytes = RESULT_BYTES + read_response_bytes(&versions);
+            let suffices = held.take().filter(|held| held.suffices_for(bytes));
+            if let Some(held) = suffices.or_else(|| room.try_hold(bytes)) {
+                return Ok((read_response(&versions), held));
             }
-            Operation::Read(request) => self.get(&request).await.map(OperationOutcome::Read),
-            Operation::Delete(request) => {
-                let outcome = self.put(delete_from_wire(request)).await?;
-                Ok(OperationOutcome::Delete(delete_response(&outcome)))
-            }
-            Operation::Repair(request) => {
-                let outcome = self.put(repair_from_wire(request)).await?;
-                Ok(OperationOutcome::Repair(repair_response(&outcome)))
+            drop(versions);
+            held = Some(self.wait_for_room(room, bytes).await?);
+        }
+    }
+
+    /// Waits until this client takes answers; not for others that take none.
+    async fn wait_for_room(&self, room: &Arc<ConnectionRoom>, bytes: usize) -> Result<HeldRoom, Failed> {
+        loop {
+            let was_empty = room.is_empty();
+            match tokio::time::timeout(self.requests.timeouts.read, room.hold(bytes)).await {
+                Ok(held) => return Ok(held),
+                Err(_elapsed) if was_empty && room.is_empty() => {
+                    return Err(Failed::from(&Refusal::Overloaded(NOT_TAKEN)));
+                }
+                Err(_elapsed) => {}
             }
         }
     }
@@ -101,7 +183,8 @@ impl StorageNodeService for StorageNode {
     }
 
     async fn read(&self, request: Request<pb::ReadRequest>) -> Answer<pb::ReadResponse> {
-        answer(self.get(request.get_ref()).await)
+        let found = self.get(request.get_ref(), room_of(&request)).await;
+        held_answer(found)
     }
 
     async fn batch_write(&self, request: Request<pb::BatchWriteRequest>) -> Answer<pb::BatchResponse> {
@@ -109,7 +192,8 @@ impl StorageNodeService for StorageNode {
     }
 
     async fn batch_read(&self, request: Request<pb::BatchReadRequest>) -> Answer<pb::BatchResponse> {
-        answer(batch::read(&self.requests, request.into_inner()).await)
+        let room = room_of(&request);
+        held_answer(batch::read(&self.requests, room, request.into_inner()).await)
     }
 
     async fn batch_delete(&self, request: Request<pb::BatchDeleteRequest>) -> Answer<pb::BatchResponse> {
@@ -117,7 +201,8 @@ impl StorageNodeService for StorageNode {
     }
 
     async fn operations(&self, request: Request<Streaming<pb::Operation>>) -> Answer<BoxStream<pb::OperationResult>> {
-        Ok(Response::new(stream::run(self.clone(), request.into_inner())))
+        let room = room_of(&request).unwrap_or_else(|| self.requests.answers.of_connection());
+        Ok(stream::run(self.clone(), room, request.into_inner()))
     }
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Answer<BoxStream<pb::ScanEntry>> {

@@ -2,20 +2,24 @@
 //!
 //! What bounds it is HTTP/2's own flow control: an operation is taken from the stream only when fewer than the most that
 //! may be in flight are, and one stays in flight until its result is on its way to the client. A client that takes no
-//! results is so sent no more, and soon cannot send either.
+//! results is so sent no more, and soon cannot send either. What its results hold has a bound in bytes as well: one for which
+//! there is no room waits without its value.
 //!
 //! Owns: that bound, and the end of a stream. Does not own: what an operation does.
 
+use crate::actors::answer_room::{ConnectionRoom, HeldRoom};
 use crate::actors::refusal::Refusal;
 use crate::rpc::batch::result;
+use crate::rpc::sending::Handed;
 use crate::rpc::service::StorageNode;
 use crate::rpc::{pb, status};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
-use tonic::{Status, Streaming};
+use tonic::{Response, Status, Streaming};
 
 /// Operations of one stream that are carried out at a time.
 const IN_FLIGHT: usize = 256;
@@ -24,21 +28,34 @@ const RESULTS_AHEAD: usize = 64;
 /// Time between two looks whether the node is being stopped.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-type Results = mpsc::Sender<Result<pb::OperationResult, Status>>;
+/// Results, with the room that they hold.
+type Results = mpsc::Sender<(Result<pb::OperationResult, Status>, Option<HeldRoom>)>;
 
 /// Carries out the operations of a stream until the client ends it, or goes away, or the node is being stopped.
-pub(super) fn run(node: StorageNode, operations: Streaming<pb::Operation>) -> BoxStream<pb::OperationResult> {
+pub(super) fn run(
+    node: StorageNode,
+    room: Arc<ConnectionRoom>,
+    operations: Streaming<pb::Operation>,
+) -> Response<BoxStream<pb::OperationResult>> {
     let (results, receiver) = mpsc::channel(RESULTS_AHEAD);
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(IN_FLIGHT));
-        let end = take(&node, operations, &places, &results).await;
+        let end = take(&node, &room, operations, &places, &results).await;
         // The results of all that were taken come first.
         let _all = places.acquire_many(IN_FLIGHT as u32).await;
         if let Some(status) = end {
-            let _ = results.send(Err(status)).await;
+            let _ = results.send((Err(status), None)).await;
         }
     });
-    Box::pin(ReceiverStream::new(receiver))
+    let handed = Handed::default();
+    let hands = handed.clone();
+    let results = ReceiverStream::new(receiver).map(move |(result, held)| {
+        hands.add(held);
+        result
+    });
+    let mut answer: Response<BoxStream<pb::OperationResult>> = Response::new(Box::pin(results));
+    answer.extensions_mut().insert(handed);
+    answer
 }
 
 /// Waits until the node is being stopped.
@@ -55,6 +72,7 @@ async fn stopping(node: &StorageNode) -> Refusal {
 /// Takes operations as long as there are any. Returns the status with which the stream ends, if it is an error.
 async fn take(
     node: &StorageNode,
+    room: &Arc<ConnectionRoom>,
     mut operations: Streaming<pb::Operation>,
     places: &Arc<Semaphore>,
     results: &Results,
@@ -78,11 +96,11 @@ async fn take(
             Err(error) if !error.details().is_empty() => return Some(error),
             Err(error) => return Some(status::of_decode_error(&error)),
         };
-        let (node, results) = (node.clone(), results.clone());
+        let (node, room, results) = (node.clone(), Arc::clone(room), results.clone());
         tokio::spawn(async move {
-            let outcome = node.operation(operation.operation).await;
+            let (outcome, held) = node.operation(operation.operation, &room).await;
             // A client that has gone away is nobody's loss.
-            let _ = results.send(Ok(result(operation.id, outcome))).await;
+            let _ = results.send((Ok(result(operation.id, outcome)), held)).await;
             drop(place);
         });
     }

@@ -113,7 +113,7 @@ pub(super) async fn compare(requests: &Requests, request: pb::CompareKeysRequest
 fn status_response(status: &StreamStatus, now_ms: u64) -> pb::StreamStatusResponse {
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     pb::StreamStatusResponse {
-        active: !matches!(status.state, StreamState::Failed(_)),
+        active: !matches!(status.state, StreamState::Failed(_) | StreamState::Incomplete(_)),
         state: status.state.as_str().to_owned(),
         keys_copied: number(status.sent.keys_copied),
         keys_streamed: number(status.sent.keys_streamed),
@@ -124,6 +124,8 @@ fn status_response(status: &StreamStatus, now_ms: u64) -> pb::StreamStatusRespon
         bytes_waiting: number(status.backlog.bytes),
         lag_ms: number(status.backlog.lag_ms(now_ms)),
         problem: status.problem.clone().unwrap_or_default(),
+        places_skipped: number(status.skipped.count() as u64),
+        first_skipped: status.skipped.first().to_owned(),
     }
 }
 

@@ -10,6 +10,7 @@
 use crate::storage::compaction::debt::{Debt, LevelOptions};
 use crate::storage::error::{Error, Result};
 use crate::storage::key::Key;
+use crate::storage::lost::Lost;
 use crate::storage::table::{Cursor, Table};
 use crate::storage::version::Versions;
 use std::path::PathBuf;
@@ -43,6 +44,18 @@ impl Quarantined {
             Some(table) => table.get(key, hash),
             None if key < self.first_key.as_bytes() || key > self.last_key.as_bytes() => Ok(Versions::default()),
             None => Err(self.error()),
+        }
+    }
+
+    /// What is lost with it, where nothing of it can be read.
+    #[must_use]
+    pub fn lost(&self) -> Lost {
+        Lost {
+            file: self.path.clone(),
+            offset: 0,
+            first_key: self.first_key.clone(),
+            last_key: self.last_key.clone(),
+            cause: self.cause.clone(),
         }
     }
 

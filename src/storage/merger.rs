@@ -6,6 +6,7 @@
 //! first, so that a step costs one or two comparisons, whatever the number of runs.
 
 use crate::storage::error::{Error, Result};
+use crate::storage::lost::Lost;
 use crate::storage::table::Cursor;
 use crate::storage::version::Versions;
 
@@ -92,6 +93,11 @@ impl Merger {
     pub fn standing(&self) -> impl Iterator<Item = &Cursor> {
         let standing = self.order.iter().rev().take(self.together);
         standing.filter_map(|number| self.cursors.get(*number))
+    }
+
+    /// What the runs went past, where they go past damage.
+    pub fn lost(&self) -> impl Iterator<Item = &Lost> {
+        self.cursors.iter().flat_map(Cursor::lost)
     }
 
     /// Everything that the runs have for the least key.

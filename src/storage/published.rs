@@ -1,9 +1,10 @@
 //! The published view: what all reads see from one moment on, and up to which number.
 //!
 //! Owns: the atomic replacement of the view, the right to write, and the numbers. Does not own: what a view is made of (see
-//! [`crate::storage::view`]). `tests/models.rs` runs this file through interleavings.
+//! [`crate::storage::view`]). `tests/models` runs this file through interleavings.
 
 use crate::storage::compaction::debt::Debt;
+use crate::storage::histogram::Histogram;
 use crate::storage::sync::{ArcSwap, AtomicU64, Guard, Mutex, MutexGuard, Ordering};
 use crate::storage::view::ReadView;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ pub struct Published {
     writer: Mutex<()>,
     applied: AtomicU64,
     announced: AtomicU64,
+    /// How long reads took that no cache answered.
+    pub reads: Histogram,
 }
 
 impl Published {
@@ -26,6 +29,7 @@ impl Published {
             writer: Mutex::new(()),
             applied: AtomicU64::new(applied),
             announced: AtomicU64::new(applied),
+            reads: Histogram::of_durations(),
         }
     }
 

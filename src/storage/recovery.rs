@@ -40,6 +40,8 @@ pub struct Options {
     pub levels: LevelOptions,
     /// A memtable of this many bytes is sealed.
     pub flush_threshold: usize,
+    /// Whether a recovery reads on while it writes a table, which takes less time; otherwise it does one after the other.
+    pub parallel_replay: bool,
 }
 
 impl Options {
@@ -58,6 +60,7 @@ impl Options {
             table: TableOptions::default(),
             levels: LevelOptions::default(),
             flush_threshold: 60_000_000,
+            parallel_replay: true,
         }
     }
 }
@@ -236,8 +239,7 @@ impl Replay<'_> {
         let mut closed = VecDeque::new();
         let mut last_seq = flushed;
         let is_readable = || segments.iter().try_for_each(Segment::check_readable);
-        let threshold = self.options.flush_threshold;
-        let chunks = replay::with_loader(tables, published, threshold, &is_readable, |loader| {
+        let chunks = replay::with_loader(tables, published, self.options, &is_readable, |loader| {
             for (index, segment) in segments.iter().enumerate() {
                 let next = segments.get(index + 1);
                 let end = self.segment(fs, segment, next, flushed, loader)?;

@@ -10,6 +10,7 @@ use crate::storage::error::{Error, Result};
 use crate::storage::key::Key;
 use crate::storage::log::record::Change;
 use crate::storage::memtable;
+use crate::storage::recovery::Options;
 use crate::storage::tables::{FlushedUpTo, NewTable, Tables};
 use crate::storage::version::{MAX_SIBLINGS, Version, Versions};
 use crate::storage::view::Published;
@@ -88,13 +89,14 @@ pub struct Loader<'scope, 'env> {
     published: &'env Published,
     is_readable: &'env dyn Fn() -> Result<()>,
     threshold: usize,
+    parallel: bool,
     gathering: Chunk,
     writing: VecDeque<Writing<'scope>>,
     loaded: Loaded,
 }
 
-/// Has `replay` feed a loader, and puts everything that it was fed where it belongs. Chunks of `threshold` bytes become
-/// tables. Values are read when they are written, so `is_readable` is asked once more before each table counts, and in the
+/// Has `replay` feed a loader, and puts everything that it was fed where it belongs. Chunks of the size of a memtable
+/// become tables. Values are read when they are written, so `is_readable` is asked once more before each table counts, and in the
 /// end.
 ///
 /// # Errors
@@ -102,7 +104,7 @@ pub struct Loader<'scope, 'env> {
 pub fn with_loader(
     tables: &Tables,
     published: &Published,
-    threshold: usize,
+    options: &Options,
     is_readable: &dyn Fn() -> Result<()>,
     replay: impl FnOnce(&mut Loader<'_, '_>) -> Result<()>,
 ) -> Result<Loaded> {
@@ -112,7 +114,8 @@ pub fn with_loader(
             tables,
             published,
             is_readable,
-            threshold,
+            threshold: options.flush_threshold,
+            parallel: options.parallel_replay,
             gathering: Chunk::default(),
             writing: VecDeque::new(),
             loaded: Loaded::default(),
@@ -153,6 +156,9 @@ impl Loader<'_, '_> {
             .scope
             .spawn(move || tables.write_l0(Merged(chunk.sorted().peekable())));
         self.writing.push_back((last_seq, thread));
+        if !self.parallel {
+            self.install_oldest()?;
+        }
         Ok(())
     }
 

@@ -6,7 +6,9 @@
 use crate::storage::error::{Error, Result};
 use crate::storage::key::Key;
 use crate::storage::levels::Quarantined;
+use crate::storage::lost::Lost;
 use crate::storage::merger::Merger;
+use crate::storage::table::Cursor;
 use crate::storage::version::{MAX_SIBLINGS, Versions};
 use crate::storage::view::ReadView;
 use std::cmp::Ordering;
@@ -17,7 +19,8 @@ use std::sync::Arc;
 const MEMORY_BATCH: usize = 256;
 
 /// A merged walk over all sources of one view. Ends after an error: what a damaged block has next is unknown, and
-/// skipping it would pass for completeness. A scan that begins behind the damage goes on.
+/// skipping it would pass for completeness. A scan that begins behind the damage goes on. One that goes past damage is for
+/// whoever asks afterwards what it has lost.
 pub struct Scan {
     view: Arc<ReadView>,
     seq: u64,
@@ -30,24 +33,50 @@ pub struct Scan {
     tables: Merger,
     /// Tables of which only the range is known, by their first key, the least last.
     lost: Vec<Arc<Quarantined>>,
+    /// Those of them that it goes past.
+    passed: Vec<Lost>,
     ended: bool,
 }
 
 impl Scan {
-    pub(super) fn new(view: Arc<ReadView>, from: &Key, seq: u64, since: u64) -> Self {
-        let unreadable = |table: &&Arc<Quarantined>| table.table.is_none() && table.last_key.as_str() >= from.as_str();
-        let mut lost: Vec<_> = view.tables.quarantine().iter().filter(unreadable).cloned().collect();
+    /// All that the view has up to `seq`.
+    pub(super) fn up_to(view: Arc<ReadView>, from: &Key, seq: u64) -> Self {
+        let tables = view.tables.cursors(from.as_bytes());
+        let mut lost = unreadable(&view, from);
         lost.sort_by(|a, b| b.first_key.cmp(&a.first_key));
         Self {
-            tables: Merger::new(view.tables.cursors_since(from.as_bytes(), since)),
+            lost,
+            ..Self::over(view, from, seq, tables)
+        }
+    }
+
+    /// What the view has from behind `since`, and that can be read.
+    pub(super) fn since(view: Arc<ReadView>, from: &Key, since: u64) -> Self {
+        let tables = view.tables.cursors_since(from.as_bytes(), since).into_iter();
+        let passed = unreadable(&view, from).iter().map(|table| table.lost()).collect();
+        Self {
+            passed,
+            ..Self::over(view, from, u64::MAX, tables.map(Cursor::past_damage).collect())
+        }
+    }
+
+    fn over(view: Arc<ReadView>, from: &Key, seq: u64, tables: Vec<Cursor>) -> Self {
+        Self {
+            tables: Merger::new(tables),
             view,
             seq,
             memory_from: from.clone(),
             memory_ended: false,
             memory: Vec::new(),
-            lost,
+            lost: Vec::new(),
+            passed: Vec::new(),
             ended: false,
         }
+    }
+
+    /// What it went past so far, where it goes past damage.
+    pub fn lost(&self) -> impl Iterator<Item = &Lost> {
+        self.passed.iter().chain(self.tables.lost())
     }
 
     fn refill_memory(&mut self) {
@@ -123,6 +152,12 @@ impl Scan {
             _ => Ok(()),
         }
     }
+}
+
+/// Tables of which only the range is known, and that may hold `from` or what is behind it.
+fn unreadable(view: &ReadView, from: &Key) -> Vec<Arc<Quarantined>> {
+    let unreadable = |table: &&Arc<Quarantined>| table.table.is_none() && table.last_key.as_str() >= from.as_str();
+    view.tables.quarantine().iter().filter(unreadable).cloned().collect()
 }
 
 impl Iterator for Scan {

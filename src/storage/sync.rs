@@ -1,4 +1,4 @@
-//! What the threads of the node meet at, for those parts that `tests/models.rs` runs through all kinds of interleavings: there
+//! What the threads of the node meet at, for those parts that `tests/models` runs through all kinds of interleavings: there
 //! the same names are a model checker's.
 
 pub use arc_swap::{ArcSwap, ArcSwapOption, Guard};

@@ -1,8 +1,8 @@
 //! What a read sees: the memtables and tables that exist, published as one.
 //!
 //! Owns: [`ReadView`] (an immutable list of sources), and the merge of all sources into an answer. Does not own: its
-//! replacement (see [`Published`]), or the sources. Writes are blind, so any source may hold a sibling, and a read asks all of them;
-//! filters make the tables cheap.
+//! replacement (see [`Published`]), or the sources. Writes are blind, so any source may hold a sibling, and a read asks
+//! all of them; filters make the tables cheap.
 
 use crate::storage::error::Result;
 use crate::storage::key::Key;
@@ -46,14 +46,15 @@ impl ReadView {
     /// Walks everything from `from` on, in key order, as it was when `seq` was the last number applied.
     #[must_use]
     pub fn scan(self: &Arc<Self>, from: &Key, seq: u64) -> Scan {
-        Scan::new(Arc::clone(self), from, seq, 0)
+        Scan::up_to(Arc::clone(self), from, seq)
     }
 
     /// Walks from `from` on, in key order, past what is older than `since`: every version with a higher number is met, or what
-    /// replaced it. Tables without such a version are not read, so that other versions may be missing.
+    /// replaced it. Tables without such a version are not read, so that other versions may be missing. It also goes past damage:
+    /// [`Scan::lost`] says what it could not read.
     #[must_use]
     pub fn scan_since(self: &Arc<Self>, from: &Key, since: u64) -> Scan {
-        Scan::new(Arc::clone(self), from, u64::MAX, since)
+        Scan::since(Arc::clone(self), from, since)
     }
 
     /// The view with its active memtable sealed and an empty one, number `id`, in its place.
@@ -69,7 +70,7 @@ impl ReadView {
     }
 
     /// All memtables.
-    pub(super) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
+    pub fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         std::iter::once(&self.active).chain(&self.sealed)
     }
 

@@ -23,6 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub fn config(dir: &Path) -> Config {
     let mut config = Config::default();
     config.server.port = 0;
+    config.metrics.enabled = false;
     config.storage.data_dir = dir.join("data");
     // However slow the machine is on which the tests run.
     config.server.max_queue_delay = PATIENCE;

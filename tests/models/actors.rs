@@ -114,6 +114,7 @@ pub mod cache {
     use crate::storage::key::Key;
     use crate::storage::version::Version;
 
+    #[derive(Debug)]
     pub enum CacheMessage {
         Get {
             reply: Reply,

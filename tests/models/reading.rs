@@ -16,6 +16,7 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use shuttle::sync::{Condvar, Mutex};
 use shuttle::thread;
+use std::fmt;
 use std::sync::Arc;
 
 /// Writes of a run.
@@ -25,6 +26,12 @@ type Actor = ActorRef<Envelope<CacheMessage>>;
 
 /// The reply port of a read: what it found, as the number of the last write; [`None`] when it was dropped.
 pub struct Reply(Arc<(Mutex<Option<Option<u64>>>, Condvar)>);
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a reply port")
+    }
+}
 
 impl Reply {
     fn new() -> (Self, Self) {

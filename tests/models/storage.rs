@@ -1,6 +1,6 @@
 //! The engine as the models see it: as it is, but for what threads meet at.
 
-pub use pairdb_node::storage::{compaction, key, version, view};
+pub use pairdb_node::storage::{compaction, histogram, key, version, view};
 
 #[path = "../../src/storage/published.rs"]
 pub mod published;

@@ -291,7 +291,7 @@ weaken page_lost_of_the_manifest_passes_for_a_torn_edit mapped src/storage/manif
 # Ranges, draining, copies.
 
 weaken walk_that_sees_what_is_written_after_it_began ranges src/actors/requests.rs \
-    'view.scan(&range.first(), self.handles.published.applied())' \
+    'view.scan(&range.first(), self.handles.published.announced())' \
     'view.scan(&range.first(), u64::MAX)'
 weaken walk_that_ends_early_passes_for_complete ranges src/actors/ranges.rs \
     'None => self.ended = Some(Err(Refusal::Restarting("the walk over the keys"))),' \
@@ -388,9 +388,9 @@ weaken stream_without_a_bound batches src/rpc/stream.rs \
     'drop(place);' \
     '' \
     src/rpc/stream.rs \
-    'let (node, results) = (node.clone(), results.clone());' \
+    'let (node, room, results) = (node.clone(), Arc::clone(room), results.clone());' \
     'drop(place);
-        let (node, results) = (node.clone(), results.clone());'
+        let (node, room, results) = (node.clone(), Arc::clone(room), results.clone());'
 
 # Writes that are sent again.
 
@@ -506,12 +506,58 @@ weaken callers_of_a_dropped_batch_hang restarts src/actors/memtable.rs \
             std::mem::forget(batch);
             return Ok(());'
 weaken batch_answered_before_it_is_synced faults src/actors/wal/log_thread.rs \
-    'if every_batch { log.sync(epoch) } else { Ok(()) }' \
+    'self.timed(&times.sync, || log.sync(epoch))' \
     'Ok(())'
 weaken cache_that_missed_a_write_answers faults src/actors/requests.rs \
     'message(cache.told())' \
     'message(0)'
 weaken stuck_actor_not_killed faults src/actors/supervisor.rs \
     'let _ = self.tree.kill(&spec.name);' \
+    ''
+
+# Between the actors of a whole node, under simulation.
+
+weaken log_thread_answers_before_it_syncs simulation src/actors/wal/log_thread.rs \
+    'self.timed(&times.sync, || log.sync(epoch))' \
+    'Ok(())'
+weaken nothing_is_sent_again_after_a_restart simulation src/actors/wal/mod.rs \
+    'if !writes.is_empty() {' \
+    'if false {'
+weaken writer_of_an_earlier_generation_is_not_fenced_out simulation $log/writer.rs \
+    'if epoch != self.epoch || self.ended {' \
+    'if self.ended {'
+weaken segment_of_a_node_without_sync_of_its_directory simulation $log/writer.rs \
+    'made?;
+        self.fs
+            .sync_dir(&self.options.dir)
+            .map_err(|e| Error::io("sync", &self.options.dir, e))?;' \
+    'made?;'
+weaken table_of_a_node_without_sync_of_its_directory simulation $tables/builder.rs \
+    'self.fs.sync_dir(self.dir).map_err(|e| Error::io("sync", self.dir, e))?;' \
+    ''
+weaken memtable_applies_across_a_gap simulation src/actors/memtable.rs \
+    'if batch.previous_seq > published.applied() {' \
+    'if false {'
+weaken caches_do_not_learn_what_a_dying_memtable_applied simulation src/actors/memtable.rs \
+    'cache.pass_over(published.applied());' \
+    'let _ = cache;'
+weaken named_writes_are_not_answered_after_a_restart simulation src/actors/memtable.rs \
+    'self.answer_the_applied();
+' \
+    ''
+weaken cache_is_not_asked_what_it_was_told simulation src/actors/requests.rs \
+    'cache.mailbox.send(message(cache.told()), key' \
+    'cache.mailbox.send(message(0), key'
+weaken cache_goes_on_with_a_link_missing simulation src/actors/shard.rs \
+    'self.expect(previous)?;' \
+    'let _ = previous;'
+weaken fill_of_the_cache_pins_what_was_before simulation src/actors/cache.rs \
+    'load.written = std::mem::take(&mut load.written).merge(written);' \
+    'let _ = (load, written);'
+weaken walk_runs_ahead_of_the_caches faults src/actors/requests.rs \
+    'view.scan(&range.first(), self.handles.published.announced());' \
+    'view.scan(&range.first(), self.handles.published.applied());'
+weaken failed_sync_passes_for_a_full_disk damage $log/writer.rs \
+    'let source = std::io::Error::other(source);' \
     ''
 group

@@ -7,7 +7,7 @@
 //! bytes has one at a time. Stored bytes: writes are refused, deletes pass.
 //!
 //! Owns: the answer, and the words of a refusal. Does not own: what the node as a whole can take (see
-//! [`crate::actors::admission`]), or copies to other nodes, which are not the tenant's own doing.
+//! [`crate::actors::admission`]), or copies to and from other nodes, which are not the tenant's own doing.
 
 mod bucket;
 mod tenant;
@@ -104,7 +104,8 @@ impl Quotas {
     }
 
     /// Lets a write pass; `before` bytes of the tenant's writes that were sent together with it have passed already, and are
-    /// not stored yet. Returns the bytes that it will take, where they are limited.
+    /// not stored yet. Returns the bytes that it will take, where they are limited. A copy from another node passes in any
+    /// case: what its tenant may do was asked there, and one tenant must not hold up a stream of all of them.
     ///
     /// # Errors
     /// [`Refusal::QuotaExceeded`]; so for all that follow.
@@ -117,6 +118,10 @@ impl Quotas {
         let clock = write.clock.as_ref().unwrap_or(&none);
         let takes = memtable::charge(&write.key, &write.value, clock) as u64;
         let most = tenant.quota.stored_bytes;
+        let counts = if most > 0 { takes } else { 0 };
+        if write.is_copy {
+            return Ok(counts);
+        }
         if most > 0 && write.operation != Operation::Delete {
             let has = tenant.stored_bytes(name, &self.published.peek());
             if has.saturating_add(before).saturating_add(takes) > most {
@@ -125,7 +130,7 @@ impl Quotas {
             }
         }
         self.pass(&tenant, name, write.key.as_bytes().len() + write.value.len())?;
-        Ok(if most > 0 { takes } else { 0 })
+        Ok(counts)
     }
 
     /// Lets a read pass.

@@ -1,11 +1,12 @@
 //! Passes over everything that the node holds, for a stream: the copy, and the comparison.
 //!
 //! A pass reads part after part, each from the view of that moment: so it holds no memtable and no table for long, and what it
-//! meets is never older than what it was to copy. It has a few batches under way at a time, and notes how far the target has
+//! meets is never older than what it was to copy. What is damaged it goes past, and takes note of. It has a few batches under way at a time, and notes how far the target has
 //! acknowledged all of them.
 //!
 //! Owns: what goes into a batch, and how much is under way. Does not own: when a pass is due (see [`super::work`]).
 
+use crate::actors::streaming::skipped::Skipped;
 use crate::actors::streaming::stream::Stream;
 use crate::actors::streaming::tap::Change;
 use crate::actors::streaming::target::{Failed, Target};
@@ -13,6 +14,7 @@ use crate::actors::streaming::work::{BEFORE_BATCH, BEFORE_COMPARE, BEFORE_NOTE, 
 use crate::storage::digest::digest;
 use crate::storage::error::Result as StorageResult;
 use crate::storage::key::Key;
+use crate::storage::lost::Lost;
 use crate::storage::ring::{self, HashRanges};
 use crate::storage::version::{Version, Versions};
 use crate::storage::view::Published;
@@ -62,6 +64,8 @@ struct Part {
     entries: Vec<(Key, Versions)>,
     /// Where the next part begins; [`None`]: there is none.
     next: Option<Key>,
+    /// What could not be read on the way.
+    lost: Vec<Lost>,
 }
 
 /// Keys that are sent together, with their bytes, and where the pass has come to behind them; [`None`]: to its end.
@@ -91,28 +95,34 @@ impl Drop for UnderWay {
 }
 
 impl Passing<'_> {
-    /// Goes on from this key, to the end; a comparison ends early when the tap closes, since a copy is then due.
+    /// Goes on from this key, to the end; a comparison ends early when the tap closes, since a copy is then due. Says whether it
+    /// came to the end.
     ///
     /// # Errors
     /// When it can never be completed, or broke.
-    pub async fn run(&self, mut from: Key) -> Result<(), Failed> {
+    pub async fn run(&self, mut from: Key) -> Result<bool, Failed> {
+        let mut skipped = match self.work {
+            Work::Copy { since } => Skipped::in_copy(since),
+            Work::Compare => Skipped::default(),
+        };
         let mut under_way: VecDeque<UnderWay> = VecDeque::new();
         let mut bytes = 0;
         loop {
             if self.work == Work::Compare && !self.stream.tap.is_open() {
-                return Ok(());
+                return Ok(false);
             }
             self.points.pass(BEFORE_PAGE).await?;
-            let part = self.read(from).await?;
+            let mut part = self.read(from).await?;
+            self.skip(&std::mem::take(&mut part.lost), &mut skipped);
             let next = part.next.clone();
             for (entries, size, next) in batches(part) {
                 while bytes + size > UNDER_WAY_BYTES
                     && let Some(first) = under_way.pop_front()
                 {
                     bytes -= first.bytes;
-                    if !self.finish(first).await? {
+                    if !self.finish(first, &skipped).await? {
                         self.note(None);
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
                 bytes += size;
@@ -129,12 +139,32 @@ impl Passing<'_> {
             }
         }
         for batch in under_way {
-            if !self.finish(batch).await? {
-                break;
+            if !self.finish(batch, &skipped).await? {
+                self.note(None);
+                return Ok(true);
             }
         }
-        self.note(None);
-        Ok(())
+        match self.work {
+            Work::Copy { .. } => self.note(None),
+            Work::Compare => {
+                if skipped.is_empty() {
+                    self.note(None);
+                }
+                self.stream.compared_but(skipped);
+            }
+        }
+        Ok(true)
+    }
+
+    fn skip(&self, lost: &[Lost], skipped: &mut Skipped) {
+        for lost in lost {
+            if skipped.add(lost) {
+                tracing::error!(target_node = self.stream.order().target, %lost, "damage: a stream goes past it");
+            }
+        }
+        if !skipped.is_empty() {
+            self.stream.skip(skipped.clone());
+        }
     }
 
     async fn read(&self, from: Key) -> Result<Part, Failed> {
@@ -147,7 +177,7 @@ impl Passing<'_> {
     }
 
     /// Waits for a batch. Says whether the pass has any use.
-    async fn finish(&self, mut batch: UnderWay) -> Result<bool, Failed> {
+    async fn finish(&self, mut batch: UnderWay, skipped: &Skipped) -> Result<bool, Failed> {
         let done = (&mut batch.task).await;
         let done = done.map_err(|panicked| Failed::Broken(format!("sending failed: {panicked}")))??;
         self.points.pass(BEFORE_NOTE).await?;
@@ -158,7 +188,8 @@ impl Passing<'_> {
             }
             Work::Compare => sent.keys_resent += done.keys,
         });
-        if batch.next.is_some() {
+        // A comparison that is taken up again must come by what it went past.
+        if batch.next.is_some() && (self.work != Work::Compare || skipped.is_empty()) {
             self.note(batch.next.as_ref());
         }
         Ok(!done.is_unable)
@@ -179,7 +210,8 @@ fn read_part(published: &Published, ranges: &HashRanges, from: Key, work: Work) 
         Work::Compare => 0,
     };
     let (mut entries, mut found, mut looked_at) = (Vec::new(), 0, 0);
-    for entry in published.load().scan_since(&from, since) {
+    let mut scan = published.load().scan_since(&from, since);
+    while let Some(entry) = scan.next() {
         let (key, versions) = entry?;
         let bytes = size_of_entry(&key, &versions);
         looked_at += bytes;
@@ -193,11 +225,18 @@ fn read_part(published: &Published, ranges: &HashRanges, from: Key, work: Work) 
             entries.push((key, newer.collect()));
         }
         if is_full(found) {
-            let next = Some(next);
-            return Ok(Part { entries, next });
+            return Ok(Part {
+                entries,
+                next: Some(next),
+                lost: scan.lost().cloned().collect(),
+            });
         }
     }
-    Ok(Part { entries, next: None })
+    Ok(Part {
+        entries,
+        next: None,
+        lost: scan.lost().cloned().collect(),
+    })
 }
 
 fn size_of_entry(key: &Key, versions: &Versions) -> usize {

@@ -9,6 +9,7 @@
 pub mod comparing;
 pub mod copying;
 pub mod registry;
+pub mod skipped;
 pub mod stream;
 pub mod stream_actor;
 pub mod streams_actor;
@@ -64,9 +65,9 @@ impl Streaming {
     pub async fn stop(&self, target: String) -> Result<(String, bool), Refusal> {
         let (stream, mailbox) = (self.streams.get(&target), self.mailbox.clone());
         let stopping = tokio::spawn(async move {
-            let was_completed = |stream: &Arc<Stream>| {
-                stream.record().progress.compared && !matches!(stream.state(), StreamState::Failed(_))
-            };
+            let skipped = stream.as_ref().map(|stream| stream.skipped()).unwrap_or_default();
+            let was_completed =
+                |stream: &Arc<Stream>| stream.progress().compared && !matches!(stream.state(), StreamState::Failed(_));
             let mut left = None;
             if let Some(stream) = stream.filter(was_completed)
                 && !settled(&stream).await
@@ -92,7 +93,8 @@ impl Streaming {
             });
             let said = said.await?;
             Ok(match left {
-                None => (said, true),
+                None if skipped.is_empty() => (said, true),
+                None => (format!("{said}; {}", skipped.why()), false),
                 Some(left) => (format!("{said}; {left} changes were not acknowledged"), false),
             })
         });
@@ -176,7 +178,7 @@ async fn settled(stream: &Stream) -> bool {
     };
     while has_time() {
         let drained = tokio::time::timeout(LOOK_EVERY, stream.tap.drained()).await;
-        if drained == Ok(true) && stream.state() == StreamState::Completed {
+        if drained == Ok(true) && matches!(stream.state(), StreamState::Completed | StreamState::Incomplete(_)) {
             return true;
         }
         tokio::time::sleep(LOOK_EVERY).await;

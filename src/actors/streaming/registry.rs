@@ -90,7 +90,7 @@ impl Streams {
         record.progress.compare_from.clear();
         let ranges = known.order().ranges.union(&order.ranges);
         if ranges == known.order().ranges {
-            if order.address == known.order().address && !is_compared {
+            if order.address == known.order().address && !is_compared && known.skipped().is_empty() {
                 return Ok(Ordered::Known(known));
             }
             return Ok(Ordered::New(self.put(

@@ -4,6 +4,7 @@
 //! [`super::copying`] and [`super::forwarding`]).
 
 use crate::actors::address_book::NodeAddress;
+use crate::actors::streaming::skipped::Skipped;
 use crate::actors::streaming::tap::{Backlog, Tap};
 use crate::storage::key::Key;
 use crate::storage::ring::HashRanges;
@@ -34,6 +35,8 @@ pub enum StreamState {
     Syncing,
     /// The target has everything, and gets what is written.
     Completed,
+    /// The target has everything but what is damaged here, and gets what is written: what it lacks.
+    Incomplete(String),
     /// It cannot go on: the reason.
     Failed(String),
 }
@@ -47,7 +50,8 @@ impl StreamState {
             Self::Streaming => "streaming",
             Self::Syncing => "syncing",
             Self::Completed => "completed",
-            Self::Failed(_) => "failed",
+            // Whoever waits for "completed" must not wait for ever, nor take this for it.
+            Self::Incomplete(_) | Self::Failed(_) => "failed",
         }
     }
 }
@@ -67,6 +71,8 @@ pub struct StreamStatus {
     pub backlog: Backlog,
     /// Why it does not get on, while it does not.
     pub problem: Option<String>,
+    /// What is not sent, since it is damaged here.
+    pub skipped: Skipped,
 }
 
 /// A stream.
@@ -79,6 +85,7 @@ pub struct Stream {
     sent: Mutex<Sent>,
     state: Mutex<StreamState>,
     problem: ArcSwapOption<String>,
+    skipped: Mutex<Skipped>,
     /// Held by whoever works on it: an actor's successor waits until it has wholly ended.
     pub(super) worker: tokio::sync::Mutex<()>,
 }
@@ -94,6 +101,7 @@ impl Stream {
             sent: Mutex::new(sent),
             state: Mutex::new(StreamState::Copying),
             problem: ArcSwapOption::empty(),
+            skipped: Mutex::default(),
             worker: tokio::sync::Mutex::default(),
         })
     }
@@ -110,7 +118,9 @@ impl Stream {
         let state = self.state.lock().clone();
         match state {
             // It is about to begin a pass.
-            StreamState::Streaming | StreamState::Syncing | StreamState::Completed if !self.tap.is_open() => {
+            StreamState::Streaming | StreamState::Syncing | StreamState::Completed | StreamState::Incomplete(_)
+                if !self.tap.is_open() =>
+            {
                 StreamState::Copying
             }
             state => state,
@@ -123,6 +133,7 @@ impl Stream {
             let (target, word) = (&self.order.target, state.as_str());
             match &state {
                 StreamState::Failed(why) => tracing::error!(target_node = target, why, "a stream failed"),
+                StreamState::Incomplete(why) => tracing::error!(target_node = target, why, "a stream lacks something"),
                 _ => tracing::info!(target_node = target, state = word, "a stream goes on"),
             }
             *current = state;
@@ -156,7 +167,7 @@ impl Stream {
     pub fn status(&self) -> StreamStatus {
         let state = self.state();
         let problem = match &state {
-            StreamState::Failed(why) => Some(why.clone()),
+            StreamState::Failed(why) | StreamState::Incomplete(why) => Some(why.clone()),
             _ => self.problem.load().as_ref().map(|why| why.as_ref().clone()),
         };
         StreamStatus {
@@ -166,13 +177,15 @@ impl Stream {
             sent: *self.sent.lock(),
             backlog: self.tap.backlog(),
             problem,
+            skipped: self.skipped(),
         }
     }
 
-    /// What is to outlive the process.
+    /// What is to outlive the process. Whoever goes on from there looks again at what was skipped.
     #[must_use]
     pub fn record(&self) -> StreamRecord {
-        let progress = self.progress();
+        let mut progress = self.progress();
+        self.skipped.lock().take_back(&mut progress);
         let sent = *self.sent.lock();
         StreamRecord {
             target: self.order.target.clone(),
@@ -236,6 +249,22 @@ impl Stream {
                 progress.compare_from.clear();
             }
         }
+    }
+
+    /// What is not sent, since it is damaged here.
+    #[must_use]
+    pub fn skipped(&self) -> Skipped {
+        self.skipped.lock().clone()
+    }
+
+    /// A pass went past something damaged: this.
+    pub(super) fn skip(&self, skipped: Skipped) {
+        self.skipped.lock().join(skipped);
+    }
+
+    /// A comparison of everything went past nothing but this.
+    pub(super) fn compared_but(&self, skipped: Skipped) {
+        *self.skipped.lock() = skipped;
     }
 
     /// Counts what the target has acknowledged.

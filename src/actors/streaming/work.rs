@@ -6,7 +6,11 @@
 //! ended while it fed it) is opened again when the pass under way has ended, and the next pass sends what is newer than
 //! the one before: so a restart, a cut network and a slow target are one and the same.
 //!
-//! Owns: that order, and the points at which faults are injected into it. Does not own: the passes (see [`super::copying`]), or what outlives this (see [`super::stream`]).
+//! What is damaged here is gone past, and remembered: such a stream does all that another does, but is not complete. It looks
+//! again at what it went past when it is ordered again, and when the process starts anew.
+//!
+//! Owns: that order, and the points at which faults are injected into it. Does not own: the passes (see
+//! [`super::copying`]), or what outlives this (see [`super::stream`]).
 
 use crate::actors::faults::Faults;
 use crate::actors::peers::Peers;
@@ -102,6 +106,7 @@ async fn keep_up(source: &Source, stream: &Arc<Stream>, target: &Arc<Target>, po
         points,
         work,
     };
+    let mut is_compared = false;
     loop {
         let progress = stream.progress();
         if progress.pass.is_none() && !stream.tap.is_open() {
@@ -119,12 +124,17 @@ async fn keep_up(source: &Source, stream: &Arc<Stream>, target: &Arc<Target>, po
         if !stream.tap.drained().await || stream.progress().done_seq < stream.tap.acknowledged().0 {
             continue;
         }
-        if !progress.compared {
+        if !progress.compared && !is_compared {
             stream.enter(StreamState::Syncing);
-            passing(Work::Compare).run(stream.compare_from()).await?;
+            is_compared = passing(Work::Compare).run(stream.compare_from()).await?;
             continue;
         }
-        stream.enter(StreamState::Completed);
+        let skipped = stream.skipped();
+        stream.enter(if skipped.is_empty() {
+            StreamState::Completed
+        } else {
+            StreamState::Incomplete(skipped.why())
+        });
         stream.tap.closed().await;
     }
 }

@@ -8,8 +8,10 @@ use super::{Batch, WalMessage};
 use crate::actors::Handles;
 use crate::actors::faults::{Faults, Injected};
 use crate::actors::mailbox::{Envelope, Mailbox};
+use crate::actors::threads::{Priority, Queue, Threads, Worker as OnThread};
 use crate::actors::write::RecentWrites;
 use crate::storage::error::{Error, ErrorKind, Result};
+use crate::storage::histogram::Histogram;
 use crate::storage::log::record::Change;
 use crate::storage::log::upkeep;
 use crate::storage::log::writer::{DurableEnd, Log, LogStats};
@@ -22,8 +24,7 @@ use ractor::ActorRef;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The log, as all generations of its writer share it.
 pub struct SharedLog {
@@ -32,6 +33,16 @@ pub struct SharedLog {
     latched: ArcSwapOption<String>,
     is_unlinking: AtomicBool,
     recent: Arc<RecentWrites>,
+    times: LogTimes,
+}
+
+/// How long batches took.
+#[derive(Debug)]
+pub struct LogTimes {
+    /// To append.
+    pub append: Histogram,
+    /// To sync.
+    pub sync: Histogram,
 }
 
 impl SharedLog {
@@ -40,6 +51,10 @@ impl SharedLog {
     pub fn new(log: Log, recent: Arc<RecentWrites>) -> Arc<Self> {
         Arc::new(Self {
             recent,
+            times: LogTimes {
+                append: Histogram::of_durations(),
+                sync: Histogram::of_durations(),
+            },
             status: Mutex::new(log.stats()),
             latched: ArcSwapOption::empty(),
             is_unlinking: AtomicBool::new(false),
@@ -51,6 +66,12 @@ impl SharedLog {
     #[must_use]
     pub fn stats(&self) -> LogStats {
         *self.status.lock()
+    }
+
+    /// How long batches took.
+    #[must_use]
+    pub fn times(&self) -> &LogTimes {
+        &self.times
     }
 
     /// Up to where each segment is durable, the oldest first. Waits for a batch that is being written.
@@ -75,7 +96,10 @@ impl SharedLog {
     fn delete_flushed(&self) -> Result<()> {
         // The number first: what is flushed later may have names that are not in what is kept now.
         let up_to = self.log.lock().flushed_seq();
-        let remembered = self.recent.lock().remembered();
+        let mut remembered = self.recent.lock().remembered();
+        // What is not flushed stands in segments that stay, or does not stand in the log yet: kept here, a write that a loss
+        // of power takes back would pass for one that was answered.
+        remembered.retain(|write| write.seq <= up_to);
         if !remembered.is_empty() {
             let (fs, dir) = self.log.lock().place();
             match remembered::keep(fs.as_ref(), &dir, &remembered) {
@@ -159,7 +183,7 @@ pub struct SyncPolicy {
 /// A running thread. Dropping it lets the thread end after the jobs that it has.
 #[derive(Debug)]
 pub struct LogThread {
-    jobs: Sender<Job>,
+    jobs: Queue<Job>,
 }
 
 impl LogThread {
@@ -175,7 +199,6 @@ impl LogThread {
         handles: &Handles,
         actor: ActorRef<Envelope<WalMessage>>,
     ) -> std::io::Result<Self> {
-        let (jobs, queue) = channel();
         let worker = Worker {
             log,
             epoch,
@@ -184,12 +207,11 @@ impl LogThread {
             applied: Arc::clone(&handles.published),
             faults: Arc::clone(&handles.faults),
             mailbox: handles.wal.clone(),
+            threads: handles.threads.clone(),
             actor,
             unsynced_since: None,
         };
-        std::thread::Builder::new()
-            .name("pairdb-log".into())
-            .spawn(move || worker.run(&queue))?;
+        let jobs = handles.threads.serve("pairdb-log", worker)?;
         Ok(Self { jobs })
     }
 
@@ -198,7 +220,7 @@ impl LogThread {
     /// # Errors
     /// Hands it back when the thread has ended.
     pub fn send(&self, job: Job) -> std::result::Result<(), Job> {
-        self.jobs.send(job).map_err(|unsent| unsent.0)
+        self.jobs.send(job)
     }
 }
 
@@ -219,8 +241,10 @@ struct Worker {
     applied: Arc<Published>,
     faults: Arc<Faults>,
     mailbox: Mailbox<WalMessage>,
+    threads: Threads,
     actor: ActorRef<Envelope<WalMessage>>,
-    unsynced_since: Option<Instant>,
+    /// As the clock's `elapsed` tells it.
+    unsynced_since: Option<Duration>,
 }
 
 impl Drop for Worker {
@@ -229,40 +253,8 @@ impl Drop for Worker {
     }
 }
 
-impl Worker {
-    fn run(mut self, queue: &Receiver<Job>) {
-        loop {
-            let job = match self.unsynced_since {
-                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(since) => queue.recv_timeout(self.sync.interval.saturating_sub(since.elapsed())),
-            };
-            match job {
-                Ok(job) => self.perform(job),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            let due = |since: Instant| since.elapsed() >= self.sync.interval;
-            if self.unsynced_since.is_some_and(due) {
-                // A failure latches the log, and the next write is told.
-                let _ = self.log.with(|log| log.sync(self.epoch));
-                self.unsynced_since = None;
-            }
-        }
-        if self.unsynced_since.is_some() {
-            let _ = self.log.with(|log| log.sync(self.epoch));
-        }
-    }
-
-    /// Passes a point. An error that is injected there is one of the disk's.
-    fn pass(&self, point: &'static str) -> Result<()> {
-        let disk = |injected: Injected| Error::io("write", Path::new("commit log"), std::io::Error::other(injected));
-        self.faults.pass("wal", point).map(|_on| ()).map_err(disk)
-    }
-
-    fn report(&self, done: Done) {
-        // The actor may be gone; what is durable is then read back by its successor.
-        let _ = self.actor.send_message(self.mailbox.envelope(WalMessage::Done(done)));
-    }
+impl OnThread for Worker {
+    type Job = Job;
 
     fn perform(&mut self, job: Job) {
         match job {
@@ -298,6 +290,44 @@ impl Worker {
         }
     }
 
+    fn patience(&self) -> Option<Duration> {
+        let since = self.unsynced_since?;
+        Some((since + self.sync.interval).saturating_sub(self.time.elapsed()))
+    }
+
+    fn attend(&mut self) {
+        if self.patience() == Some(Duration::ZERO) {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        if self.unsynced_since.take().is_some() {
+            // A failure latches the log, and the next write is told.
+            let _ = self.log.with(|log| log.sync(self.epoch));
+        }
+    }
+}
+
+impl Worker {
+    /// Passes a point. An error that is injected there is one of the disk's.
+    fn pass(&self, point: &'static str) -> Result<()> {
+        let disk = |injected: Injected| Error::io("write", Path::new("commit log"), std::io::Error::other(injected));
+        self.faults.pass("wal", point).map(|_on| ()).map_err(disk)
+    }
+
+    fn timed<T>(&self, histogram: &Histogram, work: impl FnOnce() -> T) -> T {
+        let begun = self.time.elapsed();
+        let result = work();
+        histogram.observe(self.time.elapsed().saturating_sub(begun));
+        result
+    }
+
+    fn report(&self, done: Done) {
+        // The actor may be gone; what is durable is then read back by its successor.
+        let _ = self.actor.send_message(self.mailbox.envelope(WalMessage::Done(done)));
+    }
+
     /// Deletes what is wholly flushed on a thread of its own: to unlink a large file takes the disk a tenth of a second,
     /// and batches would wait for it.
     fn delete_flushed_aside(&self) {
@@ -315,11 +345,8 @@ impl Worker {
             }
         };
         // Without a thread it is tried again after the next flush.
-        if std::thread::Builder::new()
-            .name("pairdb-unlink".into())
-            .spawn(work)
-            .is_err()
-        {
+        let started = self.threads.start("pairdb-unlink", Priority::Ordinary, work);
+        if started.is_err() {
             self.log.is_unlinking.store(false, Ordering::Release);
         }
     }
@@ -329,17 +356,23 @@ impl Worker {
         let (applied, now_ms) = (self.applied.applied(), self.time.now_ms());
         let (previous_seq, result) = self.log.with(|log| {
             let previous_seq = log.last_seq();
+            let times = &self.log.times;
             let passed = self.pass("before-write");
-            let appended = passed.and_then(|()| log.append(epoch, &batch.encoded, applied, now_ms));
+            let appended =
+                passed.and_then(|()| self.timed(&times.append, || log.append(epoch, &batch.encoded, applied, now_ms)));
             let result = appended.and_then(|()| {
                 self.pass("before-sync")?;
-                if every_batch { log.sync(epoch) } else { Ok(()) }
+                if every_batch {
+                    self.timed(&times.sync, || log.sync(epoch))
+                } else {
+                    Ok(())
+                }
             });
             (previous_seq, result)
         });
         let result = result.and_then(|()| self.pass("after-sync"));
         if !every_batch {
-            self.unsynced_since.get_or_insert_with(Instant::now);
+            self.unsynced_since.get_or_insert(self.time.elapsed());
         }
         self.report(Done::Written {
             batch,
@@ -348,3 +381,6 @@ impl Worker {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

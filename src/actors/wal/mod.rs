@@ -53,7 +53,9 @@ pub enum WalMessage {
     Flushed(u64),
     /// Time to look at the age of segments.
     CheckAge,
-    /// Take no more writes; answer when those taken are durable and passed on, and the log is ended.
+    /// Take no more writes; answer when those taken are durable and passed on. Notes are still taken.
+    Finish(Reply<()>),
+    /// Take nothing more; answer when what was taken is durable and passed on, and the log is ended.
     Close(Reply<()>),
 }
 
@@ -112,6 +114,9 @@ pub struct WalState {
     clockless: ClocklessWrites,
     /// Until the log was read back: writes with names, which may be among what is read back.
     held: Option<Vec<PendingWrite>>,
+    /// No more writes are taken.
+    refuses: bool,
+    finishing: Option<Reply<()>>,
     closing: Option<Reply<()>>,
     /// The log was ended; it takes nothing more from this generation.
     ended: bool,
@@ -125,8 +130,8 @@ impl Actor for WalActor {
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<WalState, ActorProcessingErr> {
         let log = Arc::clone(&self.log);
         // Waits for a batch of the generation before to reach the disk; that batch is then read back below.
-        let (epoch, salt, last_seq) =
-            tokio::task::spawn_blocking(move || log.with(|log| (log.take_over(), log.salt(), log.last_seq()))).await?;
+        let take_over = move || log.with(|log| (log.take_over(), log.salt(), log.last_seq()));
+        let (epoch, salt, last_seq) = self.handles.threads.run(take_over).await?;
         self.handles.recent.lock().forget_above(last_seq);
         let thread = LogThread::start(
             Arc::clone(&self.log),
@@ -147,6 +152,8 @@ impl Actor for WalActor {
             gathered_before: 0,
             clockless: ClocklessWrites::new(self.options.node_id.clone(), last_seq),
             held: Some(Vec::new()),
+            refuses: false,
+            finishing: None,
             closing: None,
             ended: false,
         };
@@ -192,7 +199,13 @@ impl Actor for WalActor {
             WalMessage::Resend(applied) => state.ask(Job::ReadBack(applied)),
             WalMessage::Flushed(seq) => state.ask(Job::DeleteFlushed(seq)),
             WalMessage::CheckAge => state.ask(Job::CheckAge),
+            WalMessage::Finish(reply) => {
+                state.refuses = true;
+                state.finishing = Some(reply);
+                state.write_next()
+            }
             WalMessage::Close(reply) => {
+                state.refuses = true;
                 state.closing = Some(reply);
                 state.write_next()
             }
@@ -215,7 +228,7 @@ impl WalActor {
     }
 
     fn append(&self, write: PendingWrite, state: &mut WalState) {
-        let refusal = if state.ended || state.closing.is_some() {
+        let refusal = if state.refuses {
             Some(Refusal::ShuttingDown)
         } else if !write.caller.is_awaited() {
             // From here on it would be carried out.
@@ -357,11 +370,7 @@ impl WalActor {
                     }
                     Err(error) => self.refuse(batch, &error),
                 }
-                if state.closing.is_some() {
-                    state.write_next()
-                } else {
-                    Ok(())
-                }
+                if state.refuses { state.write_next() } else { Ok(()) }
             }
             Done::ReadBack { applied, result } => {
                 let writes: Vec<LoggedWrite> = result?
@@ -477,7 +486,8 @@ impl WalState {
         more
     }
 
-    /// Hands the next batch to the log thread, when it is free; when none is left and the log is to be closed, that.
+    /// Hands the next batch to the log thread, when it is free. When none is left, says so to whoever waits for that, and has
+    /// the log closed, if it is to be.
     fn write_next(&mut self) -> Result<(), ActorProcessingErr> {
         if self.writing {
             return Ok(());
@@ -485,6 +495,9 @@ impl WalState {
         let next = match self.closed.pop_front() {
             Some(batch) => batch,
             None if self.gathering.is_empty() => {
+                if let Some(finishing) = self.finishing.take() {
+                    finishing.send(Ok(()));
+                }
                 return if self.closing.is_some() {
                     self.ask(Job::Close)
                 } else {

@@ -7,17 +7,17 @@
 //!
 //! Owns: that check. Does not own: how the history came about.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The value of a key that was never written.
-pub(super) const ABSENT: u64 = 0;
-/// A moment, in nanoseconds since the start of the run.
-pub(super) type Moment = u64;
+pub const ABSENT: u64 = 0;
+/// A moment, in nanoseconds since the start of the run, or in whatever else tells earlier from later.
+pub type Moment = u64;
 
 /// What a client did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Act {
+pub enum Act {
     /// It wrote this value, and was told so.
     Wrote(u64),
     /// It tried to write this value, and does not know what became of it.
@@ -28,15 +28,18 @@ pub(super) enum Act {
 
 /// An act, with the moments at which it was asked for and answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Event {
-    pub(super) act: Act,
-    pub(super) begun: Moment,
-    pub(super) ended: Moment,
+pub struct Event {
+    /// What it was.
+    pub act: Act,
+    /// When it was asked for.
+    pub begun: Moment,
+    /// When it was answered.
+    pub ended: Moment,
 }
 
 /// Why a history cannot have come from one register.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Violation {
+pub enum Violation {
     /// A value was read that nobody wrote.
     Invented(u64),
     /// A value was read before its write began.
@@ -78,8 +81,11 @@ struct Cluster {
 }
 
 /// Checks the history of one key, in any order.
-pub(super) fn check(events: &[Event]) -> Result<(), Violation> {
-    let mut clusters: HashMap<u64, Cluster> = HashMap::new();
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(events: &[Event]) -> Result<(), Violation> {
+    let mut clusters: BTreeMap<u64, Cluster> = BTreeMap::new();
     // What was there at first was there since before everything.
     let initial = Event {
         act: Act::Wrote(ABSENT),

@@ -3,7 +3,7 @@
 //! Owns: arguments, the rounds, and what a person sees meanwhile. Does not own: the load (`load`), the judgement
 //! (`history`), the choice of faults (`schedule`), or the report (`report`, `plot`).
 
-mod history;
+pub mod history;
 mod load;
 mod plot;
 mod report;

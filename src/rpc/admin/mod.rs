@@ -5,6 +5,8 @@
 
 mod node_status;
 
+pub(crate) use node_status::status;
+
 use crate::actors::drain::DrainPhase;
 use crate::actors::health::Health;
 use crate::actors::maintenance::Maintenance;
@@ -128,6 +130,6 @@ impl AdminService for Admin {
     }
 
     async fn status(&self, _request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
-        Ok(Response::new(node_status::status(&self.health)))
+        Ok(Response::new(status(&self.health)))
     }
 }

@@ -13,7 +13,7 @@ use crate::storage::memtable::Memtable;
 use crate::storage::view::ReadView;
 use std::sync::atomic::Ordering;
 
-pub(super) fn status(health: &Health) -> pb::StatusResponse {
+pub(crate) fn status(health: &Health) -> pb::StatusResponse {
     let view = health.handles.published.load();
     let (node, reasons) = health.status();
     pb::StatusResponse {

@@ -8,6 +8,7 @@ use super::job::{self, JobContext, Outcome};
 use super::pick::{Choice, Situation, pick};
 use super::throttle::Throttle;
 use crate::storage::error::{Error, ErrorKind, Result};
+use crate::storage::histogram::Histogram;
 use crate::storage::tables::Tables;
 use crate::storage::time::Time;
 use crate::storage::view::Published;
@@ -16,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Finished jobs that are remembered.
 const REMEMBERED: usize = 64;
@@ -98,6 +100,8 @@ pub struct Jobs {
     throttle: Throttle,
     registry: Mutex<Registry>,
     stopping: AtomicBool,
+    times: Histogram,
+    table_times: Histogram,
 }
 
 /// A job that has its tables to itself. Dropped before it was run to its end, it counts as failed.
@@ -124,6 +128,8 @@ impl Jobs {
             time,
             registry: Mutex::new(Registry::default()),
             stopping: AtomicBool::new(false),
+            times: Histogram::of_long_durations(),
+            table_times: Histogram::of_long_durations(),
         })
     }
 
@@ -205,6 +211,18 @@ impl Jobs {
         self.registry.lock().totals
     }
 
+    /// How long jobs took, from their choice to their end.
+    #[must_use]
+    pub fn times(&self) -> &Histogram {
+        &self.times
+    }
+
+    /// How long jobs took to write a table: its even share of the job's time.
+    #[must_use]
+    pub fn table_times(&self) -> &Histogram {
+        &self.table_times
+    }
+
     /// Jobs that wait or run.
     #[must_use]
     pub fn active(&self) -> usize {
@@ -237,8 +255,18 @@ impl Jobs {
             return;
         };
         let now_ms = self.time.now_ms();
+        let took = Duration::from_millis(now_ms.saturating_sub(record.chosen_ms));
+        self.times.observe(took);
         match outcome {
             Some(outcome) => {
+                // A table that was only moved was not written.
+                let written = if outcome.bytes_written > 0 {
+                    outcome.outputs.len()
+                } else {
+                    0
+                };
+                let share = took.as_micros() as u64 / (written as u64).max(1);
+                self.table_times.add_many(share, written as u64);
                 registry.totals.completed += 1;
                 registry.totals.bytes_read += outcome.bytes_read;
                 registry.totals.bytes_written += outcome.bytes_written;

@@ -391,7 +391,10 @@ impl Log {
             let error = Error::io("write", &path(&self.options.dir, open.id), source);
             // The partial record is cut back, so that the next batch follows whole ones.
             if let Err(cut) = open.cut(start) {
-                self.latched = Some(format!("{error}; and the partial record cannot be cut back: {cut}"));
+                let cause = format!("{error}; and the partial record cannot be cut back: {cut}");
+                self.latched = Some(cause.clone());
+                let source = std::io::Error::other(cause);
+                return Err(Error::io("write", &path(&self.options.dir, open.id), source));
             } else if error.kind() != ErrorKind::DiskFull {
                 self.latched = Some(error.to_string());
             }
@@ -425,6 +428,8 @@ impl Log {
             return Ok(());
         }
         if let Err(source) = open.file.sync() {
+            // Also where the disk is full: what is on it is unknown, so this is no refusal after which to try again.
+            let source = std::io::Error::other(source);
             let error = Error::io("sync", &path(&self.options.dir, open.id), source);
             self.unsure = true;
             self.latched = Some(error.to_string());

@@ -1,12 +1,13 @@
 //! Walks tables forward, entry by entry, as they are encoded.
 //!
 //! Owns: the position in a run of tables that do not overlap: one table, or a whole level. Does not own: the merge of
-//! several runs (see [`crate::storage::merger`]). A block is copied and unpacked when the walk comes to it, so that what it
+//! several runs (see [`crate::storage::merger`]). A walk ends at damage, or goes past it where it is told to, and says so. A block is copied and unpacked when the walk comes to it, so that what it
 //! hands over stays as it was checked; a table is touched not before.
 
 use super::block::BlockIter;
 use super::reader::Table;
 use crate::storage::error::{Error, Result};
+use crate::storage::lost::Lost;
 use crate::storage::version::Versions;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct Cursor {
     from: Vec<u8>,
     /// Every block is verified, not only when it is read for the first time.
     verifying: bool,
+    /// What it went past; [`None`]: it ends at damage.
+    lost: Option<Vec<Lost>>,
 }
 
 impl Cursor {
@@ -39,6 +42,7 @@ impl Cursor {
             block: None,
             from: from.to_vec(),
             verifying: false,
+            lost: None,
         }
     }
 
@@ -55,17 +59,50 @@ impl Cursor {
         self
     }
 
+    /// Goes past damaged blocks, and takes note of them.
+    #[must_use]
+    pub fn past_damage(mut self) -> Self {
+        self.lost = Some(Vec::new());
+        self
+    }
+
+    /// What it went past so far.
+    #[must_use]
+    pub fn lost(&self) -> &[Lost] {
+        self.lost.as_deref().unwrap_or_default()
+    }
+
     /// Moves to the next entry; `false` at the end.
     ///
     /// # Errors
-    /// When a block is damaged. Nothing after it can be trusted to be next, so the walk ends.
+    /// When a block is damaged, and not gone past. Nothing after it can be trusted to be next, so the walk ends.
     pub fn advance(&mut self) -> Result<bool> {
-        let moved = self.try_advance();
-        if moved.is_err() {
-            self.block = None;
-            self.table = usize::MAX;
+        loop {
+            match self.try_advance() {
+                Err(error) if self.go_past(&error) => {}
+                Err(error) => {
+                    self.block = None;
+                    self.table = usize::MAX;
+                    return Err(error);
+                }
+                moved => return moved,
+            }
         }
-        moved
+    }
+
+    /// Leaves the block that is damaged, if that is wanted.
+    fn go_past(&mut self, error: &Error) -> bool {
+        let (Some(lost), Some(table)) = (&mut self.lost, self.run.get(self.table)) else {
+            return false;
+        };
+        // One that could not be opened is still the next.
+        let number = match self.block.take() {
+            Some(_) => self.next_block.saturating_sub(1),
+            None => self.next_block,
+        };
+        self.next_block = number + 1;
+        lost.push(table.lost_block(number, error));
+        true
     }
 
     fn try_advance(&mut self) -> Result<bool> {
@@ -76,6 +113,7 @@ impl Cursor {
                     return Ok(true);
                 }
             }
+            self.block = None;
             match table.block_copy(self.next_block, self.verifying)? {
                 Some(block) => {
                     self.block = Some(block.seek(&self.from));
@@ -83,7 +121,6 @@ impl Cursor {
                     self.next_block += 1;
                 }
                 None => {
-                    self.block = None;
                     self.next_block = 0;
                     self.table += 1;
                 }

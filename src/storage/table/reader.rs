@@ -6,6 +6,7 @@ use super::{FOOTER, FOOTER_BYTES, FOOTER_FIELDS, HEADER, Properties, filter, pat
 use crate::storage::codec::{Reader, decode_versions};
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::{Faults, FileSystem};
+use crate::storage::lost::Lost;
 use crate::storage::version::Versions;
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -357,6 +358,22 @@ impl Table {
         let error = Error::corruption(&self.path, offset, detail);
         self.damaged.get_or_init(|| error.to_string());
         error
+    }
+
+    /// What is lost with block `number`.
+    pub(super) fn lost_block(&self, number: usize, error: &Error) -> Lost {
+        let key = |number: usize| self.index.last_key(number).map(String::from_utf8_lossy);
+        let (first, last) = self.range();
+        Lost {
+            file: self.path.clone(),
+            offset: self.index.place(number).map_or(0, |place| place.offset),
+            first_key: number.checked_sub(1).and_then(key).map_or(first.to_owned(), Into::into),
+            last_key: key(number).map_or(last.to_owned(), Into::into),
+            cause: match error {
+                Error::Corruption { detail, .. } => detail.clone(),
+                other => other.to_string(),
+            },
+        }
     }
 
     /// Decodes what block `number` has for a key, each value by `take`.

@@ -195,6 +195,12 @@ impl SimFs {
         self.0.lock().operations.until_power_off = Some(count);
     }
 
+    /// Whether the power is on: not from the moment of [`SimFs::crash_after`] to the next crash.
+    #[must_use]
+    pub fn has_power(&self) -> bool {
+        !self.0.lock().operations.power_is_off
+    }
+
     /// Another disk in the same state, without locks and faults, and with its power on.
     #[must_use]
     pub fn copied(&self) -> Self {

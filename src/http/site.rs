@@ -1,0 +1,91 @@
+//! The paths, and what stands behind each.
+//!
+//! Owns: the routes, and what is known of the node while it starts, serves and stops. Does not own: the contents.
+
+use super::{metrics, ready};
+use crate::actors::health::Health;
+use crate::rpc;
+use axum::Router;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// What is shown. Until the node has started, that it starts.
+#[derive(Default)]
+pub struct Site {
+    health: OnceLock<Arc<Health>>,
+    stopping: AtomicBool,
+}
+
+impl Site {
+    /// Shows a node from here on, which serves now.
+    pub fn show(&self, health: Arc<Health>) {
+        // A site is of one node, which starts once.
+        let _ = self.health.set(health);
+    }
+
+    /// The node is being stopped.
+    pub fn stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    pub(super) fn health(&self) -> Option<&Arc<Health>> {
+        self.health.get()
+    }
+
+    /// The paths; metrics at `metrics_path`.
+    pub(super) fn routes(self: Arc<Self>, metrics_path: &str) -> Router {
+        let (for_metrics, for_ready, for_status) = (Arc::clone(&self), Arc::clone(&self), self);
+        Router::new()
+            .route("/health/live", get(async || fresh("text/plain", "alive\n".to_owned())))
+            .route("/health/ready", get(async move || ready::answer(&for_ready)))
+            .route("/status", get(async move || for_status.status()))
+            .route(metrics_path, get(async move || for_metrics.metrics()))
+            .fallback(async || {
+                (
+                    StatusCode::NOT_FOUND,
+                    "there is /metrics, /status, /health/live and /health/ready\n",
+                )
+            })
+    }
+
+    fn metrics(&self) -> Response {
+        let Some(health) = self.health() else {
+            return starting();
+        };
+        match metrics::of(health) {
+            Ok(text) => fresh(metrics::CONTENT_TYPE, text),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        }
+    }
+
+    fn status(&self) -> Response {
+        let Some(health) = self.health() else {
+            return starting();
+        };
+        match serde_json::to_string(&rpc::admin::status(health)) {
+            Ok(text) => fresh("application/json", text),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        }
+    }
+}
+
+fn starting() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "the node is starting\n").into_response()
+}
+
+/// An answer that is true now alone.
+pub(super) fn fresh(content_type: &'static str, body: String) -> Response {
+    let mut answer = body.into_response();
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
