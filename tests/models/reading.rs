@@ -80,7 +80,7 @@ enum Wrong {
     NotAsked,
     /// What was written while a key was read is forgotten.
     FillAfterInvalidation,
-    /// Whoever comes back after a writer that ended in the middle does not pass over what it did not tell.
+    /// A writer that ends in the middle does not pass over what it did not tell.
     NotPassedOver,
 }
 
@@ -132,42 +132,53 @@ impl Node {
     /// One generation of MemtableActor, from its start on. `ends_at`: the write at which it ends, and after which step.
     fn write(&self, ends_at: Option<(u64, u32)>) {
         let published = &self.published;
-        if self.wrong != Wrong::NotPassedOver && published.announced() < published.applied() {
-            self.shard.pass_over(published.applied());
-            published.set_announced(published.applied());
-        }
         self.answered.fetch_max(published.applied(), Ordering::SeqCst);
         for seq in published.applied() + 1..=WRITES {
-            let ends_after = |step| ends_at == Some((seq, step));
             let writer = published.writer();
-            let view = published.load();
-            if self.wrong == Wrong::AppliedFirst {
-                published.set_applied(seq);
+            let has_ended = self.apply(seq, ends_at);
+            // As a guard of the actor does, whatever ends the applying.
+            if self.wrong != Wrong::NotPassedOver && published.announced() < published.applied() {
+                self.shard.pass_over(published.applied());
+                published.set_announced(published.applied());
             }
-            thread::yield_now();
-            view.active.apply(&self.key, Self::version(seq), MAX_SIBLINGS);
-            if ends_after(0) {
-                return;
-            }
-            published.set_applied(seq);
-            if seq == 2 {
-                published.update(|view| view.rotated(2));
-            }
-            if ends_after(1) {
-                return;
-            }
-            if self.wrong == Wrong::AnsweredFirst {
-                self.answered.fetch_max(seq, Ordering::SeqCst);
-            }
-            self.shard
-                .tell(vec![(self.key.clone(), Self::version(seq))], published.applied());
-            if ends_after(2) {
-                return;
-            }
-            published.set_announced(published.applied());
             drop(writer);
+            if has_ended {
+                return;
+            }
             self.answered.fetch_max(seq, Ordering::SeqCst);
         }
+    }
+
+    /// Applies a write and tells the shard. Says whether the actor ended in the middle.
+    fn apply(&self, seq: u64, ends_at: Option<(u64, u32)>) -> bool {
+        let ends_after = |step| ends_at == Some((seq, step));
+        let published = &self.published;
+        let view = published.load();
+        if self.wrong == Wrong::AppliedFirst {
+            published.set_applied(seq);
+        }
+        thread::yield_now();
+        view.active.apply(&self.key, Self::version(seq), MAX_SIBLINGS);
+        if ends_after(0) {
+            return true;
+        }
+        published.set_applied(seq);
+        if seq == 2 {
+            published.update(|view| view.rotated(2));
+        }
+        if ends_after(1) {
+            return true;
+        }
+        if self.wrong == Wrong::AnsweredFirst {
+            self.answered.fetch_max(seq, Ordering::SeqCst);
+        }
+        self.shard
+            .tell(vec![(self.key.clone(), Self::version(seq))], published.applied());
+        if ends_after(2) {
+            return true;
+        }
+        published.set_announced(published.applied());
+        false
     }
 
     /// One generation of CacheActor. Says whether it ended because it missed something.
