@@ -17,7 +17,7 @@ mod storage;
 /// needs an unlikely order.
 pub fn explore(model: impl Fn() + Send + Sync + 'static) {
     let said = std::env::var("PAIRDB_TEST_INTERLEAVINGS");
-    let count: usize = said.map_or(3000, |said| said.parse().unwrap());
+    let count: usize = said.map_or(10_000, |said| said.parse().unwrap());
     let model = std::sync::Arc::new(model);
     let again = std::sync::Arc::clone(&model);
     shuttle::check_random(move || model(), count / 2);
