@@ -4,9 +4,8 @@
 //! and comes back as a message. A write that arrives while its key is being read is merged into what was read, so a fill
 //! never pins an old value.
 //!
-//! What the shard is told of writes is a chain: each message names the last before it, and each question the last that was
-//! told when it was asked. A shard that finds a link missing holds what may be old; it ends, comes back empty, and the
-//! question is answered from the view.
+//! A shard that did not hear of a write (see [`crate::actors::shard`]) holds what may be old; it ends, comes back empty, and
+//! the question is answered from the view.
 //!
 //! Owns: its part of the cache, without a lock. Does not own: the policy (see [`crate::storage::cache`]) or the view. It
 //! comes back empty after a crash.
@@ -14,8 +13,9 @@
 use crate::actors::Handles;
 use crate::actors::admission::ReadPermit;
 use crate::actors::answers::{Gathering, Port};
-use crate::actors::mailbox::{Bound, Envelope, Mailbox};
+use crate::actors::mailbox::Envelope;
 use crate::actors::refusal::Refusal;
+use crate::actors::shard::Heard;
 use crate::storage::cache::{Cache, CacheOptions};
 use crate::storage::error::Result as StorageResult;
 use crate::storage::histogram::Histogram;
@@ -52,14 +52,14 @@ pub enum CacheMessage {
         key: Key,
         /// Who asks.
         reader: Reader,
-        /// What [`Shard::told`] was before this was sent.
+        /// What [`crate::actors::shard::Shard::told`] was before this was sent.
         told: u64,
     },
     /// Read the keys of a batch, each for its place in it.
     GetBatch {
         /// Places and keys.
         keys: Vec<(usize, Key)>,
-        /// What [`Shard::told`] was before this was sent.
+        /// What [`crate::actors::shard::Shard::told`] was before this was sent.
         told: u64,
         /// Where the answers go.
         gathering: Arc<Gathering<Versions, ReadPermit>>,
@@ -75,49 +75,6 @@ pub enum CacheMessage {
     },
     /// Keys were read from the view.
     Loaded(Vec<(Key, Result<Versions, Refusal>)>),
-}
-
-/// A shard as others see it, whatever generation of it runs: where it is reached, and how far it was told of writes.
-#[derive(Debug, Clone)]
-pub struct Shard {
-    /// Where it is reached.
-    pub mailbox: Mailbox<CacheMessage>,
-    told: Arc<AtomicU64>,
-}
-
-impl Shard {
-    /// A shard that was told of nothing yet.
-    #[must_use]
-    pub fn new(bound: Bound) -> Self {
-        Self {
-            mailbox: Mailbox::new(bound),
-            told: Arc::default(),
-        }
-    }
-
-    /// Up to which sequence number the writes to this shard's keys were on their way to it. A question that is sent
-    /// afterwards, with this number, is behind them in the mailbox.
-    #[must_use]
-    pub fn told(&self) -> u64 {
-        self.told.load(Ordering::Acquire)
-    }
-
-    /// Tells of writes, the last of which is `last`. For the sole writer of the memtables.
-    pub fn tell(&self, changes: Vec<(Key, Version)>, last: u64) {
-        let previous = self.told();
-        // A shard that is down comes back empty, and reads the view, which has these writes.
-        let _ = self.mailbox.send_admitted(CacheMessage::Written {
-            changes,
-            previous,
-            last,
-        });
-        self.pass_over(last);
-    }
-
-    /// States that there were writes up to `seq` of which the shard is not told: whatever it holds may be older.
-    pub fn pass_over(&self, seq: u64) {
-        self.told.fetch_max(seq, Ordering::Release);
-    }
 }
 
 /// Counts of all shards, which outlive the actors.
@@ -182,8 +139,7 @@ pub struct CacheState {
     untold: u32,
     /// In order, so that those who wait learn in the same order each time when this ends.
     loading: BTreeMap<Key, Load>,
-    /// Up to which number it heard of writes. Before the first message it holds nothing that could be old.
-    heard: Option<u64>,
+    heard: Heard,
 }
 
 /// A key that is being read.
@@ -195,18 +151,6 @@ struct Load {
 }
 
 impl CacheState {
-    /// Takes note that the shard was told of writes up to `told` before.
-    ///
-    /// # Errors
-    /// When it did not hear of them.
-    fn expect(&mut self, told: u64) -> Result<(), ActorProcessingErr> {
-        if *self.heard.get_or_insert(told) < told {
-            // Its successor starts empty, and what is being read for this generation does not reach it.
-            return Err("it missed writes".into());
-        }
-        Ok(())
-    }
-
     fn tell_time(&mut self, held: &ShardStats) {
         self.untold -= 1;
         if self.untold == 0 {
@@ -231,7 +175,7 @@ impl Actor for CacheActor {
             begun: Instant::now(),
             untold: TOLD_EVERY,
             loading: BTreeMap::new(),
-            heard: None,
+            heard: Heard::default(),
         })
     }
 
@@ -244,13 +188,13 @@ impl Actor for CacheActor {
         state.tell_time(&self.held);
         match envelope.message {
             CacheMessage::Get { key, reader, told } => {
-                state.expect(told)?;
+                state.heard.expect(told)?;
                 let misses: Vec<Key> = self.get(key, reader, state).into_iter().collect();
                 self.load(&myself, misses);
                 return Ok(());
             }
             CacheMessage::GetBatch { keys, told, gathering } => {
-                state.expect(told)?;
+                state.heard.expect(told)?;
                 let get = |(place, key)| self.get(key, gathering.port(place), state);
                 let misses: Vec<Key> = keys.into_iter().filter_map(get).collect();
                 self.load(&myself, misses);
@@ -261,8 +205,7 @@ impl Actor for CacheActor {
                 previous,
                 last,
             } => {
-                state.expect(previous)?;
-                state.heard = state.heard.max(Some(last));
+                state.heard.hear(previous, last)?;
                 for (key, version) in changes {
                     let written = Versions::from(version);
                     if let Some(load) = state.loading.get_mut(&key) {

@@ -375,15 +375,23 @@ impl Faults {
     ///
     /// # Errors
     /// An injected error.
+    #[inline]
     pub async fn pass_waiting(&self, actor: &str, point: &'static str, may_drop: bool) -> Result<Passed, Injected> {
         match self.strike(actor, point, may_drop) {
             None => Ok(Passed::On),
-            Some(Fault::Stall(time)) => {
+            // Aside: every message would carry the timer of a stall.
+            Some(fault) => Box::pin(self.suffer_waiting(actor, point, fault)).await,
+        }
+    }
+
+    async fn suffer_waiting(&self, actor: &str, point: &'static str, fault: Fault) -> Result<Passed, Injected> {
+        match fault {
+            Fault::Stall(time) => {
                 tokio::time::sleep(time).await;
                 Ok(Passed::On)
             }
-            Some(Fault::Kill) if self.kill(actor) => std::future::pending().await,
-            Some(fault) => self.suffer(actor, point, fault),
+            Fault::Kill if self.kill(actor) => std::future::pending().await,
+            fault => self.suffer(actor, point, fault),
         }
     }
 }

@@ -3,10 +3,9 @@
 //! Owns: the current address, the bound in messages and bytes, and the counts. Does not own: restarts (the supervisor
 //! publishes a new address), or messages that wait for nothing but were admitted elsewhere.
 
-use arc_swap::ArcSwapOption;
-use ractor::{ActorRef, Message};
+use crate::actors::address::{ActorRef, Message, MessagingErr};
+use crate::storage::sync::{ArcSwapOption, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::time::Instant;
 
 /// The bound of a mailbox.
@@ -176,7 +175,7 @@ impl<M: Message> Mailbox<M> {
         };
         match actor.send_message(envelope) {
             Ok(()) => Ok(()),
-            Err(ractor::MessagingErr::SendErr(envelope)) => Err(Undelivered::Down(envelope.message)),
+            Err(MessagingErr::SendErr(envelope)) => Err(Undelivered::Down(envelope.message)),
             // A typed reference to a live actor knows neither of the other errors; were there one, the message would be
             // gone, and its reply port with it, which its sender sees.
             Err(_) => Ok(()),

@@ -2,6 +2,7 @@
 //!
 //! Owns all concurrency of the node. Knows `storage`, and nothing of gRPC: the gateway is given a function that serves.
 
+pub mod address;
 pub mod address_book;
 pub mod admission;
 pub mod answer_room;
@@ -32,6 +33,7 @@ pub mod request_counts;
 pub mod requests;
 pub mod restarts;
 pub mod scrub;
+pub mod shard;
 pub mod streaming;
 pub mod supervisor;
 pub mod threads;
@@ -65,7 +67,7 @@ pub struct Handles {
     /// The watch over the disks.
     pub disk: Mailbox<disk::DiskMessage>,
     /// The shards of the cache.
-    pub caches: Arc<[cache::Shard]>,
+    pub caches: Arc<[shard::Shard]>,
     /// The acceptor of connections.
     pub gateway: Mailbox<gateway::GatewayMessage>,
     /// The parent of the streams to other nodes.
