@@ -6,7 +6,7 @@ use common::*;
 use pairdb_node::rpc::pb;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 use tonic::{Code, Request, Status};
 
@@ -217,7 +217,7 @@ async fn a_call_needs_a_tenant_and_a_client_that_keeps_coming() {
 }
 
 /// Writes ascending numbers to the first key of the range and then to the last, until told to stop.
-async fn write_both_ends(address: SocketAddr, stop: Arc<AtomicBool>) -> i64 {
+async fn write_both_ends(address: SocketAddr, stop: Arc<AtomicBool>, written: Arc<AtomicI64>) {
     let mut client = client(address);
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -228,8 +228,8 @@ async fn write_both_ends(address: SocketAddr, stop: Arc<AtomicBool>) -> i64 {
                 assert_eq!(status.code(), Code::Unavailable, "{status}");
             }
         }
+        written.store(number, Ordering::Relaxed);
     }
-    number
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,18 +246,20 @@ async fn a_stream_is_of_one_moment_while_writes_go_on_and_actors_die() {
     }
     fill(&mut client, (0..3000).map(|n| format!("k{n:04}"))).await;
     let stop = Arc::new(AtomicBool::new(false));
-    let writer = tokio::spawn(write_both_ends(node.address(), Arc::clone(&stop)));
+    let written = Arc::new(AtomicI64::new(0));
+    let writer = tokio::spawn(write_both_ends(node.address(), Arc::clone(&stop), Arc::clone(&written)));
     let number = |entry: &pb::KeyValueEntry| -> i64 {
         let values = std::iter::once(&entry.value).chain(entry.siblings.iter().map(|s| &s.value));
         let numbers = values.filter_map(|value| std::str::from_utf8(value).ok()?.parse().ok());
         numbers.max().expect("a number")
     };
     let mut seen = 0;
-    for victim in ["memtable", "flush", "compaction", "wal", "cache-0"]
-        .iter()
-        .cycle()
-        .take(40)
-    {
+    let mut victims = ["memtable", "flush", "compaction", "wal", "cache-0"].iter().cycle();
+    let mut streams = 0;
+    // So many that there was load meanwhile, however slow the machine is.
+    while streams < 40 || written.load(Ordering::Relaxed) <= 100 {
+        let victim = victims.next().unwrap();
+        streams += 1;
         let request = pb::StreamKeysRequest {
             batch_size: 50,
             ..stream_request("", "")
@@ -281,8 +283,7 @@ async fn a_stream_is_of_one_moment_while_writes_go_on_and_actors_die() {
         seen = last;
     }
     stop.store(true, Ordering::Relaxed);
-    let written = writer.await.unwrap();
-    assert!(written > 100, "{written} writes are no load");
+    writer.await.unwrap();
     assert!(seen > 10, "the streams saw {seen}");
     node.shutdown().await;
 }
