@@ -154,6 +154,19 @@ async fn a_known_load_gives_the_known_numbers() {
         assert!(seen.keys().any(|key| key.split('{').next() == Some(name)), "no {name}");
     }
 
+    let documented = include_str!("../observability/README.md");
+    for name in seen.keys().map(|key| key.split('{').next().unwrap()) {
+        let family = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|end| name.strip_suffix(end));
+        let is_told = |name: &str| {
+            ["`", "{"]
+                .iter()
+                .any(|end| documented.contains(&format!("`pairdb_{name}{end}")))
+        };
+        assert!(is_told(name) || family.is_some_and(is_told), "{name} is in no document");
+    }
+
     // A flush, and the end of an actor, show.
     assert!(node.tree().kill("memtable"));
     eventually("the memtable's actor is back", async || {
