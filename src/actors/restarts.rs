@@ -3,7 +3,8 @@
 //! Owns: the count of one child's ends, and its pauses. Does not own: the child, or what follows when it is not started again.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A child that lived at least this long is started again at once: what kills it comes from outside, or is rare.
 const SETTLED_AFTER: Duration = Duration::from_millis(5);

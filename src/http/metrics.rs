@@ -7,7 +7,8 @@
 use crate::actors::health::{Health, Status};
 use crate::actors::mailbox::MailboxStats;
 use crate::actors::vitals;
-use crate::storage::histogram::Counted;
+use crate::actors::watched::Pulse;
+use crate::storage::histogram::{Counted, Histogram};
 use crate::storage::levels::LEVELS;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text};
@@ -529,31 +530,29 @@ impl Out<'_> {
             of(|stats| stats.refused as f64),
         )?;
         let pulses = health.tree.pulses();
-        let mut queue = self.0.encode_descriptor(
-            "actor_queue_seconds",
-            "Time that a message waited",
-            None,
-            MetricType::Histogram,
-        )?;
-        for (name, pulse) in &pulses {
-            encode_histogram(
-                queue.encode_family(&[("actor", name.as_str())])?,
-                &pulse.queued.counted(),
-                MICROS,
-            )?;
-        }
-        let mut handle = self.0.encode_descriptor(
+        self.by_actor("actor_queue_seconds", "Time that a message waited", &pulses, |pulse| {
+            &pulse.queued
+        })?;
+        self.by_actor(
             "actor_handle_seconds",
             "Time that a message was worked on",
-            None,
-            MetricType::Histogram,
-        )?;
-        for (name, pulse) in &pulses {
-            encode_histogram(
-                handle.encode_family(&[("actor", name.as_str())])?,
-                &pulse.worked.counted(),
-                MICROS,
-            )?;
+            &pulses,
+            |pulse| &pulse.worked,
+        )
+    }
+
+    /// A histogram of durations for each actor.
+    fn by_actor(
+        &mut self,
+        name: &str,
+        help: &str,
+        pulses: &[(String, Arc<Pulse>)],
+        of: fn(&Pulse) -> &Histogram,
+    ) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (actor, pulse) in pulses {
+            let labels = [("actor", actor.as_str())];
+            encode_histogram(encoder.encode_family(&labels)?, &of(pulse).counted(), MICROS)?;
         }
         Ok(())
     }
