@@ -293,6 +293,26 @@ async fn a_target_that_stalls_holds_up_no_write_and_loses_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_way_so_slow_that_nothing_much_is_answered_in_time_is_got_over_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = node_config(dir.path(), "from", 0);
+    config.server.write_timeout = Duration::from_millis(500);
+    let (from, to) = (start(&config).await, node(dir.path(), "to", 0).await);
+    let here = client(from.address());
+    fill(&here, 1500, &[7; 1000]).await;
+    let proxy = Proxy::to(to.address()).await;
+    // What may be under way at a time takes sixteen times as long as an answer may.
+    proxy.set(Way::Slow(512 << 10));
+    start_stream(&here, "to", proxy.address, &WHOLE_RING).await;
+    completed(&here, "to").await;
+    assert_same(&held(&to), &held(&from));
+    // And little was sent twice.
+    assert!(proxy.passed() < 6 << 20, "{} bytes", proxy.passed());
+    from.shutdown().await;
+    to.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cut_way_and_a_target_that_was_away_are_gone_on_with() {
     let dir = tempfile::tempdir().unwrap();
     let from = node(dir.path(), "from", 0).await;

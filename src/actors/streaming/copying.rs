@@ -22,8 +22,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
-/// Bytes of a batch, and keys in it.
-const BATCH_BYTES: usize = 1 << 20;
+/// Most keys in a batch.
 const BATCH_KEYS: usize = 500;
 /// Bytes under way at a time; a batch that is larger by itself is under way alone.
 const UNDER_WAY_BYTES: usize = 4 << 20;
@@ -115,7 +114,7 @@ impl Passing<'_> {
             let mut part = self.read(from).await?;
             self.skip(&std::mem::take(&mut part.lost), &mut skipped);
             let next = part.next.clone();
-            for (entries, size, next) in batches(part) {
+            for (entries, size, next) in batches(part, self.target.batch_bytes()) {
                 while bytes + size > UNDER_WAY_BYTES
                     && let Some(first) = under_way.pop_front()
                 {
@@ -243,8 +242,8 @@ fn size_of_entry(key: &Key, versions: &Versions) -> usize {
     KEY_BYTES + key.as_bytes().len() + versions.heap_bytes()
 }
 
-/// The batches of a part.
-fn batches(part: Part) -> Vec<Batch> {
+/// The batches of a part, of about so many bytes.
+fn batches(part: Part, most_bytes: usize) -> Vec<Batch> {
     let mut batches = Vec::new();
     let (mut batch, mut bytes) = (Vec::new(), 0);
     let mut entries = part.entries.into_iter().peekable();
@@ -252,7 +251,7 @@ fn batches(part: Part) -> Vec<Batch> {
         bytes += size_of_entry(&key, &versions);
         let next = key.successor();
         batch.push((key, versions));
-        let is_full = bytes >= BATCH_BYTES || batch.len() >= BATCH_KEYS;
+        let is_full = bytes >= most_bytes || batch.len() >= BATCH_KEYS;
         if is_full && entries.peek().is_some() {
             batches.push((std::mem::take(&mut batch), bytes, Some(next)));
             bytes = 0;

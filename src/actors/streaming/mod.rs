@@ -8,6 +8,7 @@
 
 pub mod comparing;
 pub mod copying;
+pub mod pace;
 pub mod registry;
 pub mod skipped;
 pub mod stream;

@@ -3,6 +3,7 @@
 //! Owns: trying again, for as long as it takes, and reaching the node anew. Does not own: the wire.
 
 use crate::actors::peers::{Peer, PeerError, Peers};
+use crate::actors::streaming::pace::Pace;
 use crate::actors::streaming::stream::Stream;
 use crate::actors::streaming::tap::Change;
 use crate::storage::key::Key;
@@ -14,8 +15,7 @@ use std::time::Duration;
 /// First pause after a failure; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Bytes and versions of one call.
-const CALL_BYTES: usize = 1 << 20;
+/// Most versions of one call.
 const CALL_VERSIONS: usize = 500;
 
 /// Why the work on a stream ended.
@@ -33,6 +33,7 @@ pub struct Target {
     peers: Peers,
     /// A call without an answer by then is made again.
     within: Duration,
+    pace: Pace,
     peer: Mutex<Option<Arc<dyn Peer>>>,
 }
 
@@ -44,38 +45,32 @@ impl Target {
             stream,
             peers,
             within,
+            pace: Pace::new(within),
             peer: Mutex::new(None),
         })
     }
 
-    /// Gives it versions; returns when it has acknowledged all of them.
+    /// How many bytes a batch should have.
+    #[must_use]
+    pub fn batch_bytes(&self) -> usize {
+        self.pace.call_bytes()
+    }
+
+    /// Gives it versions, in order; returns when it has acknowledged all of them.
     ///
     /// # Errors
     /// When it will never take them.
-    pub async fn put(&self, changes: Vec<Change>) -> Result<(), Failed> {
-        let mut rest = changes.into_iter().peekable();
-        while rest.peek().is_some() {
-            let (mut call, mut bytes) = (Vec::new(), 0);
-            while let Some((key, version)) = rest.next_if(|(key, version)| {
-                let size = key.as_bytes().len() + version.value.len() + version.clock.heap_bytes();
-                bytes += size;
-                call.is_empty() || (bytes <= CALL_BYTES && call.len() < CALL_VERSIONS)
-            }) {
-                call.push((key, version));
-            }
-            self.put_call(call).await?;
-        }
-        Ok(())
-    }
-
-    async fn put_call(&self, mut changes: Vec<Change>) -> Result<(), Failed> {
+    pub async fn put(&self, mut changes: Vec<Change>) -> Result<(), Failed> {
         let mut pause = FIRST_PAUSE;
-        loop {
-            let answers = self.call(|peer| peer.put_batch(&changes)).await?;
+        while !changes.is_empty() {
+            let (count, bytes) = first_call(&changes, self.pace.call_bytes());
+            let answers = self.call(bytes, |peer| peer.put_batch(&changes[..count])).await?;
             let mut passing = None;
+            let before = changes.len();
             match answers {
                 Ok(answers) => {
-                    let mut answers = answers.into_iter();
+                    // For those behind the first call there is no answer yet.
+                    let mut answers = answers.into_iter().take(count);
                     let mut refused = None;
                     changes.retain(|(key, _)| match answers.next() {
                         Some(Ok(())) => false,
@@ -95,12 +90,14 @@ impl Target {
                 }
                 Err(why) => passing = Some(why),
             }
-            if changes.is_empty() {
+            if before - changes.len() == count {
                 self.stream.set_problem(None);
-                return Ok(());
+                pause = FIRST_PAUSE;
+            } else {
+                self.wait(passing, &mut pause).await;
             }
-            self.wait(passing, &mut pause).await;
         }
+        Ok(())
     }
 
     /// Which of these keys the target has otherwise, by their places; [`None`]: it cannot tell.
@@ -108,9 +105,13 @@ impl Target {
     /// # Errors
     /// As [`Target::put`].
     pub async fn compare(&self, digests: &[(Key, u64)]) -> Result<Option<Vec<usize>>, Failed> {
+        let bytes = digests
+            .iter()
+            .map(|(key, _)| key.as_bytes().len() + size_of::<u64>())
+            .sum();
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.call(|peer| peer.compare(digests)).await? {
+            match self.call(bytes, |peer| peer.compare(digests)).await? {
                 Ok(Ok(differing)) => {
                     self.stream.set_problem(None);
                     return Ok(differing);
@@ -121,15 +122,21 @@ impl Target {
         }
     }
 
-    /// Makes one call, for as long as one may take. A target that does not answer is reached anew for the next.
-    async fn call<T, F>(&self, call: impl FnOnce(&dyn Peer) -> F) -> Result<Result<T, String>, Failed>
+    /// Makes one call of so many bytes when there is room for it, for as long as one may take. A target that does not answer is
+    /// reached anew for the next.
+    async fn call<T, F>(&self, bytes: usize, call: impl FnOnce(&dyn Peer) -> F) -> Result<Result<T, String>, Failed>
     where
         F: Future<Output = T>,
     {
+        let room = self.pace.room(bytes).await;
         let peer = self.peer()?;
         match tokio::time::timeout(self.within, call(peer.as_ref())).await {
-            Ok(answer) => Ok(Ok(answer)),
+            Ok(answer) => {
+                room.answered();
+                Ok(Ok(answer))
+            }
             Err(_elapsed) => {
+                room.unanswered();
                 *self.peer.lock() = None;
                 Ok(Err(format!("no answer within {:?}", self.within)))
             }
@@ -162,4 +169,18 @@ impl Target {
         // Where it is may have changed.
         *self.peer.lock() = None;
     }
+}
+
+/// How many of these changes the first call has, at least one, and their bytes.
+fn first_call(changes: &[Change], most: usize) -> (usize, usize) {
+    let (mut count, mut bytes) = (0, 0);
+    for (key, version) in changes.iter().take(CALL_VERSIONS) {
+        let size = key.as_bytes().len() + version.value.len() + version.clock.heap_bytes();
+        if count > 0 && bytes + size > most {
+            break;
+        }
+        count += 1;
+        bytes += size;
+    }
+    (count, bytes)
 }
