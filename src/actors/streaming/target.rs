@@ -63,10 +63,10 @@ impl Target {
     pub async fn put(&self, mut changes: Vec<Change>) -> Result<(), Failed> {
         let mut pause = FIRST_PAUSE;
         while !changes.is_empty() {
-            let (count, bytes) = first_call(&changes, self.pace.call_bytes());
-            let answers = self.call(bytes, |peer| peer.put_batch(&changes[..count])).await?;
+            let (call, bytes) = first_call(&changes, self.pace.call_bytes());
+            let (count, before) = (call.len(), changes.len());
+            let answers = self.call(bytes, |peer| peer.put_batch(call)).await?;
             let mut passing = None;
-            let before = changes.len();
             match answers {
                 Ok(answers) => {
                     // For those behind the first call there is no answer yet.
@@ -171,8 +171,8 @@ impl Target {
     }
 }
 
-/// How many of these changes the first call has, at least one, and their bytes.
-fn first_call(changes: &[Change], most: usize) -> (usize, usize) {
+/// Those of these changes that the first call has, at least one, and their bytes.
+fn first_call(changes: &[Change], most: usize) -> (&[Change], usize) {
     let (mut count, mut bytes) = (0, 0);
     for (key, version) in changes.iter().take(CALL_VERSIONS) {
         let size = key.as_bytes().len() + version.value.len() + version.clock.heap_bytes();
@@ -182,5 +182,5 @@ fn first_call(changes: &[Change], most: usize) -> (usize, usize) {
         count += 1;
         bytes += size;
     }
-    (count, bytes)
+    (changes.get(..count).unwrap_or(changes), bytes)
 }
