@@ -188,13 +188,13 @@ impl Actor for CacheActor {
         state.tell_time(&self.held);
         match envelope.message {
             CacheMessage::Get { key, reader, told } => {
-                state.heard.expect(told)?;
+                state.heard.all_up_to(told)?;
                 let misses: Vec<Key> = self.get(key, reader, state).into_iter().collect();
                 self.load(&myself, misses);
                 return Ok(());
             }
             CacheMessage::GetBatch { keys, told, gathering } => {
-                state.heard.expect(told)?;
+                state.heard.all_up_to(told)?;
                 let get = |(place, key)| self.get(key, gathering.port(place), state);
                 let misses: Vec<Key> = keys.into_iter().filter_map(get).collect();
                 self.load(&myself, misses);

@@ -79,7 +79,7 @@ impl Heard {
     /// # Errors
     /// When it did not hear of them: its successor starts empty, and what is being read for this generation does not reach
     /// it.
-    pub fn expect(&mut self, told: u64) -> Result<(), Missed> {
+    pub fn all_up_to(&mut self, told: u64) -> Result<(), Missed> {
         if *self.0.get_or_insert(told) < told {
             return Err(Missed);
         }
@@ -89,9 +89,9 @@ impl Heard {
     /// Hears of the writes up to `last`, which follow those up to `previous`.
     ///
     /// # Errors
-    /// As [`Heard::expect`].
+    /// As [`Heard::all_up_to`].
     pub fn hear(&mut self, previous: u64, last: u64) -> Result<(), Missed> {
-        self.expect(previous)?;
+        self.all_up_to(previous)?;
         self.0 = self.0.max(Some(last));
         Ok(())
     }

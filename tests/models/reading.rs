@@ -188,7 +188,7 @@ impl Node {
         while let Some(envelope) = actor.next() {
             match envelope.message {
                 CacheMessage::Get { reply, told } => {
-                    if heard.expect(told).is_err() {
+                    if heard.all_up_to(told).is_err() {
                         return true;
                     }
                     match (cached, &mut loading) {

@@ -473,6 +473,15 @@ weaken batch_noted_before_it_is_acknowledged stream_faults src/actors/streaming/
                 if next.is_some() {
                     self.note(next.as_ref());
                 }'
+weaken batch_noted_before_it_is_acknowledged_and_nothing_compared migration src/actors/streaming/copying.rs \
+    'bytes += size;' \
+    'bytes += size;
+                if next.is_some() {
+                    self.note(next.as_ref());
+                }' \
+    src/actors/streaming/work.rs \
+    'if !progress.compared && !is_compared {' \
+    'if !progress.compared && !is_compared && progress.done_seq == 0 {'
 weaken broken_work_not_gone_on_with stream_faults src/actors/streaming/stream_actor.rs \
     'StreamMessage::Ended(Failed::Broken(why)) => Err(why.into()),' \
     'StreamMessage::Ended(Failed::Broken(why)) => {
@@ -562,7 +571,7 @@ weaken cache_is_not_asked_what_it_was_told simulation src/actors/requests.rs \
     'cache.mailbox.send(message(cache.told()), key' \
     'cache.mailbox.send(message(0), key'
 weaken cache_goes_on_with_a_link_missing simulation src/actors/shard.rs \
-    'self.expect(previous)?;' \
+    'self.all_up_to(previous)?;' \
     'let _ = previous;'
 weaken fill_of_the_cache_pins_what_was_before simulation src/actors/cache.rs \
     'load.written = std::mem::take(&mut load.written).merge(written);' \
