@@ -264,6 +264,40 @@ async fn a_walk_does_not_run_ahead_of_the_caches() {
     node.shutdown().await;
 }
 
+/// A disk that hangs holds up the start of the log's writer, and of nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_that_comes_back_while_the_disk_hangs_has_reads_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(&breakable(dir.path())).await;
+    let mut client = client(node.address());
+    client.write(write("a", b"v", &[("c", 1)])).await.unwrap();
+    let faults = faults(&node);
+    let generation = |name: &str| {
+        let children = node.tree().children();
+        children
+            .into_iter()
+            .find(|child| child.name == name)
+            .unwrap()
+            .generation
+    };
+    let before = ["gateway", "wal"].map(generation);
+    let hang = Fault::Stall(Duration::from_secs(5));
+    faults.inject(injection("wal", "before-sync", hang)).unwrap();
+    let mut other = client.clone();
+    let stuck = tokio::spawn(async move { other.write(write("b", b"v", &[("c", 1)])).await });
+    eventually("the disk hangs", async || !faults.happened().is_empty()).await;
+    assert!(node.tree().kill(SUPERVISOR));
+    eventually("a new gateway", async || generation("gateway") > before[0]).await;
+    eventually("it serves", async || client.read(read("a")).await.is_ok()).await;
+    assert_eq!(generation("wal"), before[1], "it came only after the disk");
+    let _unknown = stuck.await.unwrap();
+    eventually("writes go on", async || {
+        client.write(write("c", b"v", &[("c", 1)])).await.is_ok()
+    })
+    .await;
+    node.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cache_that_missed_a_write_never_answers_with_what_was_before() {
     let dir = tempfile::tempdir().unwrap();

@@ -139,6 +139,11 @@ impl Tree {
         self.children.lock().clone()
     }
 
+    /// Whether a child was started at some time.
+    fn knows(&self, name: &str) -> bool {
+        self.children.lock().iter().any(|child| child.name == name)
+    }
+
     /// The pulse of each child.
     #[must_use]
     pub fn pulses(&self) -> Vec<(String, Arc<Pulse>)> {
@@ -317,8 +322,8 @@ pub struct SupervisorState {
     children: Vec<Child>,
     /// Ends that were reported before the start was.
     early_ends: HashMap<ActorId, String>,
-    /// Children that have started once. At first one starts after the other, so that nobody is there before those whom
-    /// he sends to.
+    /// Children that have started once, under this supervisor or one before. At first one starts after the other, so that
+    /// nobody is there before those whom he sends to; later none waits for another, whose start may wait for the disk.
     introduced: usize,
     stopping: bool,
     quiet: Vec<Reply<()>>,
@@ -347,7 +352,10 @@ impl Actor for Supervisor {
         myself: ActorRef<Self::Msg>,
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
-        self.start(&myself, 0, state);
+        state.introduced = self.specs.iter().take_while(|spec| self.tree.knows(&spec.name)).count();
+        for index in 0..=state.introduced {
+            self.start(&myself, index, state);
+        }
         Ok(())
     }
 
