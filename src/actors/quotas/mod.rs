@@ -122,10 +122,9 @@ impl Quotas {
     /// [`Refusal::QuotaExceeded`]; so for all that follow.
     pub fn admit_write(&self, write: &NewWrite, before: u64) -> Result<u64, Refusal> {
         let name = write.key.tenant();
-        let tenant = if write.is_copy {
-            self.get(name)
-        } else {
-            self.asked(name)
+        let tenant = match write.is_copy {
+            true => self.get(name),
+            false => self.asked(name),
         };
         let Some(tenant) = tenant else {
             return Ok(0);
