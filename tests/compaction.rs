@@ -793,6 +793,10 @@ fn compressible_values_are_paced_as_what_is_written() {
     assert!(written > 3_000_000, "{written} bytes");
     let seconds = written as f64 / 1_000_000.0;
     assert!(took < 1.5 * seconds + 1.0, "{written} bytes at 1 MB/s took {took} s");
+    // Here only the pauses take time, and those are no part of the time that it takes to write a table.
+    let (jobs, tables) = (store.jobs().times().counted(), store.jobs().table_times().counted());
+    assert!(jobs.sum > 1_000_000 && tables.total() > 0, "{jobs:?} {tables:?}");
+    assert_eq!(tables.sum, 0, "{tables:?}");
 }
 
 #[test]

@@ -1,17 +1,20 @@
 //! What the node shows over HTTP: the numbers are those of the work that was done, and probes learn what they ask.
 
 mod common;
+#[path = "common/site.rs"]
+mod site;
+#[path = "common/streaming.rs"]
+mod streaming;
 
 use common::*;
 use pairdb_node::actors::faults::{DISK_IO, Fault, Injection};
-use pairdb_node::config::Config;
-use pairdb_node::node::Node;
+use pairdb_node::config::Quota;
 use pairdb_node::rpc::pb;
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use site::{ask, metrics, samples, shown};
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
+use streaming::{WHOLE_RING, completed, start_stream, stop_stream};
 
 /// Every name that PairDB's dashboards and alerts know.
 const KNOWN: &str = "storage_write_requests_total storage_write_duration_seconds_count storage_write_bytes_sum \
@@ -27,53 +30,6 @@ const KNOWN: &str = "storage_write_requests_total storage_write_duration_seconds
     compaction_bytes_written_total gossip_members_total gossip_members_healthy \
     system_disk_usage_bytes system_disk_available_bytes system_disk_usage_percent system_memory_usage_bytes \
     actor_restarts_total actor_mailbox_depth actor_mailbox_bytes actor_queue_seconds_count actor_handle_seconds_count";
-
-fn shown(dir: &Path) -> Config {
-    let mut config = config(dir);
-    config.metrics.enabled = true;
-    config.metrics.port = 0;
-    config
-}
-
-/// Asks for a path. Returns the status and the body.
-fn ask(address: SocketAddr, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").expect(&answer);
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, body.to_owned())
-}
-
-/// All samples by name and labels, but for the label that all have.
-fn samples(text: &str, node_id: &str) -> BTreeMap<String, f64> {
-    let constant = format!("node_id=\"{node_id}\"");
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let sample = |line: &str| {
-        let (name, value) = line.rsplit_once(' ').expect(line);
-        assert!(name.starts_with("pairdb_") && name.contains(&constant), "{line}");
-        let name = name
-            .replace(&format!("{constant},"), "")
-            .replace(&format!("{{{constant}}}"), "");
-        (
-            name.trim_start_matches("pairdb_").to_owned(),
-            value.parse().expect(line),
-        )
-    };
-    lines.map(sample).collect()
-}
-
-async fn metrics(node: &Node) -> BTreeMap<String, f64> {
-    let address = node.metrics_address().unwrap();
-    let (status, text) = tokio::task::spawn_blocking(move || ask(address, "/metrics"))
-        .await
-        .unwrap();
-    assert_eq!(status, 200, "{text}");
-    assert!(text.ends_with("# EOF\n"), "{text}");
-    samples(&text, &node.health().node_id)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_known_load_gives_the_known_numbers() {
@@ -136,18 +92,31 @@ async fn a_known_load_gives_the_known_numbers() {
         number("commitlog_syncs_total"),
         number("commitlog_sync_duration_seconds_count")
     );
-    assert_eq!(
-        number("commitlog_appends_total"),
-        number("commitlog_append_duration_seconds_count")
+    let (append, rotation) = (
+        number("commitlog_append_duration_seconds_count"),
+        number("commitlog_rotation_duration_seconds_count"),
     );
+    assert_eq!(number("commitlog_appends_total"), append + rotation);
+    assert_eq!(rotation, 1.0, "the first batch began a segment");
+    assert_eq!(number("tenant_operations_total{tenant=\":other\"}"), 47.0);
+    assert_eq!(number("tenant_over_quota_total{tenant=\":other\"}"), 0.0);
+    assert!(number("tenant_stored_bytes{tenant=\":other\"}") > 4000.0);
+    assert_eq!(number("recovery_log_bytes"), 0.0, "the node began empty");
+    assert!(number("recovery_duration_seconds") < number("node_uptime_seconds") + PATIENCE.as_secs_f64());
+    assert_eq!(number("system_disk_threshold_percent{effect=\"throttle\"}"), 99.0);
+    assert_eq!(number("compaction_l0_limit"), 64.0);
     assert!(number("commitlog_syncs_total") >= 1.0);
     assert!(number("storage_write_duration_seconds_sum") > 0.0);
     assert!(number("actor_handle_seconds_count{actor=\"wal\"}") >= 41.0);
-    let (queued, worked) = (
-        "actor_queue_seconds_count{actor=\"memtable\"}",
-        "actor_handle_seconds_count{actor=\"memtable\"}",
-    );
-    assert!(number(queued) >= 1.0 && number(queued) == number(worked));
+    for actor in ["memtable", "supervisor"] {
+        let queued = number(&format!("actor_queue_seconds_count{{actor=\"{actor}\"}}"));
+        // One that is being worked on has waited already.
+        let worked = number(&format!("actor_handle_seconds_count{{actor=\"{actor}\"}}"));
+        assert!(
+            queued >= 1.0 && (queued - 1.0..=queued).contains(&worked),
+            "{actor}: {queued} {worked}"
+        );
+    }
     assert_eq!(number("node_health{status=\"healthy\"}"), 1.0);
     assert_eq!(number("gossip_members_total"), 1.0);
     for name in KNOWN.split_whitespace() {
@@ -173,6 +142,15 @@ async fn a_known_load_gives_the_known_numbers() {
         metrics(&node).await["actor_restarts_total{actor=\"memtable\"}"] == 1.0
     })
     .await;
+    let queued = metrics(&node).await["actor_queue_seconds_count{actor=\"supervisor\"}"];
+    assert!(node.tree().kill("supervisor"));
+    eventually("the supervisor is back, with what it had counted", async || {
+        let seen = metrics(&node).await;
+        seen["actor_restarts_total{actor=\"supervisor\"}"] == 1.0
+            && seen["actor_queue_seconds_count{actor=\"supervisor\"}"] > queued
+            && seen["actor_running{actor=\"memtable\"}"] == 1.0
+    })
+    .await;
     let address = node.metrics_address().unwrap();
     node.requests().drain.begin().await.unwrap();
     eventually("what is in memory is flushed", async || {
@@ -188,6 +166,88 @@ async fn a_known_load_gives_the_known_numbers() {
     assert_eq!(metrics(&node).await["node_draining"], 1.0);
     node.shutdown().await;
     assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_are_counted_each_for_itself_and_all_others_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = shown(dir.path());
+    let tight = Quota {
+        stored_bytes: bytesize::ByteSize::b(500),
+        ..Quota::default()
+    };
+    config.tenants.quota.insert("tenant".into(), tight);
+    config.tenants.quota.insert("idle".into(), Quota::default());
+    let node = start(&config).await;
+    let mut client = client(node.address());
+    let of = |tenant: &str, value: &[u8]| pb::WriteRequest {
+        tenant_id: tenant.to_owned(),
+        ..write("k", value, &[("a", 1)])
+    };
+    client.write(of("tenant", b"small")).await.unwrap();
+    for _ in 0..3 {
+        client.write(of("tenant", &[0; 1000])).await.unwrap_err();
+    }
+    client.read(read("k")).await.unwrap();
+    let operations = ["x", "y"].map(|tenant| of(tenant, &[1; 2000])).to_vec();
+    client.batch_write(pb::BatchWriteRequest { operations }).await.unwrap();
+    let seen = metrics(&node).await;
+    let of = |metric: &str, tenant: &str| seen[&format!("tenant_{metric}{{tenant=\"{tenant}\"}}")];
+    let counted = |tenant| (of("operations_total", tenant), of("over_quota_total", tenant));
+    assert_eq!(counted("tenant"), (5.0, 3.0));
+    assert_eq!(counted("idle"), (0.0, 0.0));
+    assert_eq!(counted(":other"), (2.0, 0.0));
+    assert_eq!(of("stored_limit_bytes", "tenant"), 500.0);
+    assert!((5.0..500.0).contains(&of("stored_bytes", "tenant")));
+    assert!((4000.0..8000.0).contains(&of("stored_bytes", ":other")));
+    let tenants = seen.keys().filter(|name| name.starts_with("tenant_operations_total"));
+    assert_eq!(tenants.count(), 3, "names that clients make up are no series");
+    assert!(!seen.contains_key("tenant_stored_limit_bytes{tenant=\"idle\"}"));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_counted_while_there_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = start(&config(&dir.path().join("to"))).await;
+    let from = start(&shown(&dir.path().join("from"))).await;
+    let source = client(from.address());
+    for n in 0..25 {
+        let key = format!("k{n}");
+        source.clone().write(write(&key, b"v", &[("a", 1)])).await.unwrap();
+    }
+    start_stream(&source, "to", to.address(), &WHOLE_RING).await;
+    completed(&source, "to").await;
+    source.clone().write(write("late", b"v", &[("a", 1)])).await.unwrap();
+    eventually("the late write is forwarded", async || {
+        metrics(&from).await["stream_keys_forwarded_total{target=\"to\"}"] == 1.0
+    })
+    .await;
+    let seen = metrics(&from).await;
+    let of = |metric: &str| seen[&format!("stream_{metric}{{target=\"to\"}}")];
+    assert_eq!(of("keys_copied_total"), 25.0);
+    assert_eq!((of("waiting_bytes"), of("lag_seconds"), of("stalled")), (0.0, 0.0, 0.0));
+    assert_eq!(of("overflows_total"), 0.0);
+    assert_eq!(seen["streams{state=\"completed\"}"], 1.0);
+    assert_eq!(seen["streams{state=\"failed\"}"], 0.0);
+    assert_eq!(seen["actor_running{actor=\"stream-to\"}"], 1.0);
+
+    // What its actor did is remembered by its successor, and by nobody when the stream is over.
+    assert!(from.tree().kill("stream-to"));
+    eventually("its actor is back", async || {
+        let seen = metrics(&from).await;
+        seen["actor_restarts_total{actor=\"stream-to\"}"] == 1.0
+            && seen.contains_key("actor_queue_seconds_count{actor=\"stream-to\"}")
+    })
+    .await;
+    stop_stream(&source, "to").await;
+    let seen = metrics(&from).await;
+    let left = seen
+        .keys()
+        .find(|name| name.contains("\"to\"") || name.contains("stream-to"));
+    assert_eq!(left, None);
+    from.shutdown().await;
+    to.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,7 @@ use crate::actors::supervisor::{ChildStatus, Tree};
 use crate::actors::vitals::{self, Vitals};
 use crate::actors::wal::SharedLog;
 use crate::storage::compaction::jobs::Jobs;
+use crate::storage::recovery::Report;
 use crate::storage::scrub::ScrubProgress;
 use crate::storage::space::SpaceLevel;
 use crate::storage::time::Time;
@@ -52,6 +53,15 @@ impl Status {
     }
 }
 
+/// How the node came to its data when it started.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Recovery {
+    /// How long that took.
+    pub took: Duration,
+    /// What was done.
+    pub report: Report,
+}
+
 /// Where the numbers come from.
 pub struct Health {
     /// Who the node is.
@@ -60,6 +70,8 @@ pub struct Health {
     pub time: Arc<dyn Time>,
     /// When the node started, by [`Time::elapsed`].
     pub started: Duration,
+    /// How it came to its data then.
+    pub recovery: Recovery,
     /// Mailboxes and view.
     pub handles: Handles,
     /// Permits.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 /// The bound of a mailbox.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bound {
     /// Most messages that wait.
     pub messages: usize,
@@ -68,6 +68,8 @@ pub struct MailboxStats {
     pub bytes: usize,
     /// Messages refused so far because the mailbox was full.
     pub refused: u64,
+    /// What it may hold; messages that were admitted elsewhere may exceed it.
+    pub bound: Bound,
 }
 
 /// Sends to whichever actor currently has the role.
@@ -139,6 +141,7 @@ impl<M: Message> Mailbox<M> {
             messages: self.used.messages.load(Ordering::Relaxed),
             bytes: self.used.bytes.load(Ordering::Relaxed),
             refused: self.used.refused.load(Ordering::Relaxed),
+            bound: self.bound,
         }
     }
 

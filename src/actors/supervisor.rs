@@ -12,7 +12,7 @@ use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::reply::Reply;
 use crate::actors::restarts::{Intensity, Restarts};
 use crate::actors::timers;
-use crate::actors::watched::{Losable, Pulse, Watched};
+use crate::actors::watched::{Own, Pulse, Watched};
 use crate::storage::time::Time;
 use parking_lot::Mutex;
 use ractor::{
@@ -22,6 +22,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -116,7 +117,9 @@ pub struct Tree {
     children: Mutex<Vec<ChildStatus>>,
     ends: Mutex<VecDeque<ChildEnd>>,
     cells: Mutex<HashMap<String, ActorCell>>,
+    /// All generations of an actor have the same.
     pulses: Mutex<Vec<(String, Arc<Pulse>)>>,
+    supervisor_restarts: AtomicU64,
 }
 
 impl Tree {
@@ -130,6 +133,7 @@ impl Tree {
             ends: Mutex::default(),
             cells: Mutex::default(),
             pulses: Mutex::default(),
+            supervisor_restarts: AtomicU64::new(0),
         })
     }
 
@@ -144,18 +148,31 @@ impl Tree {
         self.children.lock().iter().any(|child| child.name == name)
     }
 
-    /// The pulse of each child.
+    /// The pulse of each actor.
     #[must_use]
     pub fn pulses(&self) -> Vec<(String, Arc<Pulse>)> {
         self.pulses.lock().clone()
     }
 
-    /// Makes the pulses of children known, in place of what was known.
-    fn feel(&self, specs: &[ChildSpec]) {
-        *self.pulses.lock() = specs
-            .iter()
-            .map(|spec| (spec.name.clone(), Arc::clone(&spec.pulse)))
-            .collect();
+    /// The pulse of the actor of this name, for one more generation of it.
+    pub(crate) fn pulse(&self, name: &str) -> Arc<Pulse> {
+        self.pulses_with(name, Arc::default)
+    }
+
+    fn pulses_with(&self, name: &str, make: impl FnOnce() -> Arc<Pulse>) -> Arc<Pulse> {
+        let mut pulses = self.pulses.lock();
+        if let Some((_, pulse)) = pulses.iter().find(|(known, _)| known == name) {
+            return Arc::clone(pulse);
+        }
+        let pulse = make();
+        pulses.push((name.to_owned(), Arc::clone(&pulse)));
+        pulse
+    }
+
+    /// How often the supervisor itself was started again.
+    #[must_use]
+    pub fn supervisor_restarts(&self) -> u64 {
+        self.supervisor_restarts.load(Ordering::Relaxed)
     }
 
     /// The last ends of children, the latest last.
@@ -214,6 +231,7 @@ impl Tree {
     pub(super) fn forget(&self, name: &str) {
         self.cells.lock().remove(name);
         self.children.lock().retain(|child| child.name != name);
+        self.pulses.lock().retain(|(known, _)| known != name);
         self.changed.send_replace(());
     }
 
@@ -243,8 +261,9 @@ impl Tree {
         self.changed.send_replace(());
     }
 
-    /// Takes note of an end of the supervisor itself.
+    /// Takes note of an end of the supervisor itself, which is started again.
     pub(crate) fn supervisor_ended(&self, generation: u64, reason: &str) {
+        self.supervisor_restarts.fetch_add(1, Ordering::Relaxed);
         self.remember(SUPERVISOR, generation, reason);
     }
 
@@ -286,12 +305,6 @@ pub enum SupervisorMessage {
     StopRestarting(Reply<()>),
 }
 
-impl Losable for SupervisorMessage {
-    fn may_be_lost(&self) -> bool {
-        false
-    }
-}
-
 /// The actor.
 pub struct Supervisor {
     /// The children, in the order of their start.
@@ -330,14 +343,16 @@ pub struct SupervisorState {
 }
 
 impl Actor for Supervisor {
-    type Msg = SupervisorMessage;
+    type Msg = Own<SupervisorMessage>;
     type State = SupervisorState;
     type Arguments = ();
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<SupervisorState, ActorProcessingErr> {
         self.tree.adopt(myself.get_cell());
-        self.tree.feel(&self.specs);
-        timers::every(&myself, LOOK_EVERY, || SupervisorMessage::Look);
+        for spec in self.specs.iter() {
+            self.tree.pulses_with(&spec.name, || Arc::clone(&spec.pulse));
+        }
+        timers::every(&myself, LOOK_EVERY, || SupervisorMessage::Look.into());
         Ok(SupervisorState {
             children: self.specs.iter().map(|_| Child::default()).collect(),
             early_ends: HashMap::new(),
@@ -362,10 +377,10 @@ impl Actor for Supervisor {
     async fn handle(
         &self,
         myself: ActorRef<Self::Msg>,
-        message: SupervisorMessage,
+        message: Self::Msg,
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
+        match message.message {
             SupervisorMessage::Start(index) => self.start(&myself, index, state),
             SupervisorMessage::Started(index, result) => self.started(&myself, index, result, state),
             SupervisorMessage::Look => self.look(),
@@ -408,7 +423,7 @@ impl Supervisor {
     }
 
     /// Starts a child off this mailbox: a start that takes its time keeps no other child waiting.
-    fn start(&self, myself: &ActorRef<SupervisorMessage>, index: usize, state: &mut SupervisorState) {
+    fn start(&self, myself: &ActorRef<Own<SupervisorMessage>>, index: usize, state: &mut SupervisorState) {
         let Some((spec, child)) = self.specs.get(index).zip(state.children.get_mut(index)) else {
             return;
         };
@@ -420,7 +435,7 @@ impl Supervisor {
         let starting = (spec.start)(myself.get_cell(), Arc::clone(&self.faults));
         let myself = myself.clone();
         tokio::spawn(async move {
-            let _ = myself.send_message(SupervisorMessage::Started(index, starting.await));
+            let _ = myself.send_message(SupervisorMessage::Started(index, starting.await).into());
         });
     }
 
@@ -438,7 +453,7 @@ impl Supervisor {
 
     fn started(
         &self,
-        myself: &ActorRef<SupervisorMessage>,
+        myself: &ActorRef<Own<SupervisorMessage>>,
         index: usize,
         result: Result<ActorCell, SpawnErr>,
         state: &mut SupervisorState,
@@ -467,7 +482,13 @@ impl Supervisor {
         }
     }
 
-    fn ended(&self, myself: &ActorRef<SupervisorMessage>, index: usize, reason: String, state: &mut SupervisorState) {
+    fn ended(
+        &self,
+        myself: &ActorRef<Own<SupervisorMessage>>,
+        index: usize,
+        reason: String,
+        state: &mut SupervisorState,
+    ) {
         let name = self.name(index);
         let Some(child) = state.children.get_mut(index) else {
             return;
@@ -491,7 +512,7 @@ impl Supervisor {
             self.start(myself, index, state);
         } else {
             child.starting = true;
-            timers::after(myself, pause, move || SupervisorMessage::Start(index));
+            timers::after(myself, pause, move || SupervisorMessage::Start(index).into());
         }
     }
 }

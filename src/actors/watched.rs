@@ -54,13 +54,11 @@ impl Pulse {
         self.handled.load(Ordering::Relaxed)
     }
 
-    fn begin(&self, sent: Option<Instant>) -> Beat<'_> {
+    fn begin(&self, sent: Instant) -> Beat<'_> {
         let begun = Instant::now();
         let since = u64::try_from(begun.duration_since(self.origin).as_micros()).unwrap_or(u64::MAX);
         self.begun_us.store(since.max(1), Ordering::Relaxed);
-        if let Some(sent) = sent {
-            self.queued.observe(begun.duration_since(sent));
-        }
+        self.queued.observe(begun.duration_since(sent));
         Beat { pulse: self, begun }
     }
 }
@@ -84,9 +82,34 @@ pub trait Losable {
     /// Whether it comes from another actor. What an actor has of its own thread, task or timer cannot get lost without it.
     fn may_be_lost(&self) -> bool;
 
-    /// When it was sent, if that is known.
-    fn sent(&self) -> Option<Instant> {
-        None
+    /// When it was sent.
+    fn sent(&self) -> Instant;
+}
+
+/// A message of an actor's own tasks and timers, where it has no mailbox of ours: nobody else sends to it.
+#[derive(Debug)]
+pub struct Own<M> {
+    /// What was sent.
+    pub message: M,
+    sent: Instant,
+}
+
+impl<M> From<M> for Own<M> {
+    fn from(message: M) -> Self {
+        Self {
+            message,
+            sent: Instant::now(),
+        }
+    }
+}
+
+impl<M> Losable for Own<M> {
+    fn may_be_lost(&self) -> bool {
+        false
+    }
+
+    fn sent(&self) -> Instant {
+        self.sent
     }
 }
 
@@ -95,8 +118,8 @@ impl<M> Losable for Envelope<M> {
         !self.is_own
     }
 
-    fn sent(&self) -> Option<Instant> {
-        Some(self.sent)
+    fn sent(&self) -> Instant {
+        self.sent
     }
 }
 

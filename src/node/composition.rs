@@ -13,7 +13,7 @@ use crate::actors::disk::DiskWatch;
 use crate::actors::drain::{Drain, Drained};
 use crate::actors::faults::Faults;
 use crate::actors::flush::FlushStats;
-use crate::actors::health::Health;
+use crate::actors::health::{Health, Recovery};
 use crate::actors::mailbox::{Bound, Mailbox};
 use crate::actors::memtable::MemtableStats;
 use crate::actors::overload::Overload;
@@ -48,6 +48,7 @@ use crate::storage::view::Published;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// Most writes under way: far more than share a sync, far less than memory minds. Dozens of the largest batches.
@@ -152,7 +153,7 @@ pub(super) struct Parts {
 impl Parts {
     pub(super) fn new(
         config: &Config,
-        recovered: Recovered,
+        (recovered, took): (Recovered, Duration),
         machine: Machine,
         is_draining: bool,
         faults: Arc<Faults>,
@@ -236,6 +237,10 @@ impl Parts {
         let health = Arc::new(Health {
             node_id: config.server.node_id.clone(),
             started: time.elapsed(),
+            recovery: Recovery {
+                took,
+                report: recovered.report,
+            },
             time: Arc::clone(&time),
             handles: handles.clone(),
             admission: Arc::clone(&admission),

@@ -15,6 +15,7 @@ pub use machine::Machine;
 use crate::actors::health::Health;
 use crate::actors::requests::Requests;
 use crate::actors::supervisor::{SupervisorMessage, Tree};
+use crate::actors::watched::Own;
 use crate::config::Config;
 use crate::http::Site;
 use crate::storage::error::Error as StorageError;
@@ -59,7 +60,7 @@ pub struct Node {
     tree: Arc<Tree>,
     /// The names of the supervisor's children.
     children: Vec<String>,
-    supervisor: watch::Receiver<Option<ActorRef<SupervisorMessage>>>,
+    supervisor: watch::Receiver<Option<ActorRef<Own<SupervisorMessage>>>>,
     guardian: JoinHandle<()>,
     gave_up: watch::Receiver<Option<String>>,
     shutdown_timeout: Duration,

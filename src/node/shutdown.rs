@@ -66,7 +66,7 @@ impl Node {
         if let Some(supervisor) = supervisor {
             let quiet = ask("the supervisor", total.mul_f64(0.05), |reply| {
                 supervisor
-                    .send_message(SupervisorMessage::StopRestarting(reply))
+                    .send_message(SupervisorMessage::StopRestarting(reply).into())
                     .is_ok()
             });
             step("ending the actors", quiet).await;

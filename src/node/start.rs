@@ -12,7 +12,7 @@ use crate::actors::gateway::Connections;
 use crate::actors::maintenance::Maintenance;
 use crate::actors::restarts::Intensity;
 use crate::actors::supervisor::{ChildSpec, Supervisor, SupervisorMessage, Tree};
-use crate::actors::watched::Watched;
+use crate::actors::watched::{Own, Watched};
 use crate::config::Config;
 use crate::http;
 use crate::rpc;
@@ -64,7 +64,7 @@ impl Node {
         };
         let mut options = storage_options(config);
         options.parallel_replay = machine.threads.are_parallel();
-        let files = Arc::clone(&machine.fs);
+        let (files, begun) = (Arc::clone(&machine.fs), machine.time.elapsed());
         let recover = move || {
             let recovered = recovery::open(&files, &options)?;
             let is_draining = drain_mark::load(files.as_ref(), &options.data_dir)?.is_some();
@@ -77,6 +77,7 @@ impl Node {
             .run(recover)
             .await
             .map_err(|panicked| NodeError::Internal(format!("the recovery failed: {panicked}")))??;
+        let took = machine.time.elapsed().saturating_sub(begun);
         let listen = |cause| NodeError::Listen {
             address: shown.clone(),
             cause,
@@ -89,7 +90,7 @@ impl Node {
             let (error, keys) = (table.error(), (&table.first_key, &table.last_key));
             tracing::error!(%error, ?keys, "a table stands aside: what cannot be read of it answers DATA_LOSS");
         }
-        let (parts, locks) = Parts::new(config, recovered, machine, is_draining, faults, streams);
+        let (parts, locks) = Parts::new(config, (recovered, took), machine, is_draining, faults, streams);
         let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health), http2(config));
         let admin = admin_service(config, &parts);
         let fault_service = match fault_socket {
@@ -257,7 +258,7 @@ impl Supervision {
             inner: supervisor,
             name: SUPERVISOR.into(),
             faults: Arc::clone(&self.faults),
-            pulse: Arc::default(),
+            pulse: self.tree.pulse(SUPERVISOR),
         }
     }
 }
@@ -265,7 +266,7 @@ impl Supervision {
 /// Keeps a supervisor running: were it to end, its children would have ended with it, and all are started anew.
 async fn guard(
     supervision: Supervision,
-    current: watch::Sender<Option<ActorRef<SupervisorMessage>>>,
+    current: watch::Sender<Option<ActorRef<Own<SupervisorMessage>>>>,
     gave_up: watch::Sender<Option<String>>,
 ) {
     let mut ends = VecDeque::new();

@@ -40,17 +40,27 @@ pub struct Quotas {
     tenants: Tenants,
     published: Arc<Published>,
     time: Arc<dyn Time>,
+    /// Operations of tenants without a quota of their own.
+    others: AtomicU64,
+    /// Of all tenants.
     refused: AtomicU64,
 }
 
-/// What a tenant with a quota of its own uses.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Under this name the tenants without a quota of their own are summed up. No tenant can be called so.
+pub const OTHERS: &str = ":other";
+
+/// What a tenant with a quota of its own uses, or what all others do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Its name.
     pub tenant: String,
     /// Bytes that it has in memtables and tables.
     pub stored_bytes: u64,
-    /// Operations of it that were refused so far.
+    /// Bytes that it may have there; 0: no limit.
+    pub most_stored_bytes: u64,
+    /// Operations that it asked for so far.
+    pub operations: u64,
+    /// Of these, those that were refused by its quota.
     pub refused: u64,
 }
 
@@ -93,6 +103,7 @@ impl Quotas {
             tenants: Tenants::new(own, default, time.elapsed()),
             published,
             time,
+            others: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         })
     }
@@ -111,7 +122,11 @@ impl Quotas {
     /// [`Refusal::QuotaExceeded`]; so for all that follow.
     pub fn admit_write(&self, write: &NewWrite, before: u64) -> Result<u64, Refusal> {
         let name = write.key.tenant();
-        let Some(tenant) = self.get(name) else {
+        let tenant = match write.is_copy {
+            true => self.get(name),
+            false => self.asked(name),
+        };
+        let Some(tenant) = tenant else {
             return Ok(0);
         };
         let none = VectorClock::default();
@@ -138,7 +153,7 @@ impl Quotas {
     /// # Errors
     /// As [`Quotas::admit_write`].
     pub fn admit_read(&self, key: &Key) -> Result<(), Refusal> {
-        match self.get(key.tenant()) {
+        match self.asked(key.tenant()) {
             Some(tenant) => self.pass(&tenant, key.tenant(), key.as_bytes().len()),
             None => Ok(()),
         }
@@ -157,7 +172,7 @@ impl Quotas {
     /// # Errors
     /// As [`Quotas::admit_write`], and when the tenant has a limit of bytes and another walk under way.
     pub fn admit_walk(&self, name: &str) -> Result<Option<WalkMeter>, Refusal> {
-        let Some(tenant) = self.get(name) else {
+        let Some(tenant) = self.asked(name) else {
             return Ok(None);
         };
         let is_only = tenant.quota.bytes_per_s > 0;
@@ -179,7 +194,7 @@ impl Quotas {
     /// # Errors
     /// As [`Quotas::admit_write`].
     pub fn admit_look(&self, name: &str) -> Result<Option<Arc<Tenant>>, Refusal> {
-        let tenant = self.get(name);
+        let tenant = self.asked(name);
         if let Some(tenant) = &tenant {
             self.pass(tenant, name, 0)?;
         }
@@ -199,15 +214,43 @@ impl Quotas {
         let usage = |(name, tenant): (&str, &Arc<Tenant>)| Usage {
             tenant: name.to_owned(),
             stored_bytes: tenant.stored_bytes(name, &view),
+            most_stored_bytes: tenant.quota.stored_bytes,
+            operations: tenant.operations.load(Ordering::Relaxed),
             refused: tenant.refused.load(Ordering::Relaxed),
         };
         self.tenants.own().map(usage).collect()
+    }
+
+    /// What all others use together, beside `own`, which is [`Quotas::usage`]. They have no limit together.
+    #[must_use]
+    pub fn usage_of_others(&self, own: &[Usage]) -> Usage {
+        let view = self.published.load();
+        let tables: u64 = view.tables.all().map(|table| table.size()).sum();
+        let rest = |all: u64, of: fn(&Usage) -> u64| all.saturating_sub(own.iter().map(of).sum());
+        Usage {
+            tenant: OTHERS.to_owned(),
+            stored_bytes: rest(tables + view.memtable_bytes() as u64, |usage| usage.stored_bytes),
+            most_stored_bytes: 0,
+            operations: self.others.load(Ordering::Relaxed),
+            refused: rest(self.refused(), |usage| usage.refused),
+        }
     }
 
     /// The table of tenants.
     #[must_use]
     pub fn tenants(&self) -> &Tenants {
         &self.tenants
+    }
+
+    /// The tenant that asks for an operation, which is counted; [`None`] when it has no quota.
+    fn asked(&self, name: &str) -> Option<Arc<Tenant>> {
+        let tenant = self.get(name);
+        let count = match &tenant {
+            Some(tenant) if tenant.is_own => &tenant.operations,
+            _ => &self.others,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        tenant
     }
 
     fn get(&self, name: &str) -> Option<Arc<Tenant>> {

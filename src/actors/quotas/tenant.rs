@@ -45,7 +45,9 @@ pub struct Tenant {
     pub is_own: bool,
     /// Whether a walk of it is under way.
     pub walks: AtomicBool,
-    /// Operations of it that were refused.
+    /// Operations that it asked for.
+    pub operations: AtomicU64,
+    /// Of these, those that were refused.
     pub refused: AtomicU64,
     used: Mutex<Used>,
 }
@@ -73,6 +75,7 @@ impl Tenant {
             quota,
             is_own,
             walks: AtomicBool::new(false),
+            operations: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             used: Mutex::new(Used {
                 operations: Bucket::new(quota.operations_per_s, now),

@@ -6,7 +6,7 @@
 use crate::actors::streaming::stream::Stream;
 use crate::actors::streaming::target::Failed;
 use crate::actors::streaming::work::{Points, Source, work};
-use crate::actors::watched::Losable;
+use crate::actors::watched::Own;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
@@ -16,13 +16,6 @@ use tokio::task::JoinHandle;
 pub enum StreamMessage {
     /// The work ended.
     Ended(Failed),
-}
-
-/// It has none but its own.
-impl Losable for StreamMessage {
-    fn may_be_lost(&self) -> bool {
-        false
-    }
 }
 
 /// The actor.
@@ -45,27 +38,27 @@ impl<T> Drop for Working<T> {
 }
 
 impl Actor for StreamActor {
-    type Msg = StreamMessage;
+    type Msg = Own<StreamMessage>;
     type State = Working;
     type Arguments = ();
 
-    async fn pre_start(&self, myself: ActorRef<StreamMessage>, (): ()) -> Result<Working, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<Working, ActorProcessingErr> {
         let (source, stream, points) = (self.source.clone(), Arc::clone(&self.stream), self.points.clone());
         let mut working = Working(tokio::spawn(work(source, stream, points)));
         Ok(Working(tokio::spawn(async move {
             let ended = (&mut working.0).await;
             let ended = ended.unwrap_or_else(|broken| Failed::Broken(broken.to_string()));
-            let _ = myself.send_message(StreamMessage::Ended(ended));
+            let _ = myself.send_message(StreamMessage::Ended(ended).into());
         })))
     }
 
     async fn handle(
         &self,
-        _myself: ActorRef<StreamMessage>,
-        message: StreamMessage,
+        _myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
         _working: &mut Working,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
+        match message.message {
             StreamMessage::Ended(Failed::ForGood(why)) => {
                 self.stream.fail(why);
                 Ok(())

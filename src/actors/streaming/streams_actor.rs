@@ -163,11 +163,8 @@ impl StreamsActor {
         if state.closed || state.children.contains_key(target) {
             return;
         }
-        let (name, faults, pulse) = (
-            Arc::from(name_of(target)),
-            Arc::clone(&self.source.faults),
-            Arc::<Pulse>::default(),
-        );
+        let name: Arc<str> = name_of(target).into();
+        let (faults, pulse) = (Arc::clone(&self.source.faults), self.tree.pulse(&name));
         let points = Points {
             faults: Arc::clone(&faults),
             actor: Arc::clone(&name),

@@ -39,8 +39,10 @@ pub struct SharedLog {
 /// How long batches took.
 #[derive(Debug)]
 pub struct LogTimes {
-    /// To append.
+    /// To append to a segment that was there.
     pub append: Histogram,
+    /// To append with the beginning of a new segment, and the end of the one before.
+    pub rotate: Histogram,
     /// To sync.
     pub sync: Histogram,
 }
@@ -53,6 +55,7 @@ impl SharedLog {
             recent,
             times: LogTimes {
                 append: Histogram::of_durations(),
+                rotate: Histogram::of_durations(),
                 sync: Histogram::of_durations(),
             },
             status: Mutex::new(log.stats()),
@@ -359,9 +362,14 @@ impl Worker {
         let (previous_seq, result) = self.log.with(|log| {
             let previous_seq = log.last_seq();
             let times = &self.log.times;
-            let passed = self.pass("before-write");
-            let appended =
-                passed.and_then(|()| self.timed(&times.append, || log.append(epoch, &batch.encoded, applied, now_ms)));
+            let appended = self.pass("before-write").and_then(|()| {
+                let (segment, begun) = (log.open_segment_id(), self.time.elapsed());
+                let appended = log.append(epoch, &batch.encoded, applied, now_ms);
+                let is_same = segment.is_some() && segment == log.open_segment_id();
+                let histogram = if is_same { &times.append } else { &times.rotate };
+                histogram.observe(self.time.elapsed().saturating_sub(begun));
+                appended
+            });
             let result = appended.and_then(|()| {
                 self.pass("before-sync")?;
                 if every_batch {

@@ -11,9 +11,11 @@ use crate::storage::levels::TableChange;
 use crate::storage::merger::Merger;
 use crate::storage::table::Cursor;
 use crate::storage::tables::{NewTable, OpenTable, Tables};
+use crate::storage::time::Time;
 use crate::storage::version::{MAX_SIBLINGS, Versions};
 use crate::storage::view::Published;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a job is to heed beside its choice.
 pub struct JobContext<'a> {
@@ -25,6 +27,8 @@ pub struct JobContext<'a> {
     pub now_ms: u64,
     /// Called with bytes written since it was called last; may wait, and ends the job by an error.
     pub pace: &'a mut dyn FnMut(u64) -> Result<()>,
+    /// What the time is that tables take.
+    pub time: &'a dyn Time,
 }
 
 /// What a job did.
@@ -38,6 +42,8 @@ pub struct Outcome {
     pub bytes_written: u64,
     /// Keys whose tombstones had outlived their grace.
     pub tombstones_dropped: u64,
+    /// How long each table that it wrote took, from its first key until it was durable, without the waits of the pace.
+    pub table_times: Vec<Duration>,
 }
 
 /// Bytes written between two calls of `pace`.
@@ -73,10 +79,13 @@ pub fn run(choice: &Choice, context: &mut JobContext<'_>) -> Result<Outcome> {
         outputs: Vec::new(),
         open: None,
         paced: 0,
+        begun: Duration::ZERO,
+        waited: Duration::ZERO,
+        table_times: Vec::new(),
         tombstones_dropped: 0,
     };
     let merged = merge.run(context);
-    let (outputs, tombstones_dropped) = (merge.outputs, merge.tombstones_dropped);
+    let (outputs, tombstones_dropped, table_times) = (merge.outputs, merge.tombstones_dropped, merge.table_times);
     if let Err(error) = merged {
         for output in outputs {
             context.tables.discard(output);
@@ -98,6 +107,7 @@ pub fn run(choice: &Choice, context: &mut JobContext<'_>) -> Result<Outcome> {
         bytes_written: outputs.iter().map(|output| output.table().size()).sum(),
         outputs: outputs.iter().map(|output| output.table().id()).collect(),
         tombstones_dropped,
+        table_times,
     })
 }
 
@@ -114,6 +124,10 @@ struct Merge<'a, 'tables> {
     open: Option<OpenTable<'tables>>,
     /// Bytes of the open table that were paced.
     paced: u64,
+    /// When the open table was begun, and how long the pace has waited since then.
+    begun: Duration,
+    waited: Duration,
+    table_times: Vec<Duration>,
     tombstones_dropped: u64,
 }
 
@@ -162,7 +176,9 @@ impl<'tables> Merge<'_, 'tables> {
         // A block counts as large as it is until it is closed, and may then turn out smaller.
         let ahead = bytes.saturating_sub(self.paced);
         if ahead >= PACE_BYTES {
+            let begun = context.time.elapsed();
             (context.pace)(ahead)?;
+            self.waited += context.time.elapsed().saturating_sub(begun);
             self.paced = bytes;
         }
         if bytes >= self.table_bytes || self.open_keys() >= MOST_KEYS {
@@ -196,7 +212,10 @@ impl<'tables> Merge<'_, 'tables> {
     fn open(&mut self, context: &JobContext<'tables>) -> Result<&mut OpenTable<'tables>> {
         let open = match self.open.take() {
             Some(open) => open,
-            None => context.tables.create(self.choice.to)?,
+            None => {
+                (self.begun, self.waited) = (context.time.elapsed(), Duration::ZERO);
+                context.tables.create(self.choice.to)?
+            }
         };
         Ok(self.open.insert(open))
     }
@@ -206,6 +225,8 @@ impl<'tables> Merge<'_, 'tables> {
             return Ok(());
         };
         let table = open.finish()?;
+        let took = context.time.elapsed().saturating_sub(self.begun);
+        self.table_times.push(took.saturating_sub(self.waited));
         let rest = table.table().size().saturating_sub(std::mem::take(&mut self.paced));
         self.outputs.push(table);
         (context.pace)(rest)

@@ -217,7 +217,7 @@ impl Jobs {
         &self.times
     }
 
-    /// How long jobs took to write a table: its even share of the job's time.
+    /// How long jobs took to write a table, without the waits of their pace.
     #[must_use]
     pub fn table_times(&self) -> &Histogram {
         &self.table_times
@@ -255,18 +255,13 @@ impl Jobs {
             return;
         };
         let now_ms = self.time.now_ms();
-        let took = Duration::from_millis(now_ms.saturating_sub(record.chosen_ms));
-        self.times.observe(took);
+        self.times
+            .observe(Duration::from_millis(now_ms.saturating_sub(record.chosen_ms)));
         match outcome {
             Some(outcome) => {
-                // A table that was only moved was not written.
-                let written = if outcome.bytes_written > 0 {
-                    outcome.outputs.len()
-                } else {
-                    0
-                };
-                let share = took.as_micros() as u64 / (written as u64).max(1);
-                self.table_times.add_many(share, written as u64);
+                for took in &outcome.table_times {
+                    self.table_times.observe(*took);
+                }
                 registry.totals.completed += 1;
                 registry.totals.bytes_read += outcome.bytes_read;
                 registry.totals.bytes_written += outcome.bytes_written;
@@ -308,6 +303,7 @@ impl Job {
                 published: &jobs.published,
                 now_ms: jobs.time.now_ms(),
                 pace: &mut pace,
+                time: jobs.time.as_ref(),
             },
         );
         // While the tables are still claimed, so that no job is chosen before.

@@ -201,6 +201,12 @@ impl Log {
         }
     }
 
+    /// Number of the segment that is open; [`None`] when the next append begins one.
+    #[must_use]
+    pub fn open_segment_id(&self) -> Option<u64> {
+        self.open.as_ref().map(|open| open.id)
+    }
+
     /// The salt that records must be encoded with.
     #[must_use]
     pub fn salt(&self) -> u32 {
