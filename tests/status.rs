@@ -145,6 +145,7 @@ async fn it_shows_what_a_node_has_done() {
     // And for a person.
     let text = status(&config, &[]);
     let heads = [
+        "Requests",
         "Actors",
         "Tables",
         "Compaction",
@@ -153,7 +154,6 @@ async fn it_shows_what_a_node_has_done() {
         "Commit log",
         "Disks",
         "Scrub",
-        "Metrics",
     ];
     for head in heads {
         assert!(text.lines().any(|line| line == head), "no {head} in\n{text}");

@@ -22,6 +22,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -115,6 +116,7 @@ pub struct Tree {
     changed: watch::Sender<()>,
     children: Mutex<Vec<ChildStatus>>,
     ends: Mutex<VecDeque<ChildEnd>>,
+    supervisor_ends: AtomicU64,
     cells: Mutex<HashMap<String, ActorCell>>,
     pulses: Mutex<Vec<(String, Arc<Pulse>)>>,
 }
@@ -128,6 +130,7 @@ impl Tree {
             changed: watch::Sender::default(),
             children: Mutex::default(),
             ends: Mutex::default(),
+            supervisor_ends: AtomicU64::new(0),
             cells: Mutex::default(),
             pulses: Mutex::default(),
         })
@@ -240,7 +243,14 @@ impl Tree {
 
     /// Takes note of an end of the supervisor itself.
     pub(crate) fn supervisor_ended(&self, generation: u64, reason: &str) {
+        self.supervisor_ends.fetch_add(1, Ordering::Relaxed);
         self.remember(SUPERVISOR, generation, reason);
+    }
+
+    /// How often the supervisor itself was started again.
+    #[must_use]
+    pub fn supervisor_restarts(&self) -> u64 {
+        self.supervisor_ends.load(Ordering::Relaxed)
     }
 
     fn remember(&self, name: &str, generation: u64, reason: &str) {

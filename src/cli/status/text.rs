@@ -2,13 +2,13 @@
 //!
 //! Owns: the choice of what is shown, and the alignment. Does not own: the numbers.
 
+use super::super::words::{bytes, micros, printable, rate};
 use crate::rpc::admin_pb as pb;
-use bytesize::ByteSize;
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Jobs that are shown; all that are remembered stand in the JSON form.
-const SHOWN_JOBS: usize = 10;
+const SHOWN_JOBS: usize = 5;
 /// Ends of actors that are shown, likewise.
 const SHOWN_ENDS: usize = 5;
 /// Input tables of a job that are named.
@@ -18,6 +18,7 @@ const NAMED_INPUTS: usize = 8;
 pub(super) fn of(status: &pb::StatusResponse) -> String {
     let mut out = Text(String::new());
     out.head(status);
+    out.requests(status);
     out.actors(&status.actors);
     out.ends(&status.ends);
     out.tables(&status.tables.clone().unwrap_or_default());
@@ -25,7 +26,6 @@ pub(super) fn of(status: &pb::StatusResponse) -> String {
     out.memory(status);
     out.storage(status);
     out.streams(&status.streams);
-    out.metrics(status);
     out.0
 }
 
@@ -41,7 +41,7 @@ struct Text(String);
 
 impl Text {
     fn line(&mut self, line: &str) {
-        self.0.push_str(line.trim_end());
+        self.0.push_str(printable(line).trim_end());
         self.0.push('\n');
     }
 
@@ -86,19 +86,73 @@ impl Text {
         }
     }
 
+    fn requests(&mut self, status: &pb::StatusResponse) {
+        self.section("Requests");
+        let history = status.history.clone().unwrap_or_default();
+        let requests = status.requests.unwrap_or_default();
+        let last = |list: &[f64]| list.last().copied().unwrap_or(0.0);
+        let mut rows = vec![row(["", "a second", "p50", "p99", "under way", "since start"])];
+        for (name, rates, p50, p99, now, all) in [
+            (
+                "reads",
+                &history.reads_per_s,
+                &history.read_p50_us,
+                &history.read_p99_us,
+                requests.reads_in_flight,
+                requests.reads,
+            ),
+            (
+                "writes",
+                &history.writes_per_s,
+                &history.write_p50_us,
+                &history.write_p99_us,
+                requests.writes_in_flight,
+                requests.writes,
+            ),
+        ] {
+            let (p50, p99) = (micros(last(p50)), micros(last(p99)));
+            rows.push(row([
+                name,
+                &rate(last(rates)),
+                &p50,
+                &p99,
+                &now.to_string(),
+                &all.to_string(),
+            ]));
+        }
+        let failed = rate(last(&history.errors_per_s));
+        rows.push(row(["failed", &failed, "", "", "", &requests.errors.to_string()]));
+        self.rows(&[Left, Right, Right, Right, Right, Right], &rows);
+    }
+
     fn actors(&mut self, actors: &[pb::Actor]) {
         self.section("Actors");
-        let mut rows = vec![row(["", "state", "generation", "restarts", "last ended because"])];
+        let heads = [
+            "",
+            "state",
+            "restarts",
+            "waiting",
+            "queue p99",
+            "work p99",
+            "last ended because",
+        ];
+        let mut rows = vec![row(heads)];
         rows.extend(actors.iter().map(|actor| {
+            let handling = actor.handling.unwrap_or_default();
+            let waiting = actor
+                .mailbox
+                .map_or(String::new(), |mailbox| mailbox.messages.to_string());
             row([
                 &actor.name,
                 &actor.state,
-                &actor.generation.to_string(),
                 &actor.restarts.to_string(),
+                &waiting,
+                &micros(handling.queued_p99_us),
+                &micros(handling.worked_p99_us),
                 &actor.last_end,
             ])
         }));
-        self.rows(&[Left, Left, Right, Right, Left], &rows);
+        self.rows(&[Left, Left, Right, Right, Right, Right, Left], &rows);
     }
 
     fn ends(&mut self, ends: &[pb::End]) {
@@ -264,13 +318,6 @@ impl Text {
         }));
         self.rows(&[Left, Left, Left, Right, Right, Right, Right, Left], &rows);
     }
-
-    fn metrics(&mut self, status: &pb::StatusResponse) {
-        self.section("Metrics");
-        let metrics = status.health.iter().flat_map(|health| &health.metrics);
-        let rows: Vec<_> = metrics.map(|(name, value)| row([name, value])).collect();
-        self.rows(&[Left, Right], &rows);
-    }
 }
 
 fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
@@ -306,8 +353,4 @@ fn job_row(job: &pb::CompactionJob) -> Vec<String> {
         &format!("{:?}", Duration::from_millis(job.duration_ms)),
         &tables,
     ])
-}
-
-fn bytes(bytes: u64) -> String {
-    ByteSize::b(bytes).to_string()
 }
