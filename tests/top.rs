@@ -122,7 +122,7 @@ fn it_follows_the_node_and_the_keys() {
     top.until("by tree");
     // A window that was made smaller has fewer actors, and they can be scrolled.
     let size = Winsize {
-        ws_row: 15,
+        ws_row: 16,
         ws_col: 80,
         ws_xpixel: 0,
         ws_ypixel: 0,

@@ -110,7 +110,11 @@ impl History {
             published,
             rings: Mutex::default(),
         };
-        history.rings.lock().last = Some(history.counts());
+        let (counts, actors) = (history.counts(), history.actors_note());
+        let mut rings = history.rings.lock();
+        rings.last = Some(counts);
+        rings.actors.push_back(actors);
+        drop(rings);
         Arc::new(history)
     }
 

@@ -9,8 +9,12 @@ use crate::rpc::admin_pb as pb;
 
 /// Rows from which on each level has a line of its own, and the last ends of actors are shown.
 const TALL: usize = 40;
-/// Ends that a tall screen shows.
-const ENDS: usize = 6;
+/// Ends that a tall screen has room for, however many actors there are …
+const LEAST_ENDS: usize = 6;
+/// … below lines of their own.
+const ENDS_HEAD: usize = 2;
+/// Columns from which on it is said why an actor ended last.
+const WIDE: usize = 100;
 /// Marks of a line of the past, the lowest first.
 const MARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const KEYS: &str = "q quit   s order   ↑ ↓ PgUp PgDn actors";
@@ -32,7 +36,7 @@ pub(super) fn screen(known: &Known, view: View, (columns, rows): (usize, usize))
     let mut lines = head(status, known, columns);
     lines.push(Line::default());
     lines.extend(requests(status, columns));
-    lines.push(memory(status));
+    lines.extend(memory(status));
     if rows >= TALL {
         lines.extend(levels_tall(status, columns));
     } else {
@@ -40,11 +44,14 @@ pub(super) fn screen(known: &Known, view: View, (columns, rows): (usize, usize))
     }
     lines.push(compaction(status));
     lines.push(Line::default());
-    let ends = if rows >= TALL { ends(status) } else { Vec::new() };
+    let kept_for_ends = if rows >= TALL { LEAST_ENDS + ENDS_HEAD } else { 0 };
     // The head of the actors, and the keys.
-    let room = rows.saturating_sub(lines.len() + ends.len() + 2);
-    let shown = actors(status, view, room, &mut lines);
-    lines.extend(ends);
+    let room = rows.saturating_sub(lines.len() + kept_for_ends + 2);
+    let shown = actors(status, view, (columns, room), &mut lines);
+    if rows >= TALL {
+        let room = rows.saturating_sub(lines.len() + ENDS_HEAD + 1);
+        lines.extend(ends(status, room));
+    }
     lines.truncate(rows.saturating_sub(1));
     lines.resize_with(rows.saturating_sub(1), Line::default);
     lines.push(foot(status, view, shown, columns));
@@ -170,33 +177,32 @@ fn past(numbers: &[f64], room: usize) -> String {
     shown.iter().map(mark).collect()
 }
 
-fn memory(status: &pb::StatusResponse) -> Line {
+fn memory(status: &pb::StatusResponse) -> [Line; 2] {
     let (cache, process) = (status.cache.unwrap_or_default(), status.process.unwrap_or_default());
     let log = status.commit_log.clone().unwrap_or_default();
+    let share = |share: f64| format!("{:.0} %", share * 100.0);
     let hits = status
         .history
         .iter()
-        .filter_map(|history| history.cache_hit_ratio.last().copied())
-        .next();
-    let hits = hits
-        .filter(|hits| *hits >= 0.0)
-        .map_or("–".to_owned(), |hits| format!("{:.1} %", hits * 100.0));
+        .find_map(|history| history.cache_hit_ratio.last().copied());
+    let hits = hits.filter(|hits| *hits >= 0.0).map_or("–".to_owned(), share);
     let disk = status
         .disks
         .first()
-        .map_or("–".to_owned(), |disk| format!("{:.0} %", disk.used * 100.0));
+        .map_or("–".to_owned(), |disk| format!("{} full", share(disk.used)));
     let memtables: u64 = status.memtables.iter().map(|memtable| memtable.bytes).sum();
-    Line::of(
-        format!(
-            "cache {hits} hits, {}  memtables {}  log {}  cpu {:.0} %  memory {}  disk {disk}",
-            bytes(cache.bytes),
-            bytes(memtables),
-            bytes(log.bytes),
-            process.cpu * 100.0,
-            bytes(process.own_bytes),
-        ),
-        Paint::Plain,
-    )
+    let held = format!(
+        "cache {hits} hits, {}   memtables {}   log {}",
+        bytes(cache.bytes),
+        bytes(memtables),
+        bytes(log.bytes)
+    );
+    let used = format!(
+        "processors {}   memory {}   disk {disk}",
+        share(process.cpu),
+        bytes(process.own_bytes)
+    );
+    [Line::of(held, Paint::Plain), Line::of(used, Paint::Plain)]
 }
 
 fn is_over(level: &pb::Level) -> bool {
@@ -236,9 +242,10 @@ fn levels_tall(status: &pb::StatusResponse, columns: usize) -> Vec<Line> {
         };
         let mut line = Line::of(
             format!(
-                "L{} {:>5} tables {:>10} {bound:<14} ",
+                "L{} {:>5} {:<6} {:>10} {bound:<14} ",
                 level.level,
                 level.tables,
+                if level.tables == 1 { "table" } else { "tables" },
                 bytes(level.bytes)
             ),
             paint,
@@ -281,21 +288,29 @@ fn compaction(status: &pb::StatusResponse) -> Line {
 }
 
 /// Adds the actors that there is room for. Returns how many.
-fn actors(status: &pb::StatusResponse, view: View, room: usize, lines: &mut Vec<Line>) -> usize {
-    let columns = format!(
-        "{:<18}{:<11}{:>8}{:>7}{:>9}{:>11}{:>10}  last end",
+fn actors(status: &pb::StatusResponse, view: View, (columns, room): (usize, usize), lines: &mut Vec<Line>) -> usize {
+    let is_wide = columns >= WIDE;
+    let mut heads = format!(
+        "{:<18}{:<11}{:>8}{:>7}{:>9}{:>11}{:>10}",
         "actor", "state", "restarts", "depth", "msg/s", "queue p99", "work p99"
     );
-    lines.push(Line::of(columns, Paint::Head));
+    if is_wide {
+        heads.push_str("  last end");
+    }
+    lines.push(Line::of(heads, Paint::Head));
     let ordered = view.ordered(&status.actors);
     let above = view.above.min(ordered.len().saturating_sub(room));
     let shown: Vec<_> = ordered.into_iter().skip(above).take(room).collect();
     let count = shown.len();
-    lines.extend(shown.into_iter().map(|(actor, depth)| actor_line(actor, depth)));
+    lines.extend(
+        shown
+            .into_iter()
+            .map(|(actor, depth)| actor_line(actor, depth, is_wide)),
+    );
     count
 }
 
-fn actor_line(actor: &pb::Actor, depth: usize) -> Line {
+fn actor_line(actor: &pb::Actor, depth: usize, is_wide: bool) -> Line {
     let handling = actor.handling.unwrap_or_default();
     let messages = actor
         .mailbox
@@ -328,16 +343,18 @@ fn actor_line(actor: &pb::Actor, depth: usize) -> Line {
         time(handling.worked_p99_us)
     );
     line.add(numbers, Paint::Plain);
-    line.add(printable(&actor.last_end), Paint::Faint);
+    if is_wide {
+        line.add(printable(&actor.last_end), Paint::Faint);
+    }
     line
 }
 
-fn ends(status: &pb::StatusResponse) -> Vec<Line> {
+fn ends(status: &pb::StatusResponse, room: usize) -> Vec<Line> {
     let mut lines = vec![
         Line::default(),
         Line::of(padded("last ends of actors", 19), Paint::Head),
     ];
-    lines.extend(status.ends.iter().take(ENDS).map(|end| {
+    lines.extend(status.ends.iter().take(room).map(|end| {
         let ago = duration(status.now_ms.saturating_sub(end.at_ms));
         Line::of(
             format!(
@@ -348,7 +365,6 @@ fn ends(status: &pb::StatusResponse) -> Vec<Line> {
             Paint::Plain,
         )
     }));
-    lines.resize_with(ENDS + 2, Line::default);
     lines
 }
 

@@ -58,7 +58,7 @@ impl Terminal {
     #[allow(clippy::unused_self, reason = "who shows must have taken it")]
     pub(super) fn show(&self, lines: &[String]) -> io::Result<()> {
         // Each line takes the place of the old one, so that nothing flickers.
-        let lines: Vec<String> = lines.iter().map(|line| format!("{line}\x1b[0m\x1b[K")).collect();
+        let lines: Vec<String> = lines.iter().map(|line| format!("\x1b[K{line}\x1b[0m")).collect();
         put(&format!("\x1b[H{}\x1b[J", lines.join("\r\n")))
     }
 }

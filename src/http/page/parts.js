@@ -172,7 +172,7 @@ function showEnds(status) {
   const key = (end) => `${end.at_ms} ${end.actor} ${end.generation}`;
   rows(byId("ends"), status.ends, key, (end) => [
     duration(status.now_ms - end.at_ms),
-    end.actor,
+    { text: end.actor, kind: "whole" },
     number(end.generation),
     end.reason,
   ]);

@@ -240,9 +240,9 @@ fn actors_are_ordered_and_scrolled() {
         view.follow(Wish::Scroll(scroll), 9, 3);
         assert_eq!(view.above, above, "{scroll:?}");
     }
-    // 15 rows have room for three of the nine.
-    let (_, shown) = screen(&known(), view, (80, 15));
-    let lines = drawn(&known(), view, (80, 15)).join("\n");
+    // 16 rows have room for three of the nine.
+    let (_, shown) = screen(&known(), view, (80, 16));
+    let lines = drawn(&known(), view, (80, 16)).join("\n");
     assert_eq!(shown, 3);
     assert!(lines.contains("gateway") && !lines.contains("memtable  "), "{lines}");
     assert!(lines.contains("actors 7 to 9 of 9, by tree"), "{lines}");
