@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Jobs that are shown; all that are remembered stand in the JSON form.
-const SHOWN_JOBS: usize = 5;
+const SHOWN_JOBS: usize = 3;
 /// Ends of actors that are shown, likewise.
 const SHOWN_ENDS: usize = 5;
 /// Input tables of a job that are named.
@@ -23,8 +23,7 @@ pub(super) fn of(status: &pb::StatusResponse) -> String {
     out.ends(&status.ends);
     out.tables(&status.tables.clone().unwrap_or_default());
     out.compaction(&status.compaction.clone().unwrap_or_default());
-    out.memory(status);
-    out.storage(status);
+    out.memory_and_disks(status);
     out.streams(&status.streams);
     out.0
 }
@@ -189,8 +188,6 @@ impl Text {
             row([&format!("L{}", level.level), &tables, &size, &at_most])
         }));
         self.rows(&[Left, Right, Right, Right], &rows);
-        let resident = bytes(tables.resident_bytes);
-        self.line(&format!("  indexes and filters hold {resident} of memory"));
         for table in &tables.quarantined {
             self.line(&format!(
                 "  damaged: {} ({}), keys {:?} to {:?}: {}",
@@ -235,67 +232,78 @@ impl Text {
         }
     }
 
-    fn memory(&mut self, status: &pb::StatusResponse) {
-        self.section("Memtables");
-        let mut rows = vec![row(["", "state", "size", "entries", "up to seq"])];
-        rows.extend(status.memtables.iter().map(|memtable| {
+    fn memory_and_disks(&mut self, status: &pb::StatusResponse) {
+        self.section("Memory and disks");
+        let sealed = status.memtables.len().saturating_sub(1);
+        let held: u64 = status.memtables.iter().map(|memtable| memtable.bytes).sum();
+        let entries: u64 = status.memtables.iter().map(|memtable| memtable.entries).sum();
+        let cache = status.cache.unwrap_or_default();
+        let log = status.commit_log.clone().unwrap_or_default();
+        let (process, scrub) = (status.process.unwrap_or_default(), status.scrub.unwrap_or_default());
+        let indexes = status.tables.as_ref().map_or(0, |tables| tables.resident_bytes);
+        let mut rows = vec![
             row([
-                &memtable.id.to_string(),
-                &memtable.state,
-                &bytes(memtable.bytes),
-                &memtable.entries.to_string(),
-                &memtable.max_seq.to_string(),
+                "process",
+                &format!(
+                    "{} of memory, {:.0} % of the processors; indexes and filters hold {}",
+                    bytes(process.own_bytes),
+                    process.cpu * 100.0,
+                    bytes(indexes)
+                ),
+            ]),
+            row([
+                "memtables",
+                &format!("1 active, {sealed} sealed; {}, {entries} entries", bytes(held)),
+            ]),
+            row([
+                "cache",
+                &format!(
+                    "{:.1} % of {} reads hit; {} entries, {} of {}, {} evicted; weights: frequency {:.2}, recency {:.2}",
+                    cache.hit_ratio * 100.0,
+                    cache.hits + cache.misses,
+                    cache.entries,
+                    bytes(cache.bytes),
+                    bytes(cache.max_bytes),
+                    cache.evictions,
+                    cache.frequency_weight,
+                    cache.recency_weight
+                ),
+            ]),
+            row([
+                "commit log",
+                &format!(
+                    "{} segments, {}; {} batches, {} syncs; applied up to seq {}",
+                    log.segments,
+                    bytes(log.bytes),
+                    log.batches,
+                    log.syncs,
+                    log.applied_seq
+                ),
+            ]),
+        ];
+        if !log.latched.is_empty() {
+            rows.push(row(["", &format!("takes no writes: {}", log.latched)]));
+        }
+        rows.extend(status.disks.iter().map(|disk| {
+            let (free, size) = (bytes(disk.available_bytes), bytes(disk.total_bytes));
+            let used = disk.used * 100.0;
+            row([
+                "disk",
+                &format!("{used:.1} % used, {free} of {size} free: {}", disk.directory),
             ])
         }));
-        self.rows(&[Right, Left, Right, Right, Right], &rows);
-        let cache = status.cache.unwrap_or_default();
-        self.section("Cache");
-        self.line(&format!(
-            "  {:.1} % of {} reads hit; {} entries, {}, {} evicted",
-            cache.hit_ratio * 100.0,
-            cache.hits + cache.misses,
-            cache.entries,
-            bytes(cache.bytes),
-            cache.evictions
-        ));
-        self.line(&format!(
-            "  {} shards, weights: frequency {:.2}, recency {:.2}",
-            cache.shards, cache.frequency_weight, cache.recency_weight
-        ));
-    }
-
-    fn storage(&mut self, status: &pb::StatusResponse) {
-        let log = status.commit_log.clone().unwrap_or_default();
-        self.section("Commit log");
-        self.line(&format!(
-            "  {} segments, {}; {} batches, {} syncs; applied up to seq {}",
-            log.segments,
-            bytes(log.bytes),
-            log.batches,
-            log.syncs,
-            log.applied_seq
-        ));
-        if !log.latched.is_empty() {
-            self.line(&format!("  takes no writes: {}", log.latched));
-        }
-        self.section("Disks");
-        let mut rows = vec![row(["used", "free", "size", "directory"])];
-        rows.extend(status.disks.iter().map(|disk| {
-            let used = format!("{:.1} %", disk.used * 100.0);
-            let (free, size) = (bytes(disk.available_bytes), bytes(disk.total_bytes));
-            row([&used, &free, &size, &disk.directory])
-        }));
-        self.rows(&[Right, Right, Right, Left], &rows);
-        let scrub = status.scrub.unwrap_or_default();
-        self.section("Scrub");
-        self.line(&format!(
-            "  {} of {} tables read, {}, {} keys; {} walks completed",
-            scrub.tables_done,
-            scrub.tables,
-            bytes(scrub.bytes),
-            scrub.keys,
-            scrub.completed
-        ));
+        rows.push(row([
+            "scrub",
+            &format!(
+                "{} of {} tables read, {}, {} keys; {} walks completed",
+                scrub.tables_done,
+                scrub.tables,
+                bytes(scrub.bytes),
+                scrub.keys,
+                scrub.completed
+            ),
+        ]));
+        self.rows(&[Left, Left], &rows);
     }
 
     fn streams(&mut self, streams: &[pb::Stream]) {

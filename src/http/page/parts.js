@@ -24,7 +24,7 @@ function showTiles(status) {
     ["Reads", `${rate(now(history.reads_per_s))} /s`, `p99 ${time(now(history.read_p99_us))}`],
     ["Writes", `${rate(now(history.writes_per_s))} /s`, `p99 ${time(now(history.write_p99_us))}`],
     ["Failed", `${rate(now(history.errors_per_s))} /s`, `${number(requests.errors)} since start`, now(history.errors_per_s) > 0 ? "bad" : ""],
-    ["Under way", number(requests.reads_in_flight + requests.writes_in_flight), `${number(requests.reads_in_flight)} reads, ${number(requests.writes_in_flight)} writes`],
+    ["Under way", number(requests.reads_in_flight + requests.writes_in_flight), `${plural(requests.reads_in_flight, "read", "reads")}, ${plural(requests.writes_in_flight, "write", "writes")}`],
     ["Cache hits", hits >= 0 ? percent(hits) : NO_NUMBER, `${percent(status.cache.hit_ratio)} since start`],
     ["Compaction", bytes(compaction.pending_bytes), `behind; pressure ${number(behind, 2)}`, behind > 4 ? "bad" : behind > 1.5 ? "warn" : ""],
     ["Processors", percent(process.cpu, 0), "used in the last minute"],
