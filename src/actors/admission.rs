@@ -82,6 +82,8 @@ pub struct AdmissionStats {
     pub reads: usize,
     /// Bytes that memtables and writes under way hold.
     pub write_bytes: usize,
+    /// From how many such bytes on writes are slowed down, and at how many they are refused.
+    pub write_bounds: (usize, usize),
     /// Whether writes are being slowed down because the memtables are full.
     pub slow: bool,
     /// Whether writes are being slowed down because compaction is behind.
@@ -212,6 +214,7 @@ impl Admission {
             writes: self.writes.load(Ordering::SeqCst),
             reads: self.reads.load(Ordering::Relaxed),
             write_bytes,
+            write_bounds: (self.limits.slow_bytes, self.limits.write_bytes),
             slow: write_bytes > self.limits.slow_bytes,
             behind: !debt.write_delay().is_zero(),
             stopped: debt.check_write(false).err().map(|why| why.to_string()),

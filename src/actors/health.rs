@@ -11,6 +11,7 @@ use crate::actors::compaction::CompactionStats;
 use crate::actors::disk::DiskWatch;
 use crate::actors::drain::{Drain, DrainPhase};
 use crate::actors::flush::FlushStats;
+use crate::actors::history::History;
 use crate::actors::memtable::MemtableStats;
 use crate::actors::overload::{Kind, Overload};
 use crate::actors::quotas::Quotas;
@@ -66,6 +67,8 @@ pub struct Recovery {
 pub struct Health {
     /// Who the node is.
     pub node_id: String,
+    /// Host and port at which others reach it.
+    pub address: String,
     /// What tells the time.
     pub time: Arc<dyn Time>,
     /// When the node started, by [`Time::elapsed`].
@@ -104,8 +107,12 @@ pub struct Health {
     pub cache: Arc<CacheStats>,
     /// The cache's shards.
     pub shards: Vec<Arc<ShardStats>>,
+    /// Bytes that all of them may hold together.
+    pub cache_max_bytes: usize,
     /// What is measured over a minute.
     pub vitals: Arc<Vitals>,
+    /// What it did in the last ten minutes.
+    pub history: Arc<History>,
     /// Whether the coordinator knows the node.
     pub registration: Arc<RegistrationWatch>,
     /// The streams to other nodes.

@@ -18,6 +18,7 @@ pub mod faults;
 pub mod flush;
 pub mod gateway;
 pub mod health;
+pub mod history;
 pub mod mailbox;
 pub mod maintenance;
 pub mod memtable;

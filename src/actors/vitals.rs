@@ -1,9 +1,11 @@
-//! VitalsActor: notes every second what rates are measured from, and keeps a minute of it.
+//! VitalsActor: notes every second what rates are measured from, and keeps a minute of it; and has the history take its
+//! samples.
 //!
 //! Owns: those notes, and the rates. Does not own: the counts behind them. The notes outlive the actor: while it is down,
 //! rates are of a shorter time.
 
 use crate::actors::cache::CacheStats;
+use crate::actors::history::{self, History};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::request_counts::RequestCounts;
 use crate::actors::timers;
@@ -169,12 +171,16 @@ fn kib(text: &str, name: &str) -> u64 {
 pub enum VitalsMessage {
     /// Time to note the counts.
     Note,
+    /// Time for a sample of the history.
+    Sample,
 }
 
 /// The actor.
 pub struct VitalsActor {
     /// What outlives it.
     pub vitals: Arc<Vitals>,
+    /// Likewise.
+    pub history: Arc<History>,
     /// Its own mailbox.
     pub mailbox: Mailbox<VitalsMessage>,
 }
@@ -187,6 +193,8 @@ impl Actor for VitalsActor {
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
         let mailbox = self.mailbox.clone();
         timers::every(&myself, EVERY, move || mailbox.envelope(VitalsMessage::Note));
+        let mailbox = self.mailbox.clone();
+        timers::every(&myself, history::EVERY, move || mailbox.envelope(VitalsMessage::Sample));
         Ok(())
     }
 
@@ -198,6 +206,7 @@ impl Actor for VitalsActor {
     ) -> Result<(), ActorProcessingErr> {
         match envelope.message {
             VitalsMessage::Note => self.vitals.note(),
+            VitalsMessage::Sample => self.history.note(),
         }
         Ok(())
     }

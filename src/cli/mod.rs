@@ -12,8 +12,10 @@ mod inspect;
 mod kv;
 mod serve;
 mod status;
+mod top;
 mod transfer;
 mod verify;
+mod words;
 
 pub use chaos::history;
 
@@ -46,6 +48,8 @@ enum Command {
     ///
     /// Asks by the admin socket in its data directory.
     Status(status::StatusArgs),
+    /// The same live in a terminal: s orders the actors, q or Ctrl-C quits
+    Top(top::TopArgs),
     /// Take no more writes, also after a restart, and make tables of all that is in memory; reads go on
     Drain(drain::DrainArgs),
     /// Take writes again
@@ -166,6 +170,7 @@ impl Command {
             Self::Delete(args) => kv::delete(args).await,
             Self::Health(args) => kv::health(args).await,
             Self::Status(args) => status::run(&args).await,
+            Self::Top(args) => top::run(&args).await,
             Self::Drain(args) => drain::drain(&args).await,
             Self::Undrain(args) => drain::undrain(&args).await,
             Self::Import(args) => transfer::import(args).await,

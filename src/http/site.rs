@@ -2,6 +2,7 @@
 //!
 //! Owns: the routes, and what is known of the node while it starts, serves and stops. Does not own: the contents.
 
+use super::page::Page;
 use super::{metrics, ready};
 use crate::actors::health::Health;
 use crate::rpc;
@@ -43,8 +44,10 @@ impl Site {
     /// The paths; metrics at `metrics_path`.
     pub(super) fn routes(self: Arc<Self>, metrics_path: &str) -> Router {
         let (for_metrics, for_ready, for_status) = (Arc::clone(&self), Arc::clone(&self), self);
-        let there_is = format!("there is {metrics_path}, /status, /health/live and /health/ready\n");
+        let there_is = format!("there is /, {metrics_path}, /status, /health/live and /health/ready\n");
+        let page = Page::new();
         Router::new()
+            .route("/", get(async move || page.answer()))
             .route("/health/live", get(async || fresh("text/plain", "alive\n".to_owned())))
             .route("/health/ready", get(async move || ready::answer(&for_ready)))
             .route("/status", get(async move || for_status.status()))

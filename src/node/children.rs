@@ -169,9 +169,11 @@ impl Parts {
     }
 
     fn vitals(&self) -> ChildSpec {
-        let (vitals, mailbox) = (Arc::clone(&self.health.vitals), Mailbox::new(OWN_MESSAGES));
+        let (vitals, history) = (Arc::clone(&self.health.vitals), Arc::clone(&self.health.history));
+        let mailbox = Mailbox::new(OWN_MESSAGES);
         ChildSpec::new("vitals", mailbox.clone(), move || VitalsActor {
             vitals: Arc::clone(&vitals),
+            history: Arc::clone(&history),
             mailbox: mailbox.clone(),
         })
     }

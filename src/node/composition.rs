@@ -14,6 +14,7 @@ use crate::actors::drain::{Drain, Drained};
 use crate::actors::faults::Faults;
 use crate::actors::flush::FlushStats;
 use crate::actors::health::{Health, Recovery};
+use crate::actors::history::History;
 use crate::actors::mailbox::{Bound, Mailbox};
 use crate::actors::memtable::MemtableStats;
 use crate::actors::overload::Overload;
@@ -158,6 +159,7 @@ impl Parts {
         is_draining: bool,
         faults: Arc<Faults>,
         streams: Vec<StreamRecord>,
+        port: u16,
     ) -> (Self, Vec<DirLock>) {
         let published = recovered.published;
         let Machine { fs, time, threads } = machine;
@@ -236,6 +238,11 @@ impl Parts {
         let answers: Arc<AnswerRoom> = Arc::default();
         let health = Arc::new(Health {
             node_id: config.server.node_id.clone(),
+            address: NodeAddress {
+                host: config.advertised_host().to_owned(),
+                port,
+            }
+            .to_string(),
             started: time.elapsed(),
             recovery: Recovery {
                 took,
@@ -257,10 +264,18 @@ impl Parts {
             jobs: Arc::clone(&jobs),
             memtable: Arc::new(MemtableStats::default()),
             vitals: Vitals::new(Arc::clone(&time), Arc::clone(&counts), Arc::clone(&cache)),
+            history: History::new(
+                Arc::clone(&time),
+                Arc::clone(&counts),
+                Arc::clone(&cache),
+                Arc::clone(&tree),
+                Arc::clone(&handles.published),
+            ),
             cache,
             registration: Arc::default(),
             streaming: Arc::clone(&streaming),
             shards: (0..shards).map(|_| Arc::new(ShardStats::default())).collect(),
+            cache_max_bytes: bytes(config.cache.max_size),
             requests: Arc::clone(&counts),
         });
         let requests = Requests {

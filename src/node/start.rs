@@ -90,7 +90,8 @@ impl Node {
             let (error, keys) = (table.error(), (&table.first_key, &table.last_key));
             tracing::error!(%error, ?keys, "a table stands aside: what cannot be read of it answers DATA_LOSS");
         }
-        let (parts, locks) = Parts::new(config, (recovered, took), machine, is_draining, faults, streams);
+        let recovered = (recovered, took);
+        let (parts, locks) = Parts::new(config, recovered, machine, is_draining, faults, streams, address.port());
         let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health), http2(config));
         let admin = admin_service(config, &parts);
         let fault_service = match fault_socket {

@@ -72,9 +72,12 @@ pub struct StreamsState {
     closed: bool,
 }
 
+/// What the name of each child begins with.
+pub const STREAM_PREFIX: &str = "stream-";
+
 /// The name of a child, for people.
 fn name_of(target: &str) -> String {
-    format!("stream-{target}")
+    format!("{STREAM_PREFIX}{target}")
 }
 
 impl Actor for StreamsActor {

@@ -1,4 +1,4 @@
-//! A page with throughput and latency over time, and each kill marked: one file, which needs nothing else.
+//! A page with what a run showed, throughput and latency over time, and each kill marked: one file, which needs nothing else.
 //!
 //! Owns: how it looks. Does not own: the numbers (see [`super::report`]).
 
@@ -6,50 +6,145 @@ use super::history::Moment;
 use super::report::{COLUMN, Column, Report};
 use std::fmt::Write;
 
+const STYLE: &str = include_str!("plot.css");
 const WIDTH: f64 = 1200.0;
-const HEIGHT: f64 = 220.0;
-const LEFT: f64 = 80.0;
-const TOP: f64 = 30.0;
+const HEIGHT: f64 = 200.0;
+const LEFT: f64 = 70.0;
+const RIGHT: f64 = 24.0;
+const TOP: f64 = 10.0;
 /// Kills beyond this many are not marked one by one: the marks would cover everything.
 const MOST_MARKS: usize = 2000;
-
-const HEAD: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>pairdb-node chaos</title>\n<style>\n\
-:root{color-scheme:light dark;--ink:#1b1b1b;--paper:#fff;--line:#0b62c4;--bad:#c2261c;--mark:#c2261c55;--grid:#8884}\n\
-@media(prefers-color-scheme:dark){:root{--ink:#e8e8e8;--paper:#161616;--line:#6fb1ff;--bad:#ff7a70;--mark:#ff7a7066}}\n\
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1320px;margin:2rem auto;padding:0 1rem}\n\
-svg{width:100%;height:auto}text{fill:var(--ink);font-size:14px}.g{stroke:var(--grid)}.l{fill:none;stroke:var(--line);stroke-width:1.5}\n\
-.f{fill:none;stroke:var(--bad);stroke-width:1.5}.k{stroke:var(--mark)}pre{font-size:14px;overflow-x:auto}\n\
-</style></head><body>\n";
+/// About so many moments are named below a chart.
+const MOMENTS: f64 = 10.0;
 
 /// The page.
 pub(super) fn page(report: &Report, columns: &[Column], kills: &[Moment]) -> String {
-    let mut page = HEAD.to_owned();
-    let verdict = if report.is_well() { "held" } else { "did not hold" };
-    let _ = writeln!(
-        page,
-        "<h1>The node {verdict}</h1>\n<pre>{}</pre>",
-        escaped(&report.text())
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>pairdb-node chaos</title>\n<style>\n{STYLE}</style></head><body>\n"
     );
+    head(&mut page, report);
     let per_second = 1e9 / COLUMN as f64;
     let rate = |column: &Column| column.done as f64 * per_second;
     let failed = |column: &Column| column.failed as f64 * per_second;
     let p99 = |column: &Column| column.p99_us as f64 / 1000.0;
     chart(
         &mut page,
-        "Calls answered a second (red: answered UNAVAILABLE)",
+        (
+            "Calls per second",
+            "<span class=\"key\">answered</span><span class=\"key of-failed\">answered UNAVAILABLE</span>",
+        ),
         columns,
         kills,
-        &[("l", &rate), ("f", &failed)],
+        &[("line", &rate), ("failed", &failed)],
     );
     chart(
         &mut page,
-        "Latency, p99 of each tenth of a second, in ms",
+        (
+            "Latency in ms",
+            "<span class=\"key\">p99 of each tenth of a second</span>",
+        ),
         columns,
         kills,
-        &[("l", &p99)],
+        &[("line", &p99)],
     );
-    page.push_str("<p>A vertical line is a kill.</p>\n</body></html>\n");
+    kills_by_actor(&mut page, report);
+    page.push_str("</body></html>\n");
     page
+}
+
+/// The verdict, and the numbers behind it.
+fn head(page: &mut String, report: &Report) {
+    let (verdict, class) = if report.is_well() {
+        ("The node held", "held")
+    } else {
+        ("The node did not hold", "broken")
+    };
+    // A write into a string does not fail.
+    let _ = writeln!(
+        page,
+        "<h1 class=\"{class}\">{verdict}</h1>\n<p>{:.1} s, seed {}{}</p>\n<div class=\"tiles\">",
+        report.seconds,
+        report.seed,
+        if report.process_killed {
+            "; in the end the process was killed and started again"
+        } else {
+            ""
+        }
+    );
+    let back = (
+        report.unavailable_p50_ms,
+        report.unavailable_p99_ms,
+        report.unavailable_max_ms,
+    );
+    tile(
+        page,
+        "Violations",
+        &report.violations.to_string(),
+        "of what clients may see",
+        report.violations > 0,
+    );
+    tile(
+        page,
+        "Without an answer",
+        &report.hung.to_string(),
+        "calls",
+        report.hung > 0,
+    );
+    let operations = format!("{} in all", report.operations);
+    tile(
+        page,
+        "Operations per second",
+        &format!("{:.0}", report.ops_per_s),
+        &operations,
+        false,
+    );
+    if let (Some(rate), Some(ratio)) = (report.undisturbed_ops_per_s, report.ratio) {
+        let beside = format!("of {rate:.0} per second without faults");
+        tile(page, "Rate kept", &format!("{:.1} %", ratio * 100.0), &beside, false);
+    }
+    let restarts = format!("{} restarts of actors", report.restarts);
+    tile(page, "Kills", &report.kills.to_string(), &restarts, false);
+    tile(
+        page,
+        "Answered UNAVAILABLE",
+        &report.unavailable.to_string(),
+        "calls",
+        false,
+    );
+    let others = format!("p99 {:.1} ms, longest {:.1} ms", back.1, back.2);
+    tile(
+        page,
+        "Until calls succeed again",
+        &format!("{:.1} ms", back.0),
+        &others,
+        false,
+    );
+    page.push_str("</div>\n");
+    if !report.violated.is_empty() {
+        page.push_str("<ul class=\"card violations\">\n");
+        for violation in &report.violated {
+            let _ = writeln!(page, "<li>{}</li>", escaped(violation));
+        }
+        page.push_str("</ul>\n");
+    }
+}
+
+fn tile(page: &mut String, name: &str, number: &str, note: &str, is_bad: bool) {
+    let class = if is_bad { "card bad" } else { "card" };
+    let _ = writeln!(
+        page,
+        "<div class=\"{class}\"><h2>{name}</h2><b>{number}</b><p>{note}</p></div>"
+    );
+}
+
+fn kills_by_actor(page: &mut String, report: &Report) {
+    page.push_str("<div class=\"card\"><h2>Kills by actor</h2><dl class=\"kills\">\n");
+    for (actor, kills) in &report.kills_by_actor {
+        let _ = writeln!(page, "<div><dt>{}</dt><dd>{kills}</dd></div>", escaped(actor));
+    }
+    page.push_str("</dl></div>\n");
 }
 
 fn escaped(text: &str) -> String {
@@ -58,56 +153,68 @@ fn escaped(text: &str) -> String {
 
 type Value<'a> = &'a dyn Fn(&Column) -> f64;
 
-fn chart(page: &mut String, title: &str, columns: &[Column], kills: &[Moment], lines: &[(&str, Value<'_>)]) {
-    let highest = columns
+/// The next of 1, 2, 5, 10, 20, … that is not below `number`.
+fn rounded_up(number: f64) -> f64 {
+    let decade = 10_f64.powf(number.log10().floor());
+    let step = [1.0, 2.0, 5.0].into_iter().find(|step| step * decade >= number);
+    step.unwrap_or(10.0) * decade
+}
+
+fn chart(
+    page: &mut String,
+    (title, legend): (&str, &str),
+    columns: &[Column],
+    kills: &[Moment],
+    lines: &[(&str, Value<'_>)],
+) {
+    let numbers = columns
         .iter()
-        .flat_map(|column| lines.iter().map(|(_, value)| value(column)))
-        .fold(1.0, f64::max);
+        .flat_map(|column| lines.iter().map(|(_, value)| value(column)));
+    let highest = rounded_up(numbers.fold(1.0, f64::max));
     let step = WIDTH / columns.len().max(1) as f64;
     let (right, bottom) = (LEFT + WIDTH, TOP + HEIGHT);
     let _ = writeln!(
         page,
-        "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{title}\">\n<text x=\"{LEFT}\" y=\"18\">{title}</text>",
-        right + 10.0,
-        bottom + 30.0
+        "<div class=\"card\"><h2>{title}</h2><p>{legend}<span class=\"key of-kill\">a kill</span></p><div class=\"scroll\">\n\
+         <svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{title}\">",
+        right + RIGHT,
+        bottom + 26.0
     );
-    for quarter in 0..=4 {
-        let y = bottom - HEIGHT * f64::from(quarter) / 4.0;
-        let value = highest * f64::from(quarter) / 4.0;
-        let _ = writeln!(
-            page,
-            "<line class=\"g\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{value:.1}</text>",
-            LEFT - 8.0,
-            y + 5.0
-        );
-    }
     for kill in kills.iter().take(MOST_MARKS) {
         let x = LEFT + *kill as f64 / COLUMN as f64 * step;
         let _ = writeln!(
             page,
-            "<line class=\"k\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>"
+            "<line class=\"kill\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>"
+        );
+    }
+    for part in 0..=4 {
+        let (y, value) = (bottom - HEIGHT * f64::from(part) / 4.0, highest * f64::from(part) / 4.0);
+        let _ = writeln!(
+            page,
+            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
+             <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{value}</text>",
+            LEFT - 8.0,
+            y + 5.0
         );
     }
     for (class, value) in lines {
-        let points: String = columns
-            .iter()
-            .enumerate()
-            .map(|(place, column)| {
-                let x = LEFT + (place as f64 + 0.5) * step;
-                format!("{x:.1},{:.1} ", bottom - HEIGHT * value(column) / highest)
-            })
-            .collect();
+        let point = |(place, column): (usize, &Column)| {
+            let x = LEFT + (place as f64 + 0.5) * step;
+            format!("{x:.1},{:.1} ", bottom - HEIGHT * value(column) / highest)
+        };
+        let points: String = columns.iter().enumerate().map(point).collect();
         let _ = writeln!(page, "<polyline class=\"{class}\" points=\"{points}\"/>");
     }
     let seconds = columns.len() as f64 * COLUMN as f64 / 1e9;
-    for tenth in 0..=10 {
-        let x = LEFT + WIDTH * f64::from(tenth) / 10.0;
-        let at = seconds * f64::from(tenth) / 10.0;
+    let every = rounded_up((seconds / MOMENTS).max(1.0));
+    for moment in 0..=(seconds / every).floor() as u32 {
+        let at = f64::from(moment) * every;
         let _ = writeln!(
             page,
-            "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{at:.0} s</text>",
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{at} s</text>",
+            LEFT + at * 1e9 / COLUMN as f64 * step,
             bottom + 20.0
         );
     }
-    page.push_str("</svg>\n");
+    page.push_str("</svg></div></div>\n");
 }

@@ -2,13 +2,13 @@
 //!
 //! Owns: the choice of what is shown, and the alignment. Does not own: the numbers.
 
+use super::super::words::{bytes, micros, printable, rate};
 use crate::rpc::admin_pb as pb;
-use bytesize::ByteSize;
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Jobs that are shown; all that are remembered stand in the JSON form.
-const SHOWN_JOBS: usize = 10;
+const SHOWN_JOBS: usize = 3;
 /// Ends of actors that are shown, likewise.
 const SHOWN_ENDS: usize = 5;
 /// Input tables of a job that are named.
@@ -18,14 +18,13 @@ const NAMED_INPUTS: usize = 8;
 pub(super) fn of(status: &pb::StatusResponse) -> String {
     let mut out = Text(String::new());
     out.head(status);
+    out.requests(status);
     out.actors(&status.actors);
     out.ends(&status.ends);
     out.tables(&status.tables.clone().unwrap_or_default());
     out.compaction(&status.compaction.clone().unwrap_or_default());
-    out.memory(status);
-    out.storage(status);
+    out.memory_and_disks(status);
     out.streams(&status.streams);
-    out.metrics(status);
     out.0
 }
 
@@ -41,7 +40,7 @@ struct Text(String);
 
 impl Text {
     fn line(&mut self, line: &str) {
-        self.0.push_str(line.trim_end());
+        self.0.push_str(printable(line).trim_end());
         self.0.push('\n');
     }
 
@@ -86,19 +85,73 @@ impl Text {
         }
     }
 
+    fn requests(&mut self, status: &pb::StatusResponse) {
+        self.section("Requests");
+        let history = status.history.clone().unwrap_or_default();
+        let requests = status.requests.unwrap_or_default();
+        let last = |list: &[f64]| list.last().copied().unwrap_or(0.0);
+        let mut rows = vec![row(["", "a second", "p50", "p99", "under way", "since start"])];
+        for (name, rates, p50, p99, now, all) in [
+            (
+                "reads",
+                &history.reads_per_s,
+                &history.read_p50_us,
+                &history.read_p99_us,
+                requests.reads_in_flight,
+                requests.reads,
+            ),
+            (
+                "writes",
+                &history.writes_per_s,
+                &history.write_p50_us,
+                &history.write_p99_us,
+                requests.writes_in_flight,
+                requests.writes,
+            ),
+        ] {
+            let (p50, p99) = (micros(last(p50)), micros(last(p99)));
+            rows.push(row([
+                name,
+                &rate(last(rates)),
+                &p50,
+                &p99,
+                &now.to_string(),
+                &all.to_string(),
+            ]));
+        }
+        let failed = rate(last(&history.errors_per_s));
+        rows.push(row(["failed", &failed, "", "", "", &requests.errors.to_string()]));
+        self.rows(&[Left, Right, Right, Right, Right, Right], &rows);
+    }
+
     fn actors(&mut self, actors: &[pb::Actor]) {
         self.section("Actors");
-        let mut rows = vec![row(["", "state", "generation", "restarts", "last ended because"])];
+        let heads = [
+            "",
+            "state",
+            "restarts",
+            "waiting",
+            "queue p99",
+            "work p99",
+            "last ended because",
+        ];
+        let mut rows = vec![row(heads)];
         rows.extend(actors.iter().map(|actor| {
+            let handling = actor.handling.unwrap_or_default();
+            let waiting = actor
+                .mailbox
+                .map_or(String::new(), |mailbox| mailbox.messages.to_string());
             row([
                 &actor.name,
                 &actor.state,
-                &actor.generation.to_string(),
                 &actor.restarts.to_string(),
+                &waiting,
+                &micros(handling.queued_p99_us),
+                &micros(handling.worked_p99_us),
                 &actor.last_end,
             ])
         }));
-        self.rows(&[Left, Left, Right, Right, Left], &rows);
+        self.rows(&[Left, Left, Right, Right, Right, Right, Left], &rows);
     }
 
     fn ends(&mut self, ends: &[pb::End]) {
@@ -135,8 +188,6 @@ impl Text {
             row([&format!("L{}", level.level), &tables, &size, &at_most])
         }));
         self.rows(&[Left, Right, Right, Right], &rows);
-        let resident = bytes(tables.resident_bytes);
-        self.line(&format!("  indexes and filters hold {resident} of memory"));
         for table in &tables.quarantined {
             self.line(&format!(
                 "  damaged: {} ({}), keys {:?} to {:?}: {}",
@@ -181,67 +232,78 @@ impl Text {
         }
     }
 
-    fn memory(&mut self, status: &pb::StatusResponse) {
-        self.section("Memtables");
-        let mut rows = vec![row(["", "state", "size", "entries", "up to seq"])];
-        rows.extend(status.memtables.iter().map(|memtable| {
+    fn memory_and_disks(&mut self, status: &pb::StatusResponse) {
+        self.section("Memory and disks");
+        let sealed = status.memtables.len().saturating_sub(1);
+        let held: u64 = status.memtables.iter().map(|memtable| memtable.bytes).sum();
+        let entries: u64 = status.memtables.iter().map(|memtable| memtable.entries).sum();
+        let cache = status.cache.unwrap_or_default();
+        let log = status.commit_log.clone().unwrap_or_default();
+        let (process, scrub) = (status.process.unwrap_or_default(), status.scrub.unwrap_or_default());
+        let indexes = status.tables.as_ref().map_or(0, |tables| tables.resident_bytes);
+        let mut rows = vec![
             row([
-                &memtable.id.to_string(),
-                &memtable.state,
-                &bytes(memtable.bytes),
-                &memtable.entries.to_string(),
-                &memtable.max_seq.to_string(),
+                "process",
+                &format!(
+                    "{} of memory, {:.0} % of the processors; indexes and filters hold {}",
+                    bytes(process.own_bytes),
+                    process.cpu * 100.0,
+                    bytes(indexes)
+                ),
+            ]),
+            row([
+                "memtables",
+                &format!("1 active, {sealed} sealed; {}, {entries} entries", bytes(held)),
+            ]),
+            row([
+                "cache",
+                &format!(
+                    "{:.1} % of {} reads hit; {} entries, {} of {}, {} evicted; weights: frequency {:.2}, recency {:.2}",
+                    cache.hit_ratio * 100.0,
+                    cache.hits + cache.misses,
+                    cache.entries,
+                    bytes(cache.bytes),
+                    bytes(cache.max_bytes),
+                    cache.evictions,
+                    cache.frequency_weight,
+                    cache.recency_weight
+                ),
+            ]),
+            row([
+                "commit log",
+                &format!(
+                    "{} segments, {}; {} batches, {} syncs; applied up to seq {}",
+                    log.segments,
+                    bytes(log.bytes),
+                    log.batches,
+                    log.syncs,
+                    log.applied_seq
+                ),
+            ]),
+        ];
+        if !log.latched.is_empty() {
+            rows.push(row(["", &format!("takes no writes: {}", log.latched)]));
+        }
+        rows.extend(status.disks.iter().map(|disk| {
+            let (free, size) = (bytes(disk.available_bytes), bytes(disk.total_bytes));
+            let used = disk.used * 100.0;
+            row([
+                "disk",
+                &format!("{used:.1} % used, {free} of {size} free: {}", disk.directory),
             ])
         }));
-        self.rows(&[Right, Left, Right, Right, Right], &rows);
-        let cache = status.cache.unwrap_or_default();
-        self.section("Cache");
-        self.line(&format!(
-            "  {:.1} % of {} reads hit; {} entries, {}, {} evicted",
-            cache.hit_ratio * 100.0,
-            cache.hits + cache.misses,
-            cache.entries,
-            bytes(cache.bytes),
-            cache.evictions
-        ));
-        self.line(&format!(
-            "  {} shards, weights: frequency {:.2}, recency {:.2}",
-            cache.shards, cache.frequency_weight, cache.recency_weight
-        ));
-    }
-
-    fn storage(&mut self, status: &pb::StatusResponse) {
-        let log = status.commit_log.clone().unwrap_or_default();
-        self.section("Commit log");
-        self.line(&format!(
-            "  {} segments, {}; {} batches, {} syncs; applied up to seq {}",
-            log.segments,
-            bytes(log.bytes),
-            log.batches,
-            log.syncs,
-            log.applied_seq
-        ));
-        if !log.latched.is_empty() {
-            self.line(&format!("  takes no writes: {}", log.latched));
-        }
-        self.section("Disks");
-        let mut rows = vec![row(["used", "free", "size", "directory"])];
-        rows.extend(status.disks.iter().map(|disk| {
-            let used = format!("{:.1} %", disk.used * 100.0);
-            let (free, size) = (bytes(disk.available_bytes), bytes(disk.total_bytes));
-            row([&used, &free, &size, &disk.directory])
-        }));
-        self.rows(&[Right, Right, Right, Left], &rows);
-        let scrub = status.scrub.unwrap_or_default();
-        self.section("Scrub");
-        self.line(&format!(
-            "  {} of {} tables read, {}, {} keys; {} walks completed",
-            scrub.tables_done,
-            scrub.tables,
-            bytes(scrub.bytes),
-            scrub.keys,
-            scrub.completed
-        ));
+        rows.push(row([
+            "scrub",
+            &format!(
+                "{} of {} tables read, {}, {} keys; {} walks completed",
+                scrub.tables_done,
+                scrub.tables,
+                bytes(scrub.bytes),
+                scrub.keys,
+                scrub.completed
+            ),
+        ]));
+        self.rows(&[Left, Left], &rows);
     }
 
     fn streams(&mut self, streams: &[pb::Stream]) {
@@ -263,13 +325,6 @@ impl Text {
             ])
         }));
         self.rows(&[Left, Left, Left, Right, Right, Right, Right, Left], &rows);
-    }
-
-    fn metrics(&mut self, status: &pb::StatusResponse) {
-        self.section("Metrics");
-        let metrics = status.health.iter().flat_map(|health| &health.metrics);
-        let rows: Vec<_> = metrics.map(|(name, value)| row([name, value])).collect();
-        self.rows(&[Left, Right], &rows);
     }
 }
 
@@ -306,8 +361,4 @@ fn job_row(job: &pb::CompactionJob) -> Vec<String> {
         &format!("{:?}", Duration::from_millis(job.duration_ms)),
         &tables,
     ])
-}
-
-fn bytes(bytes: u64) -> String {
-    ByteSize::b(bytes).to_string()
 }

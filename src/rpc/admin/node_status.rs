@@ -3,15 +3,26 @@
 //! Owns: that translation. Does not own: the numbers (see [`crate::actors::health`]). Asks no actor, so that the answer comes
 //! even when none of them does.
 
+use crate::actors::faults::SUPERVISOR;
 use crate::actors::health::Health;
+use crate::actors::history::Handling;
+use crate::actors::mailbox::MailboxStats;
 use crate::actors::streaming::stream::StreamStatus;
+use crate::actors::streaming::streams_actor::STREAM_PREFIX;
 use crate::actors::supervisor::{ChildEnd, ChildStatus};
+use crate::actors::vitals;
 use crate::rpc::admin_pb as pb;
 use crate::storage::compaction::jobs::{JobRecord, JobState};
 use crate::storage::levels::{LEVELS, Quarantined};
 use crate::storage::memtable::Memtable;
+use crate::storage::table::Table;
 use crate::storage::view::ReadView;
-use std::sync::atomic::Ordering;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Tables of a level whose sizes are told one by one.
+const MOST_TABLES_TOLD: usize = 200;
 
 pub(crate) fn status(health: &Health) -> pb::StatusResponse {
     let view = health.handles.published.load();
@@ -37,6 +48,88 @@ pub(crate) fn status(health: &Health) -> pb::StatusResponse {
         scrub: Some(scrub(health)),
         streams: streams(health),
         ends: ends(health),
+        now_ms: health.time.now_ms(),
+        supervisor_restarts: health.tree.supervisor_restarts(),
+        process: Some(process(health)),
+        requests: Some(requests(health)),
+        history: Some(history(health)),
+        members: members(health, node.as_str()),
+        write_memory: Some(write_memory(health)),
+    }
+}
+
+fn process(health: &Health) -> pb::Process {
+    let memory = vitals::memory();
+    pb::Process {
+        cpu: health.vitals.rates().cpu.min(1.0),
+        own_bytes: memory.own,
+        resident_bytes: memory.resident,
+        limit_bytes: memory.limit,
+    }
+}
+
+fn requests(health: &Health) -> pb::Requests {
+    let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let (counts, admission) = (&health.requests, health.admission.stats());
+    pb::Requests {
+        reads: load(&counts.reads),
+        writes: load(&counts.writes),
+        errors: load(&counts.errors),
+        refused: admission.refused,
+        shed: health.overload.shed(),
+        over_quota: health.quotas.refused(),
+        slowed: admission.slowed,
+        reads_in_flight: admission.reads as u64,
+        writes_in_flight: admission.writes as u64,
+    }
+}
+
+fn history(health: &Health) -> pb::History {
+    let mut history = pb::History::default();
+    for sample in health.history.samples() {
+        history.at_ms.push(sample.at_ms);
+        history.reads_per_s.push(rounded(sample.reads));
+        history.writes_per_s.push(rounded(sample.writes));
+        history.errors_per_s.push(rounded(sample.errors));
+        history.read_p50_us.push(rounded(sample.read_us.0));
+        history.read_p99_us.push(rounded(sample.read_us.1));
+        history.write_p50_us.push(rounded(sample.write_us.0));
+        history.write_p99_us.push(rounded(sample.write_us.1));
+        history
+            .cache_hit_ratio
+            .push(sample.cache_hits.map_or(-1.0, thousandths));
+        history.pending_bytes.push(sample.pending_bytes);
+    }
+    history
+}
+
+/// To a tenth: more digits than anybody reads would make the most of the answer.
+fn rounded(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
+fn thousandths(share: f64) -> f64 {
+    (share * 1000.0).round() / 1000.0
+}
+
+/// The node knows itself alone.
+fn members(health: &Health, status: &str) -> Vec<pb::Member> {
+    vec![pb::Member {
+        node_id: health.node_id.clone(),
+        address: health.address.clone(),
+        status: status.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        is_self: true,
+        heard_ms: 0,
+    }]
+}
+
+fn write_memory(health: &Health) -> pb::WriteMemory {
+    let admission = health.admission.stats();
+    pb::WriteMemory {
+        bytes: admission.write_bytes as u64,
+        slow_bytes: admission.write_bounds.0 as u64,
+        max_bytes: admission.write_bounds.1 as u64,
     }
 }
 
@@ -55,14 +148,47 @@ fn actors(health: &Health) -> Vec<pb::Actor> {
     let ends = health.tree.ends();
     let last_end = |name: &str| ends.iter().rev().find(|end| end.name == name);
     let children = health.tree.children().into_iter();
+    let mailboxes: HashMap<String, MailboxStats> = health.handles.mailboxes().into_iter().collect();
+    let handling = health.history.handling();
     let actor = |child: ChildStatus| pb::Actor {
         state: if child.running { "running" } else { "restarting" }.to_owned(),
         generation: child.generation,
         restarts: child.restarts(),
+        parent: parent(&child.name).to_owned(),
+        stuck_ms: child.stuck.map_or(0, |stuck| stuck.as_millis() as u64),
+        mailbox: mailboxes.get(&child.name).map(mailbox),
+        handling: handling.get(&child.name).map(handled),
         last_end: last_end(&child.name).map(|end| end.reason.clone()).unwrap_or_default(),
         name: child.name,
     };
     children.map(actor).collect()
+}
+
+/// The supervisor starts all actors but those of the streams.
+fn parent(name: &str) -> &'static str {
+    if name.starts_with(STREAM_PREFIX) {
+        "streams"
+    } else {
+        SUPERVISOR
+    }
+}
+
+fn mailbox(stats: &MailboxStats) -> pb::Mailbox {
+    pb::Mailbox {
+        messages: stats.messages as u64,
+        bytes: stats.bytes as u64,
+        refused: stats.refused,
+    }
+}
+
+fn handled(handling: &Handling) -> pb::Handling {
+    pb::Handling {
+        messages_per_s: rounded(handling.messages),
+        queued_p50_us: rounded(handling.queued_us.0),
+        queued_p99_us: rounded(handling.queued_us.1),
+        worked_p50_us: rounded(handling.worked_us.0),
+        worked_p99_us: rounded(handling.worked_us.1),
+    }
 }
 
 fn tables(health: &Health, view: &ReadView) -> pb::Tables {
@@ -74,6 +200,7 @@ fn tables(health: &Health, view: &ReadView) -> pb::Tables {
         max_bytes: Some(options.size_of(number))
             .filter(|size| *size < u64::MAX)
             .unwrap_or(0),
+        table_bytes: table_bytes(view.tables.level(number)),
     };
     let aside = |table: &Quarantined| pb::QuarantinedTable {
         id: table.id,
@@ -88,6 +215,11 @@ fn tables(health: &Health, view: &ReadView) -> pb::Tables {
         resident_bytes: view.tables.resident_bytes() as u64,
         quarantined: view.tables.quarantine().iter().map(|table| aside(table)).collect(),
     }
+}
+
+fn table_bytes(tables: &[Arc<Table>]) -> Vec<u64> {
+    let told = if tables.len() > MOST_TABLES_TOLD { &[] } else { tables };
+    told.iter().map(|table| table.size()).collect()
 }
 
 fn compaction(health: &Health, view: &ReadView) -> pb::Compaction {
@@ -173,6 +305,7 @@ fn cache(health: &Health) -> pb::Cache {
         shards: shards as u64,
         frequency_weight: 1.0 - recency,
         recency_weight: recency,
+        max_bytes: health.cache_max_bytes as u64,
     }
 }
 
