@@ -7,6 +7,7 @@ use crate::actors::cache::CacheStats;
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::request_counts::RequestCounts;
 use crate::actors::timers;
+use crate::actors::watched::Trailed;
 use crate::storage::time::Time;
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -170,6 +171,8 @@ pub enum VitalsMessage {
     /// Time to note the counts.
     Note,
 }
+
+impl Trailed for VitalsMessage {}
 
 /// The actor.
 pub struct VitalsActor {

@@ -57,6 +57,7 @@ impl Collector for Page {
         out.streams(&self.0)?;
         out.tenants(&self.0)?;
         out.gossip(&self.0)?;
+        out.traces(&self.0)?;
         out.system(&self.0)?;
         out.actors(&self.0)
     }
@@ -430,6 +431,35 @@ impl Out<'_> {
             "type",
             none,
         )
+    }
+
+    fn traces(&mut self, health: &Health) -> fmt::Result {
+        let counts = &health.handles.traces.counts;
+        for (name, help, count) in [
+            (
+                "trace_spans_exported",
+                "Spans that the collector has taken",
+                &counts.exported,
+            ),
+            (
+                "trace_spans_failed",
+                "Spans that the collector has not taken, or not in time",
+                &counts.failed,
+            ),
+            (
+                "traces_dropped",
+                "Traces for which the queue to the collector had no room",
+                &counts.dropped,
+            ),
+            (
+                "traces_limited",
+                "Failed and slow requests beyond those that are kept in a second",
+                &counts.limited,
+            ),
+        ] {
+            self.counter(name, help, load(count))?;
+        }
+        Ok(())
     }
 
     fn system(&mut self, health: &Health) -> fmt::Result {

@@ -26,6 +26,7 @@ use crate::actors::streaming::Streaming;
 use crate::actors::streaming::registry::Streams;
 use crate::actors::streaming::tap::Taps;
 use crate::actors::supervisor::Tree;
+use crate::actors::trail::traces::Traces;
 use crate::actors::vitals::Vitals;
 use crate::actors::wal::SharedLog;
 use crate::config::{self, Config};
@@ -157,6 +158,7 @@ impl Parts {
         is_draining: bool,
         faults: Arc<Faults>,
         streams: Vec<StreamRecord>,
+        traces: Arc<Traces>,
     ) -> (Self, Vec<DirLock>) {
         let published = recovered.published;
         let Machine { fs, time, threads } = machine;
@@ -189,6 +191,7 @@ impl Parts {
         recent.expire(time.now_ms());
         let recent = Arc::new(Mutex::new(recent));
         let tree = Arc::clone(faults.tree());
+        tree.trace_to(Arc::clone(&traces));
         let handles = Handles {
             faults,
             wal: Mailbox::new(mailbox(2 * MAX_WRITES, write_bytes)),
@@ -206,6 +209,7 @@ impl Parts {
             recent: Arc::clone(&recent),
             taps: Arc::new(Taps::default()),
             threads,
+            traces,
         };
         let (files, dir) = (Arc::clone(&fs), config.storage.data_dir.clone());
         let streaming = Arc::new(Streaming {

@@ -21,6 +21,7 @@ use crate::storage::error::Error;
 use crate::storage::fs::FileSystem;
 use crate::storage::recovery;
 use crate::storage::stream_records;
+use crate::telemetry;
 use ractor::{Actor, ActorRef};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -89,7 +90,8 @@ impl Node {
             let (error, keys) = (table.error(), (&table.first_key, &table.last_key));
             tracing::error!(%error, ?keys, "a table stands aside: what cannot be read of it answers DATA_LOSS");
         }
-        let (parts, locks) = Parts::new(config, recovered, machine, is_draining, faults, streams);
+        let (traces, exporter) = telemetry::start(config);
+        let (parts, locks) = Parts::new(config, recovered, machine, is_draining, faults, streams, traces);
         let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health), http2(config));
         let admin = admin_service(config, &parts);
         let fault_service = match fault_socket {
@@ -123,6 +125,7 @@ impl Node {
             admin,
             fault_service,
             observed,
+            exporter,
             _locks: locks,
         };
         node.wait_until_serving().await?;
@@ -212,6 +215,7 @@ fn admin_service(config: &Config, parts: &Parts) -> Option<JoinHandle<()>> {
             listener,
             maintenance,
             Arc::clone(&parts.health),
+            telemetry::set_level,
         ))),
         Err(error) => {
             let dir = config.storage.data_dir.display();
