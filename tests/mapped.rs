@@ -8,6 +8,7 @@ use pairdb_node::storage::fs::{DirLock, Faults, FileSystem, RealFs, Space, Write
 use pairdb_node::storage::key::Key;
 use pairdb_node::storage::log::reader::Segment;
 use pairdb_node::storage::log::record::RawRecord;
+use pairdb_node::storage::looked::Looked;
 use pairdb_node::storage::manifest;
 use pairdb_node::storage::store::{Store, StoreOptions};
 use pairdb_node::storage::table::block::{self, Compression};
@@ -206,7 +207,7 @@ fn lose(content: &Bytes, at: u64, len: u64) {
 }
 
 fn get(table: &Table, key: &Key) -> Result<Option<Bytes>, Error> {
-    let found = table.get(key.as_bytes(), key.hash64())?;
+    let found = table.get(key.as_bytes(), key.hash64(), &mut Looked::default())?;
     Ok(found.winner().and_then(|winner| winner.value.live().cloned()))
 }
 

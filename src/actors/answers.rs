@@ -7,6 +7,7 @@
 
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::Reply;
+use crate::actors::trail::Trail;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -54,6 +55,15 @@ impl<T, P> Port<T, P> {
         }
     }
 
+    /// The trail of the request that the operation is, or is part of.
+    #[must_use]
+    pub fn trail(&self) -> Option<&Arc<Trail>> {
+        match &self.0 {
+            Target::Caller(reply, _) => reply.trail(),
+            Target::Batch(gathering, _) => gathering.trail(),
+        }
+    }
+
     /// Whether the operation is part of a batch.
     #[must_use]
     pub fn is_of_batch(&self) -> bool {
@@ -78,6 +88,12 @@ impl<T, P> Gathering<T, P> {
             reply: Some(reply),
             _permit: permit,
         })
+    }
+
+    /// The trail of the batch.
+    #[must_use]
+    pub fn trail(&self) -> Option<&Arc<Trail>> {
+        self.reply.as_ref().and_then(Reply::trail)
     }
 
     /// A port to the place of one operation.

@@ -14,6 +14,7 @@ use crate::actors::mailbox::Undelivered;
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::{reply_port, within};
 use crate::actors::requests::{CLOCKLESS_PAUSE, CLOCKLESS_TRIES, Requests};
+use crate::actors::trail;
 use crate::actors::wal::WalMessage;
 use crate::actors::write::{NewWrite, PendingWrite, WriteClock, WriteOutcome};
 use crate::storage::key::Key;
@@ -30,6 +31,7 @@ impl Requests {
     /// Writes a batch. Each write is answered as [`Requests::write`] answers it; those of one key are applied in their
     /// order.
     pub async fn write_batch(&self, writes: Vec<NewWrite>) -> Results<WriteOutcome> {
+        trail::received(writes.first().map(|write| write.key.tenant()));
         let begun = self.time.elapsed();
         let size = |write: &NewWrite| (write.operation, write.value.len());
         let sizes: Vec<_> = writes.iter().map(size).collect();
@@ -59,6 +61,7 @@ impl Requests {
     /// Reads a batch. Each read is answered as [`Requests::read`] answers it, but that keys whose values are too large
     /// together are refused.
     pub async fn read_batch(&self, keys: Vec<Key>) -> Results<Versions> {
+        trail::received(keys.first().map(Key::tenant));
         let begun = self.time.elapsed();
         let results = match self.check_admissible() {
             Ok(()) => {
@@ -135,6 +138,7 @@ impl Requests {
             Ok((permit, delay)) => {
                 if !delay.is_zero() {
                     tokio::time::sleep(delay).await;
+                    trail::held_up();
                 }
                 permit
             }
@@ -258,7 +262,7 @@ impl Requests {
         let Ok(read) = tokio::time::timeout(self.timeouts.read, read).await else {
             return all(keys.len(), &Refusal::TimedOut(self.timeouts.read));
         };
-        let mut read = read.into_iter().map(|(_key, result)| result);
+        let mut read = read.into_iter().map(|found| found.versions);
         let restarting = Err(Refusal::Restarting("the cache"));
         answers
             .into_iter()

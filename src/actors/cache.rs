@@ -16,10 +16,13 @@ use crate::actors::answers::{Gathering, Port};
 use crate::actors::mailbox::Envelope;
 use crate::actors::refusal::Refusal;
 use crate::actors::shard::Heard;
+use crate::actors::trail::{self, Detail, Trail};
+use crate::actors::watched::Trailed;
 use crate::storage::cache::{Cache, CacheOptions};
 use crate::storage::error::Result as StorageResult;
 use crate::storage::histogram::Histogram;
 use crate::storage::key::Key;
+use crate::storage::looked::Looked;
 use crate::storage::version::{MAX_SIBLINGS, Version, Versions};
 use crate::storage::view::ReadView;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -74,7 +77,37 @@ pub enum CacheMessage {
         last: u64,
     },
     /// Keys were read from the view.
-    Loaded(Vec<(Key, Result<Versions, Refusal>)>),
+    Loaded(Vec<Found>),
+}
+
+impl Trailed for CacheMessage {
+    fn trail(&self) -> Option<&Arc<Trail>> {
+        match self {
+            Self::Get { reader, .. } => reader.trail(),
+            Self::GetBatch { gathering, .. } => gathering.trail(),
+            _ => None,
+        }
+    }
+}
+
+/// What the view has for a key.
+#[derive(Debug)]
+pub struct Found {
+    /// The key.
+    pub key: Key,
+    /// What it has.
+    pub versions: Result<Versions, Refusal>,
+    /// Where it was looked for.
+    pub looked: Looked,
+    /// When the reading of all that were read together began, and when it ended.
+    pub times: (Instant, Instant),
+}
+
+impl Found {
+    /// Notes on a trail that it was read.
+    pub fn note(&self, trail: &Trail) {
+        trail.hop_on("read", self.times, Detail::Read(self.looked));
+    }
 }
 
 /// Counts of all shards, which outlive the actors.
@@ -186,17 +219,22 @@ impl Actor for CacheActor {
         state: &mut CacheState,
     ) -> Result<(), ActorProcessingErr> {
         state.tell_time(&self.held);
+        let times = (envelope.sent, envelope.begun);
         match envelope.message {
             CacheMessage::Get { key, reader, told } => {
                 state.heard.all_up_to(told)?;
-                let misses: Vec<Key> = self.get(key, reader, state).into_iter().collect();
+                let note = |hit: bool, trail: Option<&Arc<Trail>>| note_asked(trail, times, 1, u32::from(hit));
+                let misses: Vec<Key> = self.get(key, reader, state, note).into_iter().collect();
                 self.load(&myself, misses);
                 return Ok(());
             }
             CacheMessage::GetBatch { keys, told, gathering } => {
                 state.heard.all_up_to(told)?;
-                let get = |(place, key)| self.get(key, gathering.port(place), state);
+                let (asked, mut hits) = (keys.len(), 0);
+                let get =
+                    |(place, key)| self.get(key, gathering.port(place), state, |hit, _trail| hits += u32::from(hit));
                 let misses: Vec<Key> = keys.into_iter().filter_map(get).collect();
+                note_asked(gathering.trail(), times, asked, hits);
                 self.load(&myself, misses);
                 return Ok(());
             }
@@ -219,7 +257,7 @@ impl Actor for CacheActor {
                 let _on = self.handles.faults.pass(&state.name, "before-fill")?;
                 let again: Vec<Key> = loaded
                     .into_iter()
-                    .filter_map(|(key, result)| Self::loaded(key, result, state))
+                    .filter_map(|found| Self::loaded(found, state))
                     .collect();
                 for key in again {
                     self.load(&myself, vec![key]);
@@ -234,18 +272,26 @@ impl Actor for CacheActor {
 }
 
 impl CacheActor {
-    /// Answers a hit. Returns the key if it is to be loaded.
-    fn get(&self, key: Key, reader: Reader, state: &mut CacheState) -> Option<Key> {
+    /// Answers a hit. Returns the key if it is to be loaded. `note` is told before the answer goes whether it is one.
+    fn get(
+        &self,
+        key: Key,
+        reader: Reader,
+        state: &mut CacheState,
+        note: impl FnOnce(bool, Option<&Arc<Trail>>),
+    ) -> Option<Key> {
         if !reader.is_awaited() {
             reader.send(Err(Refusal::DeadlineExceeded));
             return None;
         }
         if let Some(versions) = state.cache.get(&key) {
             self.stats.hits.fetch_add(1, Ordering::Relaxed);
+            note(true, reader.trail());
             reader.send(Ok(versions.clone()));
             return None;
         }
         self.stats.misses.fetch_add(1, Ordering::Relaxed);
+        note(false, reader.trail());
         let first = !state.loading.contains_key(&key);
         let load = state.loading.entry(key.clone()).or_default();
         load.waiting.push(reader);
@@ -254,8 +300,10 @@ impl CacheActor {
 
     /// Answers those who wait for a key. Returns it if it is to be loaded again: there was no room for it in the load of
     /// a batch, and others wait for it too.
-    fn loaded(key: Key, result: Result<Versions, Refusal>, state: &mut CacheState) -> Option<Key> {
-        let load = state.loading.remove(&key)?;
+    fn loaded(found: Found, state: &mut CacheState) -> Option<Key> {
+        let load = state.loading.remove(&found.key)?;
+        trail::each(load.waiting.iter().filter_map(Reader::trail), |trail| found.note(trail));
+        let (key, result) = (found.key, found.versions);
         let is_left_out = result.as_ref().is_err_and(|refusal| *refusal == TOO_MUCH_TOGETHER);
         let (told, waiting): (Vec<_>, Vec<_>) = load
             .waiting
@@ -296,9 +344,17 @@ impl CacheActor {
     }
 }
 
-fn read_tables(view: &ReadView, key: &Key, times: &Histogram) -> StorageResult<Versions> {
+/// Notes on a trail how many keys this shard was asked for, and had.
+fn note_asked(trail: Option<&Arc<Trail>>, times: (Instant, Instant), asked: usize, hits: u32) {
+    if let Some(trail) = trail {
+        let misses = u32::try_from(asked).unwrap_or(u32::MAX).saturating_sub(hits);
+        trail.hop("cache", times, Detail::Cache { hits, misses });
+    }
+}
+
+fn read_tables(view: &ReadView, key: &Key, times: &Histogram, looked: &mut Looked) -> StorageResult<Versions> {
     let begun = Instant::now();
-    let found = view.tables.get(key);
+    let found = view.tables.get_noting(key, looked);
     if view.tables.all().next().is_some() {
         times.observe(begun.elapsed());
     }
@@ -307,9 +363,15 @@ fn read_tables(view: &ReadView, key: &Key, times: &Histogram) -> StorageResult<V
 
 /// Reads keys from the published view, on a thread that may block, `loads` bounding how many do at once. What does not fit
 /// in [`LOAD_BYTES`] is refused.
-pub async fn read_view(handles: &Handles, loads: &Semaphore, keys: Vec<Key>) -> Vec<(Key, Result<Versions, Refusal>)> {
+pub async fn read_view(handles: &Handles, loads: &Semaphore, keys: Vec<Key>) -> Vec<Found> {
     let refused = |keys: &[Key], refusal: Refusal| {
-        let of_key = |key: &Key| (key.clone(), Err(refusal.clone()));
+        let now = Instant::now();
+        let of_key = |key: &Key| Found {
+            key: key.clone(),
+            versions: Err(refusal.clone()),
+            looked: Looked::default(),
+            times: (now, now),
+        };
         keys.iter().map(of_key).collect()
     };
     let Ok(_permit) = loads.acquire().await else {
@@ -319,19 +381,31 @@ pub async fn read_view(handles: &Handles, loads: &Semaphore, keys: Vec<Key>) -> 
     let keys = Arc::new(keys);
     let to_read = Arc::clone(&keys);
     let read = handles.threads.run(move || {
-        let view = published.load();
+        let (view, begun) = (published.load(), Instant::now());
         let mut bytes = 0;
-        let mut read = |key: &Key| {
+        let mut read = |key: &Key, looked: &mut Looked| {
             if bytes > LOAD_BYTES {
-                return (key.clone(), Err(TOO_MUCH_TOGETHER));
+                return Err(TOO_MUCH_TOGETHER);
             }
-            let below = read_tables(&view, key, &published.reads);
-            let result = below.map(|below| view.get_on_top_of(below, key));
+            let below = read_tables(&view, key, &published.reads, looked);
+            let result = below.map(|below| view.get_noting(below, key, looked));
             let result = result.map_err(|error| Refusal::from(&error));
             bytes += result.as_ref().map_or(0, Versions::heap_bytes);
-            (key.clone(), result)
+            result
         };
-        to_read.iter().map(&mut read).collect::<Vec<_>>()
+        let mut found = Vec::with_capacity(to_read.len());
+        for key in to_read.iter() {
+            let mut looked = Looked::default();
+            found.push(Found {
+                key: key.clone(),
+                versions: read(key, &mut looked),
+                looked,
+                times: (begun, begun),
+            });
+        }
+        let ended = Instant::now();
+        found.iter_mut().for_each(|found| found.times.1 = ended);
+        found
     });
     read.await
         .unwrap_or_else(|panicked| refused(&keys, Refusal::Internal(format!("the read failed: {panicked}"))))

@@ -9,6 +9,8 @@ use crate::actors::mailbox::Envelope;
 use crate::actors::reply::Reply;
 use crate::actors::threads::{Priority, Threads};
 use crate::actors::timers;
+use crate::actors::trail::work::Work;
+use crate::actors::watched::Trailed;
 use crate::storage::compaction::job::Outcome;
 use crate::storage::compaction::jobs::{Job, Jobs};
 use crate::storage::error::{Error, Result as StorageResult};
@@ -40,6 +42,8 @@ pub enum CompactionMessage {
     /// Choose nothing more, end what runs, and answer when it has ended.
     Stop(Reply<()>),
 }
+
+impl Trailed for CompactionMessage {}
 
 /// What outlives the actor.
 #[derive(Debug, Default)]
@@ -160,7 +164,9 @@ impl CompactionActor {
         let (mailbox, tables) = (self.handles.compaction.clone(), Arc::clone(&self.tables));
         // Readers who leave nothing of the processors would let tables pile up.
         let urgent = self.handles.published.peek().tables.debt().is_urgent();
-        let threads = self.handles.threads.clone();
+        let (threads, traces) = (self.handles.threads.clone(), Arc::clone(&self.handles.traces));
+        let cause = traces.causes.of_compaction();
+        let span = Work::begin("compaction", None, cause).with("pairdb.compaction.job", job.id());
         tokio::spawn(async move {
             let result = match run_aside(job, urgent, &threads).await {
                 Ok(result) => result,
@@ -171,6 +177,10 @@ impl CompactionActor {
                     Err(Error::io("compact", Path::new("tables"), cause))
                 }
             };
+            if result.is_ok() {
+                traces.causes.changed_tables(span.context);
+            }
+            traces.work(traced(span, &result));
             // To whatever generation runs then; one that starts later looks by itself.
             let _ = mailbox.send_admitted(CompactionMessage::Done(result));
         });
@@ -190,5 +200,18 @@ impl CompactionActor {
                 }
             }
         });
+    }
+}
+
+/// The job, as a trace tells it.
+fn traced(span: Work, result: &StorageResult<Outcome>) -> Work {
+    match result {
+        Ok(outcome) => {
+            let tables = span.with("pairdb.compaction.outputs", outcome.outputs.len());
+            let read = tables.with("pairdb.compaction.bytes_read", outcome.bytes_read);
+            let written = read.with("pairdb.compaction.bytes_written", outcome.bytes_written);
+            written.end(None)
+        }
+        Err(error) => span.end(Some(error.to_string())),
     }
 }

@@ -6,6 +6,7 @@
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::threads::Threads;
 use crate::actors::timers;
+use crate::actors::watched::Trailed;
 use crate::storage::fs::FileSystem;
 use crate::storage::space::{self, DiskUse, SpaceLevel, SpaceThresholds};
 use arc_swap::ArcSwap;
@@ -23,6 +24,8 @@ pub enum DiskMessage {
     /// What was seen; nothing, when it could not be measured.
     Seen(Option<Vec<DiskUse>>),
 }
+
+impl Trailed for DiskMessage {}
 
 /// In place of a delay: writes are refused.
 const STOPPED: u64 = u64::MAX;

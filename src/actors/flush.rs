@@ -10,7 +10,9 @@ use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::Reply;
 use crate::actors::timers;
+use crate::actors::trail::work::Work;
 use crate::actors::wal::WalMessage;
+use crate::actors::watched::Trailed;
 use crate::storage::error::Result as StorageResult;
 use crate::storage::histogram::Histogram;
 use crate::storage::memtable;
@@ -37,6 +39,8 @@ pub enum FlushMessage {
     /// Answer when no sealed memtable is left.
     Settle(Reply<()>),
 }
+
+impl Trailed for FlushMessage {}
 
 /// Counts that outlive the actor.
 #[derive(Debug)]
@@ -153,6 +157,11 @@ impl FlushActor {
         let (myself, mailbox, sweep) = (myself.clone(), self.handles.flush.clone(), !state.swept);
         let (time, threads) = (Arc::clone(&self.time), self.handles.threads.clone());
         let (stats, begun) = (Arc::clone(&self.stats), self.time.elapsed());
+        let (traces, id) = (Arc::clone(&self.handles.traces), oldest.id());
+        let (sealed, cause) = traces.causes.of_flush(id);
+        let span = Work::begin("flush", sealed, cause)
+            .with("pairdb.memtable.id", id)
+            .with("pairdb.memtable.bytes", oldest.bytes());
         tokio::spawn(async move {
             let work = threads.run(move || {
                 let swept = if sweep { tables.sweep() } else { Ok(()) };
@@ -163,7 +172,9 @@ impl FlushActor {
                     let flushed = result.is_ok();
                     if flushed {
                         stats.time.observe(time.elapsed().saturating_sub(begun));
+                        traces.causes.flushed(id, span.context);
                     }
+                    traces.work(traced(span, &result));
                     // To this generation only: a successor starts over by itself.
                     let _ = myself.send_message(mailbox.envelope(FlushMessage::Done(result)));
                     if flushed {
@@ -186,5 +197,21 @@ impl FlushActor {
         let _ = self.handles.memtable.send_admitted(MemtableMessage::Flushed);
         let _ = self.handles.compaction.send_admitted(CompactionMessage::Look);
         let _ = self.handles.wal.send_admitted(WalMessage::Flushed(flushed.seq));
+    }
+}
+
+/// The flush, as a trace tells it.
+fn traced(span: Work, result: &StorageResult<Flushed>) -> Work {
+    match result {
+        Ok(Flushed {
+            table: Some(table),
+            bytes,
+            ..
+        }) => {
+            let span = span.with("pairdb.table.id", *table).with("pairdb.table.bytes", *bytes);
+            span.end(None)
+        }
+        Ok(_nothing) => span.end(None),
+        Err(error) => span.end(Some(error.to_string())),
     }
 }

@@ -9,6 +9,7 @@
 use crate::actors::Handles;
 use crate::actors::mailbox::Envelope;
 use crate::actors::reply::Reply;
+use crate::actors::watched::Trailed;
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::future::Future;
@@ -99,6 +100,8 @@ pub enum GatewayMessage {
     /// Accepting ended, which it does not by itself.
     Ended,
 }
+
+impl Trailed for GatewayMessage {}
 
 /// The actor.
 pub struct RpcGateway {

@@ -26,6 +26,8 @@ pub struct Envelope<M> {
     pub(super) is_own: bool,
     /// When it was sent.
     pub(super) sent: Instant,
+    /// When the work on it began; until then, when it was sent.
+    pub(super) begun: Instant,
     /// Frees its room when the message was handled, or was lost with its actor.
     _room: Room,
 }
@@ -148,10 +150,12 @@ impl<M: Message> Mailbox<M> {
     /// Wraps a message that an actor's own helper sends to exactly that actor, not to its successor.
     #[must_use]
     pub fn envelope(&self, message: M) -> Envelope<M> {
+        let now = Instant::now();
         Envelope {
             message,
             is_own: true,
-            sent: Instant::now(),
+            sent: now,
+            begun: now,
             _room: self.room(0),
         }
     }
@@ -170,10 +174,12 @@ impl<M: Message> Mailbox<M> {
         let Some(actor) = address.as_ref() else {
             return Err(Undelivered::Down(message));
         };
+        let now = Instant::now();
         let envelope = Envelope {
             message,
             is_own: false,
-            sent: Instant::now(),
+            sent: now,
+            begun: now,
             _room: room,
         };
         match actor.send_message(envelope) {

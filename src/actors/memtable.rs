@@ -12,8 +12,10 @@ use crate::actors::faults::Injected;
 use crate::actors::flush::FlushMessage;
 use crate::actors::mailbox::Envelope;
 use crate::actors::reply::Reply;
+use crate::actors::trail::{self, Detail, TraceContext, Trail};
 use crate::actors::wal::WalMessage;
-use crate::actors::write::{Caller, LoggedBatch, WriteOutcome};
+use crate::actors::watched::Trailed;
+use crate::actors::write::{Caller, LoggedBatch, LoggedWrite, WriteOutcome};
 use crate::storage::idempotency::{Remembered, WriteName};
 use crate::storage::key::Key;
 use crate::storage::version::{MAX_SIBLINGS, Version};
@@ -21,6 +23,7 @@ use crate::storage::view::ReadView;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::time::Instant;
 
 /// What MemtableActor is told.
 #[derive(Debug)]
@@ -33,6 +36,15 @@ pub enum MemtableMessage {
     Flushed,
     /// Answer when everything sent before was applied.
     Settle(Reply<()>),
+}
+
+impl Trailed for MemtableMessage {
+    fn trail(&self) -> Option<&Arc<Trail>> {
+        match self {
+            Self::Apply(batch) => batch.writes.iter().find_map(LoggedWrite::trail),
+            _ => None,
+        }
+    }
 }
 
 /// Counts that outlive the actor.
@@ -79,14 +91,14 @@ impl Actor for MemtableActor {
         (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
         match envelope.message {
-            MemtableMessage::Apply(batch) => self.apply(batch)?,
+            MemtableMessage::Apply(batch) => self.apply(batch, envelope.begun)?,
             MemtableMessage::Seal => {
                 let _writer = self.handles.published.writer();
-                self.seal(1);
+                self.seal(1, None);
             }
             MemtableMessage::Flushed => {
                 let _writer = self.handles.published.writer();
-                self.seal(self.flush_threshold);
+                self.seal(self.flush_threshold, None);
             }
             MemtableMessage::Settle(reply) => reply.send(Ok(())),
         }
@@ -100,6 +112,12 @@ struct Answer {
     /// Its name, if it has one, its number, and whether its answer follows from itself.
     named: Option<(WriteName, u64, bool)>,
     outcome: WriteOutcome,
+}
+
+impl Answer {
+    fn trail(&self) -> Option<&Arc<Trail>> {
+        self.caller.as_ref().and_then(Caller::trail)
+    }
 }
 
 /// Sees to it that what is applied is not kept from the caches, whatever ends the applying: who reads past them finds it
@@ -119,7 +137,7 @@ impl Drop for Announcing<'_> {
 }
 
 impl MemtableActor {
-    fn apply(&self, batch: LoggedBatch) -> Result<(), Injected> {
+    fn apply(&self, batch: LoggedBatch, begun: Instant) -> Result<(), Injected> {
         let published = &self.handles.published;
         let writer = published.writer();
         if batch.previous_seq > published.applied() {
@@ -180,8 +198,11 @@ impl MemtableActor {
                     outcome,
                 });
             }
-            if view.active.bytes() >= self.flush_threshold && self.seal(self.flush_threshold) {
-                view = published.load();
+            if view.active.bytes() >= self.flush_threshold {
+                let filled_by = answers.last().and_then(Answer::trail);
+                if self.seal(self.flush_threshold, filled_by.map(|trail| trail.context)) {
+                    view = published.load();
+                }
             }
         }
         if let Some(fed) = fed {
@@ -196,6 +217,10 @@ impl MemtableActor {
         drop(announcing);
         drop(writer);
         self.pass("before-answer")?;
+        let times = (begun, Instant::now());
+        trail::each(answers.iter().filter_map(Answer::trail), |trail| {
+            trail.hop_on("memtable", times, Detail::None);
+        });
         self.answer(answers);
         Ok(())
     }
@@ -248,15 +273,16 @@ impl MemtableActor {
         self.answer(left.filter(|write| write.seq <= applied).map(answer).collect());
     }
 
-    /// Seals the active memtable when it holds at least `threshold` bytes and there may be one more. The caller has the
-    /// writer's right.
-    fn seal(&self, threshold: usize) -> bool {
+    /// Seals the active memtable when it holds at least `threshold` bytes and there may be one more, since a write of this
+    /// trace has filled it, or for another reason. The caller has the writer's right.
+    fn seal(&self, threshold: usize, cause: Option<TraceContext>) -> bool {
         let view = self.handles.published.load();
         let memtables = view.sealed.len() + 1;
         if view.active.is_empty() || view.active.bytes() < threshold || memtables >= self.num_mem_tables {
             return false;
         }
         let id = view.active.id() + 1;
+        self.handles.traces.causes.sealed(view.active.id(), cause);
         self.handles.published.update(|view| view.rotated(id));
         self.nudge_flush();
         true

@@ -39,6 +39,7 @@ pub mod streaming;
 pub mod supervisor;
 pub mod threads;
 pub mod timers;
+pub mod trail;
 pub mod vitals;
 pub mod wal;
 pub mod watched;
@@ -83,6 +84,8 @@ pub struct Handles {
     pub taps: Arc<Taps>,
     /// What does the work that would hold an actor up.
     pub threads: Threads,
+    /// Which trails are kept.
+    pub traces: Arc<trail::traces::Traces>,
 }
 
 impl Handles {

@@ -9,6 +9,7 @@
 use crate::actors::address_book::NodeAddress;
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::timers;
+use crate::actors::watched::Trailed;
 use arc_swap::ArcSwap;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::future::Future;
@@ -114,6 +115,8 @@ pub enum RegistrationMessage {
     /// A try ended.
     Tried(Result<Registered, String>),
 }
+
+impl Trailed for RegistrationMessage {}
 
 /// The actor.
 pub struct RegistrationActor {

@@ -2,7 +2,9 @@
 
 use crate::actors::deadline;
 use crate::actors::refusal::Refusal;
+use crate::actors::trail::{self, TraceContext, Trail};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -12,18 +14,26 @@ use tokio::sync::oneshot;
 pub struct Reply<T> {
     sender: oneshot::Sender<Result<T, Refusal>>,
     deadline: Option<Instant>,
+    trail: Option<Arc<Trail>>,
 }
 
 /// Where the answer arrives.
 #[derive(Debug)]
 pub struct Answer<T>(oneshot::Receiver<Result<T, Refusal>>);
 
-/// A reply port and where its answer arrives. The port knows the deadline of the request that this task carries out.
+/// A reply port and where its answer arrives. The port knows the deadline and the trail of the request that this task carries
+/// out.
 #[must_use]
 pub fn reply_port<T>() -> (Reply<T>, Answer<T>) {
     let (sender, receiver) = oneshot::channel();
     let deadline = deadline::current();
-    (Reply { sender, deadline }, Answer(receiver))
+    let trail = trail::current();
+    let reply = Reply {
+        sender,
+        deadline,
+        trail,
+    };
+    (reply, Answer(receiver))
 }
 
 /// Asks `component` something: `send` sends a message with the reply port, and says whether it could. Waits for the answer
@@ -60,6 +70,18 @@ impl<T> Reply<T> {
         let _ = self.sender.send(answer);
     }
 
+    /// The place of the request among all traces.
+    #[must_use]
+    pub fn context(&self) -> Option<TraceContext> {
+        self.trail.as_ref().map(|trail| trail.context)
+    }
+
+    /// The trail of the request.
+    #[must_use]
+    pub fn trail(&self) -> Option<&Arc<Trail>> {
+        self.trail.as_ref()
+    }
+
     /// Whether anybody still waits for the answer: the deadline has not passed, and the caller has not gone away.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
@@ -73,6 +95,11 @@ impl<T> Answer<T> {
     /// # Errors
     /// The refusal that was sent; [`Refusal::Restarting`] when the port was lost.
     pub async fn wait_for(self, component: &'static str) -> Result<T, Refusal> {
-        self.0.await.unwrap_or_else(|_lost| Err(Refusal::Restarting(component)))
+        let answered = self.0.await;
+        trail::resumed();
+        answered.unwrap_or_else(|_lost| {
+            trail::lost(component);
+            Err(Refusal::Restarting(component))
+        })
     }
 }

@@ -6,7 +6,7 @@ use crate::actors::Handles;
 use crate::actors::admission::{Admission, ReadPermit};
 use crate::actors::answer_room::AnswerRoom;
 use crate::actors::answers::Port;
-use crate::actors::cache::{CacheMessage, read_view};
+use crate::actors::cache::{CacheMessage, Found, read_view};
 use crate::actors::deadline;
 use crate::actors::drain::Drain;
 use crate::actors::mailbox::Undelivered;
@@ -18,6 +18,7 @@ use crate::actors::refusal::Refusal;
 use crate::actors::reply::{reply_port, within};
 use crate::actors::request_counts::RequestCounts;
 use crate::actors::streaming::Streaming;
+use crate::actors::trail;
 use crate::actors::wal::WalMessage;
 use crate::actors::write::{NewWrite, PendingWrite, WriteClock, WriteOutcome};
 use crate::storage::clock::VectorClock;
@@ -110,6 +111,7 @@ impl Requests {
     /// As [`Refusal`] says. After [`Refusal::Restarting`], [`Refusal::TimedOut`] and [`Refusal::Internal`] the outcome is
     /// unknown; otherwise nothing was written.
     pub async fn write(&self, write: NewWrite) -> Result<WriteOutcome, Refusal> {
+        trail::received(Some(write.key.tenant()));
         let (begun, size) = (self.time.elapsed(), (write.operation, write.value.len()));
         let outcome = within(self.timeouts.write, self.try_write(write)).await;
         self.counts.wrote(size, &outcome, self.since(begun));
@@ -121,6 +123,7 @@ impl Requests {
     /// # Errors
     /// As [`Refusal`] says.
     pub async fn read(&self, key: Key) -> Result<Versions, Refusal> {
+        trail::received(Some(key.tenant()));
         let begun = self.time.elapsed();
         let metered = self.quotas.are_any().then(|| key.clone());
         let versions = match self.quotas.admit_read(&key) {
@@ -267,14 +270,17 @@ impl Requests {
         // The shard is down: the view answers, and only more slowly. The lost message, and its permit, end with this.
         let read = self.read_past_cache(vec![key]).await.pop();
         drop(lost);
-        read.map_or(Err(Refusal::Restarting("the cache")), |(_key, result)| result)
+        read.map_or(Err(Refusal::Restarting("the cache")), |found| found.versions)
     }
 
     /// Reads keys from the view. What is found may be newer than what the caches were told of, and a read that follows might
     /// still be answered without it: so this waits until they were, which is the rest of a batch's way through memory.
-    pub(super) async fn read_past_cache(&self, keys: Vec<Key>) -> Vec<(Key, Result<Versions, Refusal>)> {
+    pub(super) async fn read_past_cache(&self, keys: Vec<Key>) -> Vec<Found> {
         let read = read_view(&self.handles, &self.loads, keys).await;
-        let found = read.iter().filter_map(|(_key, result)| result.as_ref().ok());
+        if let Some(trail) = trail::current() {
+            read.iter().for_each(|found| found.note(&trail));
+        }
+        let found = read.iter().filter_map(|found| found.versions.as_ref().ok());
         let newest = found
             .flat_map(|versions| versions.all())
             .map(|version| version.seq)
@@ -346,6 +352,7 @@ impl Requests {
             .admit_writes(1, bytes, write.operation == Operation::Delete)?;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
+            trail::held_up();
         }
         let (reply, answer) = reply_port();
         let write = PendingWrite {

@@ -6,6 +6,7 @@
 use crate::actors::Handles;
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::timers;
+use crate::actors::watched::Trailed;
 use crate::storage::compaction::throttle::Throttle;
 use crate::storage::error::Error;
 use crate::storage::scrub::{ScrubProgress, scrub};
@@ -27,6 +28,8 @@ pub enum ScrubMessage {
     /// The walk ended.
     Done,
 }
+
+impl Trailed for ScrubMessage {}
 
 /// The actor.
 pub struct ScrubActor {

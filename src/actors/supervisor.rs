@@ -12,7 +12,10 @@ use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::reply::Reply;
 use crate::actors::restarts::{Intensity, Restarts};
 use crate::actors::timers;
-use crate::actors::watched::{Own, Pulse, Watched};
+use crate::actors::trail::TraceContext;
+use crate::actors::trail::traces::Traces;
+use crate::actors::trail::work::Work;
+use crate::actors::watched::{Own, Pulse, Trailed, Watched};
 use crate::storage::time::Time;
 use parking_lot::Mutex;
 use ractor::{
@@ -21,8 +24,8 @@ use ractor::{
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -49,7 +52,7 @@ impl ChildSpec {
     pub fn new<A, M>(name: impl Into<String>, mailbox: Mailbox<M>, make: impl Fn() -> A + Send + Sync + 'static) -> Self
     where
         A: Actor<Msg = Envelope<M>, Arguments = ()>,
-        M: Message,
+        M: Message + Trailed,
     {
         let name = name.into();
         let (pulse, known_as): (Arc<Pulse>, Arc<str>) = (Arc::default(), name.as_str().into());
@@ -120,6 +123,18 @@ pub struct Tree {
     /// All generations of an actor have the same.
     pulses: Mutex<Vec<(String, Arc<Pulse>)>>,
     supervisor_restarts: AtomicU64,
+    /// Those that ended and are not back yet.
+    fallen: Mutex<HashMap<String, Fallen>>,
+    traces: OnceLock<Arc<Traces>>,
+}
+
+/// A child that ended and is not back yet.
+#[derive(Debug)]
+struct Fallen {
+    at: Instant,
+    reason: String,
+    /// The request at which it ended, if it was one.
+    at_request: Option<TraceContext>,
 }
 
 impl Tree {
@@ -134,7 +149,15 @@ impl Tree {
             cells: Mutex::default(),
             pulses: Mutex::default(),
             supervisor_restarts: AtomicU64::new(0),
+            fallen: Mutex::default(),
+            traces: OnceLock::new(),
         })
+    }
+
+    /// Tells of restarts there from now on.
+    pub fn trace_to(&self, traces: Arc<Traces>) {
+        // A tree is of one node.
+        let _ = self.traces.set(traces);
     }
 
     /// All children, in the order in which they were started first.
@@ -223,12 +246,42 @@ impl Tree {
             self.ended(name, "its parent ended".to_owned());
         }
         let generation = self.count_start(name);
+        self.trace_restart(name, generation);
         self.changed.send_replace(());
         generation
     }
 
+    fn trace_restart(&self, name: &str, generation: u64) {
+        let fallen = self.fallen.lock().remove(name);
+        if let (Some(fallen), Some(traces)) = (fallen, self.traces.get()) {
+            let restart = Work::begin("restart", Some(fallen.at), fallen.at_request)
+                .with("pairdb.actor", name.to_owned())
+                .with("pairdb.actor.generation", generation)
+                .with("pairdb.actor.reason", fallen.reason);
+            traces.work(restart.end(None));
+        }
+    }
+
+    /// Takes note that a child ended, for when it is back. Of several ends before that the first counts.
+    fn note_fall(&self, name: &str, reason: &str) {
+        let pulse = self
+            .pulses
+            .lock()
+            .iter()
+            .find(|(of, _)| of == name)
+            .map(|(_, pulse)| Arc::clone(pulse));
+        let at_request = pulse.and_then(|pulse| pulse.take_fatal());
+        let fallen = || Fallen {
+            at: Instant::now(),
+            reason: shortened(reason),
+            at_request,
+        };
+        self.fallen.lock().entry(name.to_owned()).or_insert_with(fallen);
+    }
+
     /// Takes out a child that is wanted no more. Its ends stay.
     pub(super) fn forget(&self, name: &str) {
+        self.fallen.lock().remove(name);
         self.cells.lock().remove(name);
         self.children.lock().retain(|child| child.name != name);
         self.pulses.lock().retain(|(known, _)| known != name);
@@ -257,6 +310,7 @@ impl Tree {
             child.running = false;
             generation = child.generation;
         }
+        self.note_fall(name, &reason);
         self.remember(name, generation, &reason);
         self.changed.send_replace(());
     }
@@ -276,9 +330,14 @@ impl Tree {
             at_ms: self.time.now_ms(),
             name: name.to_owned(),
             generation,
-            reason: reason.chars().take(REASON_CHARS).collect(),
+            reason: shortened(reason),
         });
     }
+}
+
+/// A reason, as far as it is remembered.
+fn shortened(reason: &str) -> String {
+    reason.chars().take(REASON_CHARS).collect()
 }
 
 /// The child that ended, and why, if that is what an event tells.

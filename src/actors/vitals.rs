@@ -9,6 +9,7 @@ use crate::actors::history::{self, History};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::request_counts::RequestCounts;
 use crate::actors::timers;
+use crate::actors::watched::Trailed;
 use crate::storage::time::Time;
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -174,6 +175,8 @@ pub enum VitalsMessage {
     /// Time for a sample of the history.
     Sample,
 }
+
+impl Trailed for VitalsMessage {}
 
 /// The actor.
 pub struct VitalsActor {

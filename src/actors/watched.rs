@@ -5,7 +5,9 @@
 
 use crate::actors::faults::{Faults, MESSAGE, Passed, START};
 use crate::actors::mailbox::Envelope;
+use crate::actors::trail::{TraceContext, Trail};
 use crate::storage::histogram::Histogram;
+use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +22,8 @@ pub struct Pulse {
     /// When the present message was begun, in microseconds since the origin; 0: there is none.
     begun_us: AtomicU64,
     handled: AtomicU64,
+    /// The request at which the actor ended, or failed, last.
+    fatal: Mutex<Option<TraceContext>>,
     /// How long messages waited.
     pub queued: Histogram,
     /// How long they were worked on.
@@ -32,6 +36,7 @@ impl Default for Pulse {
             origin: Instant::now(),
             begun_us: AtomicU64::new(0),
             handled: AtomicU64::new(0),
+            fatal: Mutex::default(),
             queued: Histogram::of_durations(),
             worked: Histogram::of_durations(),
         }
@@ -54,12 +59,20 @@ impl Pulse {
         self.handled.load(Ordering::Relaxed)
     }
 
-    fn begin(&self, sent: Instant) -> Beat<'_> {
-        let begun = Instant::now();
+    /// The request at which the actor ended last, if it was one. Told once.
+    pub(super) fn take_fatal(&self) -> Option<TraceContext> {
+        self.fatal.lock().take()
+    }
+
+    fn begin(&self, begun: Instant, sent: Instant, trail: Option<Arc<Trail>>) -> Beat<'_> {
         let since = u64::try_from(begun.duration_since(self.origin).as_micros()).unwrap_or(u64::MAX);
         self.begun_us.store(since.max(1), Ordering::Relaxed);
         self.queued.observe(begun.duration_since(sent));
-        Beat { pulse: self, begun }
+        Beat {
+            pulse: self,
+            begun,
+            trail,
+        }
     }
 }
 
@@ -67,6 +80,8 @@ impl Pulse {
 struct Beat<'a> {
     pulse: &'a Pulse,
     begun: Instant,
+    /// That of the message's request, until the message is done with.
+    trail: Option<Arc<Trail>>,
 }
 
 impl Drop for Beat<'_> {
@@ -74,6 +89,9 @@ impl Drop for Beat<'_> {
         self.pulse.begun_us.store(0, Ordering::Relaxed);
         self.pulse.handled.fetch_add(1, Ordering::Relaxed);
         self.pulse.worked.observe(self.begun.elapsed());
+        if let Some(trail) = self.trail.take() {
+            *self.pulse.fatal.lock() = Some(trail.context);
+        }
     }
 }
 
@@ -84,6 +102,14 @@ pub trait Losable {
 
     /// When it was sent.
     fn sent(&self) -> Instant;
+
+    /// Takes note that the work on it begins.
+    fn begin(&mut self, _now: Instant) {}
+
+    /// The trail of the request that it carries on, or of the first of them.
+    fn trail(&self) -> Option<Arc<Trail>> {
+        None
+    }
 }
 
 /// A message of an actor's own tasks and timers, where it has no mailbox of ours: nobody else sends to it.
@@ -113,13 +139,29 @@ impl<M> Losable for Own<M> {
     }
 }
 
-impl<M> Losable for Envelope<M> {
+/// What an actor is told, of which it is known whether it carries on a request.
+pub trait Trailed {
+    /// The trail of that request, or of the first of them.
+    fn trail(&self) -> Option<&Arc<Trail>> {
+        None
+    }
+}
+
+impl<M: Trailed> Losable for Envelope<M> {
     fn may_be_lost(&self) -> bool {
         !self.is_own
     }
 
     fn sent(&self) -> Instant {
         self.sent
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.begun = now;
+    }
+
+    fn trail(&self) -> Option<Arc<Trail>> {
+        self.message.trail().cloned()
     }
 }
 
@@ -160,15 +202,19 @@ impl<A: Actor<Msg: Losable>> Actor for Watched<A> {
     async fn handle(
         &self,
         myself: ActorRef<Self::Msg>,
-        message: Self::Msg,
+        mut message: Self::Msg,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        let _beat = self.pulse.begin(message.sent());
+        let now = Instant::now();
+        message.begin(now);
+        let mut beat = self.pulse.begin(now, message.sent(), message.trail());
         let may_drop = message.may_be_lost();
         match self.faults.pass_waiting(&self.name, MESSAGE, may_drop).await? {
-            Passed::On => self.inner.handle(myself, message, state).await,
-            Passed::Drop => Ok(()),
+            Passed::On => self.inner.handle(myself, message, state).await?,
+            Passed::Drop => {}
         }
+        beat.trail = None;
+        Ok(())
     }
 
     async fn handle_supervisor_evt(

@@ -2,6 +2,8 @@
 
 use crate::actors::admission::WritePermit;
 use crate::actors::answers::Port;
+use crate::actors::trail::work::LogWrite;
+use crate::actors::trail::{self, Detail, Trail};
 use crate::storage::clock::VectorClock;
 use crate::storage::idempotency::{Recent, WriteName};
 use crate::storage::key::Key;
@@ -9,6 +11,7 @@ use crate::storage::log::record::Operation;
 use crate::storage::version::{Value, Version};
 use compact_str::CompactString;
 use parking_lot::Mutex;
+use std::sync::Arc;
 
 pub use crate::storage::idempotency::WriteOutcome;
 
@@ -83,6 +86,12 @@ pub type Caller = Port<WriteOutcome, WritePermit>;
 pub type RecentWrites = Mutex<Recent<Caller>>;
 
 impl LoggedWrite {
+    /// The trail of the request that waits for it.
+    #[must_use]
+    pub fn trail(&self) -> Option<&Arc<Trail>> {
+        self.caller.as_ref().and_then(Port::trail)
+    }
+
     /// What its client calls it, if it does.
     #[must_use]
     pub fn name(&self) -> Option<WriteName> {
@@ -100,4 +109,14 @@ pub struct LoggedBatch {
     pub previous_seq: u64,
     /// The writes.
     pub writes: Vec<LoggedWrite>,
+}
+
+/// Notes on the trails of these writes that they were in a write of the log.
+pub fn note_logged(writes: &[LoggedWrite], logged: Option<&Arc<LogWrite>>) {
+    let Some(logged) = logged else {
+        return;
+    };
+    trail::each(writes.iter().filter_map(LoggedWrite::trail), |trail| {
+        trail.hop_on("log", (logged.begun, logged.ended), Detail::Log(Arc::clone(logged)));
+    });
 }

@@ -10,6 +10,7 @@ mod drain;
 mod fault;
 mod inspect;
 mod kv;
+mod log_level;
 mod serve;
 mod status;
 mod top;
@@ -54,6 +55,8 @@ enum Command {
     Drain(drain::DrainArgs),
     /// Take writes again
     Undrain(drain::UndrainArgs),
+    /// Change what a running node logs, until it ends
+    LogLevel(log_level::LogLevelArgs),
     /// Store every file below a directory: its path is the key, its content the value
     ///
     /// Run again after an interruption, it goes on where it was: what is stored already is not sent again.
@@ -173,6 +176,7 @@ impl Command {
             Self::Top(args) => top::run(&args).await,
             Self::Drain(args) => drain::drain(&args).await,
             Self::Undrain(args) => drain::undrain(&args).await,
+            Self::LogLevel(args) => log_level::run(args).await,
             Self::Import(args) => transfer::import(args).await,
             Self::Export(args) => transfer::export(args).await,
             Self::Backup(args) => backup::backup(args).await,

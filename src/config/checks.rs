@@ -211,6 +211,7 @@ impl Config {
             &metrics.path,
             "must begin with \"/\", hold letters, digits, \"-\", \"_\", \".\" and \"/\" alone, and be neither /status nor below /health",
         );
+        problems.extend(self.check_tracing());
         problems.extend(self.check_tenants());
         problems.extend(self.check_cluster());
         problems.extend(self.not_yet());
@@ -219,6 +220,29 @@ impl Config {
         } else {
             Err(ConfigError::Impossible(problems))
         }
+    }
+
+    fn check_tracing(&self) -> Vec<String> {
+        let (tracing, mut problems) = (&self.tracing, Vec::new());
+        if !(0.0..=1.0).contains(&tracing.sample_ratio) {
+            let ratio = tracing.sample_ratio;
+            problems.push(format!(
+                "tracing.sample_ratio = {ratio}: must be 0 to 1, as in 0.01 for 1 %"
+            ));
+        }
+        let address = tracing.endpoint.parse::<http::Uri>();
+        let is_plain = |uri: &http::Uri| uri.scheme_str() == Some("http") && uri.host().is_some();
+        if !address.is_ok_and(|uri| is_plain(&uri)) {
+            let endpoint = &tracing.endpoint;
+            problems.push(format!(
+                "tracing.endpoint = {endpoint}: must be the collector's address for OTLP over gRPC, as in \
+                 \"http://127.0.0.1:4317\"; this version encrypts nothing on the way there"
+            ));
+        }
+        if tracing.export_timeout.is_zero() {
+            problems.push("tracing.export_timeout = 0s: must be longer than zero, as in \"5s\"".to_owned());
+        }
+        problems
     }
 
     fn check_tenants(&self) -> Vec<String> {

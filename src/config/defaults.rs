@@ -2,7 +2,7 @@
 
 use super::keys::{
     Admin, Cache, CommitLog, Compaction, Compression, Coordinator, Disk, Gossip, Level, LogFormat, Logging, MemTable,
-    Metrics, Server, SsTable, Storage, Supervisor,
+    Metrics, Server, SsTable, Storage, Supervisor, Tracing,
 };
 use bytesize::ByteSize;
 use std::path::PathBuf;
@@ -153,6 +153,18 @@ impl Default for Logging {
         Self {
             level: Level::Info,
             format: LogFormat::Console,
+        }
+    }
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            endpoint: "http://127.0.0.1:4317".to_owned(),
+            sample_ratio: 0.01,
+            slow_request: Duration::from_millis(100),
+            export_timeout: Duration::from_secs(5),
         }
     }
 }

@@ -40,6 +40,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// Logs.
     pub logging: Logging,
+    /// Traces.
+    pub tracing: Tracing,
     /// The supervisor.
     pub supervisor: Supervisor,
     /// Faults to see that the node holds.
@@ -254,6 +256,7 @@ pub struct Logging {
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "config.toml documents each value")]
 pub enum Level {
+    Trace,
     Debug,
     Info,
     Warn,
@@ -267,6 +270,20 @@ pub enum Level {
 pub enum LogFormat {
     Json,
     Console,
+}
+
+/// `[tracing]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "config.toml documents each key")]
+pub struct Tracing {
+    pub enabled: bool,
+    pub endpoint: String,
+    pub sample_ratio: f64,
+    #[serde(with = "humantime_serde")]
+    pub slow_request: Duration,
+    #[serde(with = "humantime_serde")]
+    pub export_timeout: Duration,
 }
 
 /// `[supervisor]`

@@ -11,6 +11,6 @@ mod loading;
 
 pub use keys::{
     Cache, Cluster, CommitLog, Compaction, Compression, Config, Coordinator, Disk, Gossip, Level, LogFormat, Logging,
-    MemTable, Metrics, Quota, Server, SsTable, Storage, Supervisor, Tenants,
+    MemTable, Metrics, Quota, Server, SsTable, Storage, Supervisor, Tenants, Tracing,
 };
 pub use loading::ConfigError;

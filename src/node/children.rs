@@ -185,6 +185,7 @@ impl Parts {
             peers: self.requests.peers.clone(),
             within: self.requests.timeouts.write,
             faults: Arc::clone(&self.requests.handles.faults),
+            traces: Arc::clone(&self.requests.handles.traces),
         };
         let (intensity, stuck_after) = (intensity(config), config.supervisor.stuck_after);
         let mailbox = self.requests.handles.streams.clone();

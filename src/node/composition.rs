@@ -27,6 +27,7 @@ use crate::actors::streaming::Streaming;
 use crate::actors::streaming::registry::Streams;
 use crate::actors::streaming::tap::Taps;
 use crate::actors::supervisor::Tree;
+use crate::actors::trail::traces::Traces;
 use crate::actors::vitals::Vitals;
 use crate::actors::wal::SharedLog;
 use crate::config::{self, Config};
@@ -151,16 +152,30 @@ pub(super) struct Parts {
     pub(super) time: Arc<dyn Time>,
 }
 
+/// What a start found on the disk.
+pub(super) struct Found {
+    pub(super) recovered: Recovered,
+    /// How long that took.
+    pub(super) took: Duration,
+    pub(super) is_draining: bool,
+    pub(super) streams: Vec<StreamRecord>,
+}
+
 impl Parts {
     pub(super) fn new(
         config: &Config,
-        (recovered, took): (Recovered, Duration),
+        found: Found,
         machine: Machine,
-        is_draining: bool,
         faults: Arc<Faults>,
-        streams: Vec<StreamRecord>,
         port: u16,
+        traces: Arc<Traces>,
     ) -> (Self, Vec<DirLock>) {
+        let Found {
+            recovered,
+            took,
+            is_draining,
+            streams,
+        } = found;
         let published = recovered.published;
         let Machine { fs, time, threads } = machine;
         let memory = config.mem_table.num_mem_tables;
@@ -192,6 +207,7 @@ impl Parts {
         recent.expire(time.now_ms());
         let recent = Arc::new(Mutex::new(recent));
         let tree = Arc::clone(faults.tree());
+        tree.trace_to(Arc::clone(&traces));
         let handles = Handles {
             faults,
             wal: Mailbox::new(mailbox(2 * MAX_WRITES, write_bytes)),
@@ -209,6 +225,7 @@ impl Parts {
             recent: Arc::clone(&recent),
             taps: Arc::new(Taps::default()),
             threads,
+            traces,
         };
         let (files, dir) = (Arc::clone(&fs), config.storage.data_dir.clone());
         let streaming = Arc::new(Streaming {

@@ -21,6 +21,7 @@ use crate::http::Site;
 use crate::storage::error::Error as StorageError;
 use crate::storage::fs::{DirLock, FileSystem};
 use crate::storage::recovery::Report;
+use crate::telemetry::Exporter;
 use ractor::ActorRef;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -67,6 +68,7 @@ pub struct Node {
     admin: Option<JoinHandle<()>>,
     fault_service: Option<FaultService>,
     observed: Option<Observed>,
+    exporter: Option<Exporter>,
     _locks: Vec<DirLock>,
 }
 

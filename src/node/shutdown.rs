@@ -73,6 +73,11 @@ impl Node {
             // A parent that stops ends its children.
             supervisor.stop(None);
         }
+        if let Some(exporter) = self.exporter.take()
+            && !exporter.close(total.mul_f64(0.05)).await
+        {
+            tracing::warn!("the collector has not taken the last traces");
+        }
         if let Some(observed) = self.observed.take() {
             observed.close().await;
         }

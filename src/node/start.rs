@@ -3,7 +3,7 @@
 //! Owns: its order, and the supervisor's restart. Does not own: what is started (see [`super::composition`]).
 
 use super::children::intensity;
-use super::composition::{Parts, http2, storage_options};
+use super::composition::{Found, Parts, http2, storage_options};
 use super::machine::Machine;
 use super::{FaultService, Node, NodeError, Observed};
 use crate::actors::fault_fs::FaultFs;
@@ -21,6 +21,7 @@ use crate::storage::error::Error;
 use crate::storage::fs::FileSystem;
 use crate::storage::recovery;
 use crate::storage::stream_records;
+use crate::telemetry;
 use ractor::{Actor, ActorRef};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -90,8 +91,14 @@ impl Node {
             let (error, keys) = (table.error(), (&table.first_key, &table.last_key));
             tracing::error!(%error, ?keys, "a table stands aside: what cannot be read of it answers DATA_LOSS");
         }
-        let recovered = (recovered, took);
-        let (parts, locks) = Parts::new(config, recovered, machine, is_draining, faults, streams, address.port());
+        let (traces, exporter) = telemetry::start(config);
+        let found = Found {
+            recovered,
+            took,
+            is_draining,
+            streams,
+        };
+        let (parts, locks) = Parts::new(config, found, machine, faults, address.port(), traces);
         let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health), http2(config));
         let admin = admin_service(config, &parts);
         let fault_service = match fault_socket {
@@ -125,6 +132,7 @@ impl Node {
             admin,
             fault_service,
             observed,
+            exporter,
             _locks: locks,
         };
         node.wait_until_serving().await?;
@@ -214,6 +222,7 @@ fn admin_service(config: &Config, parts: &Parts) -> Option<JoinHandle<()>> {
             listener,
             maintenance,
             Arc::clone(&parts.health),
+            telemetry::set_level,
         ))),
         Err(error) => {
             let dir = config.storage.data_dir.display();

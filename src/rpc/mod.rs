@@ -24,6 +24,7 @@ mod shedding;
 pub mod status;
 mod stream;
 mod streaming;
+mod trails;
 
 /// The messages and services of `proto/storage.proto`.
 #[allow(

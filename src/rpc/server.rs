@@ -13,6 +13,7 @@ use crate::rpc::pb::storage_node_service_server::StorageNodeServiceServer;
 use crate::rpc::receiving::ReceiveBudget;
 use crate::rpc::service::StorageNode;
 use crate::rpc::shedding::Shedding;
+use crate::rpc::trails::Trails;
 use crate::rpc::{reflection, sending, status};
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,6 +88,7 @@ async fn run(node: StorageNode, http2: Http2, accepted: mpsc::Receiver<Accepted>
     };
     let served = http2
         .server()
+        .layer(Trails(Arc::clone(&node.requests.handles.traces)))
         .layer(Shedding(Arc::new(node.requests.clone())))
         .layer(Deadlines)
         .layer(ReceiveBudget::new(reflection::unary_requests()))

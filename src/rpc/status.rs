@@ -98,6 +98,12 @@ impl Failed {
         }
     }
 
+    /// The code of its status.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
     /// As the status of a call. The clock is a `storage.VectorClock` among its details.
     #[must_use]
     pub fn status(self) -> Status {

@@ -9,18 +9,20 @@
 
 use crate::actors::answer_room::{ConnectionRoom, HeldRoom};
 use crate::actors::refusal::Refusal;
+use crate::actors::trail::{self, Trail};
 use crate::rpc::batch::result;
 use crate::rpc::pb::operation::Operation;
 use crate::rpc::sending::Handed;
 use crate::rpc::service::StorageNode;
-use crate::rpc::{pb, status};
+use crate::rpc::status::Failed;
+use crate::rpc::{pb, status, trails};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
-use tonic::{Response, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 /// Operations of one stream that are carried out at a time.
 const IN_FLIGHT: usize = 256;
@@ -39,9 +41,10 @@ pub(super) fn run(
     operations: Streaming<pb::Operation>,
 ) -> Response<BoxStream<pb::OperationResult>> {
     let (results, receiver) = mpsc::channel(RESULTS_AHEAD);
+    let trail = trail::current();
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(IN_FLIGHT));
-        let end = take(&node, &room, operations, &places, &results).await;
+        let end = take(&node, &room, operations, &places, &results, trail).await;
         // The results of all that were taken come first.
         let _all = places.acquire_many(IN_FLIGHT as u32).await;
         if let Some(status) = end {
@@ -77,6 +80,7 @@ async fn take(
     mut operations: Streaming<pb::Operation>,
     places: &Arc<Semaphore>,
     results: &Results,
+    trail: Option<Arc<Trail>>,
 ) -> Option<Status> {
     let mut stopping = std::pin::pin!(stopping(node));
     loop {
@@ -98,10 +102,15 @@ async fn take(
             Err(error) => return Some(status::of_decode_error(&error)),
         };
         let (node, room, results) = (node.clone(), Arc::clone(room), results.clone());
+        let trail = trail.clone();
         tokio::spawn(async move {
             let is_read = matches!(operation.operation, Some(Operation::Read(_)));
+            let named = trails::of_streamed(operation.operation.as_ref());
+            let done = node.operation(operation.operation, &room, results.closed());
+            let code = |done: &(Result<_, Failed>, _)| done.0.as_ref().err().map_or(Code::Ok, Failed::code);
+            let traces = &node.requests.handles.traces;
             let (outcome, held) = tokio::select! {
-                done = node.operation(operation.operation, &room, results.closed()) => done,
+                done = trails::of_operation(traces, named, trail.as_deref(), done, code) => done,
                 // It may wait for a client that is no longer there.
                 () = results.closed(), if is_read => return,
             };

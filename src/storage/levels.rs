@@ -10,6 +10,7 @@
 use crate::storage::compaction::debt::{Debt, LevelOptions};
 use crate::storage::error::{Error, Result};
 use crate::storage::key::Key;
+use crate::storage::looked::Looked;
 use crate::storage::lost::Lost;
 use crate::storage::table::{Cursor, Table};
 use crate::storage::version::Versions;
@@ -39,9 +40,9 @@ pub struct Quarantined {
 }
 
 impl Quarantined {
-    fn get(&self, key: &[u8], hash: u64) -> Result<Versions> {
+    fn get(&self, key: &[u8], hash: u64, looked: &mut Looked) -> Result<Versions> {
         match &self.table {
-            Some(table) => table.get(key, hash),
+            Some(table) => table.get(key, hash, looked),
             None if key < self.first_key.as_bytes() || key > self.last_key.as_bytes() => Ok(Versions::default()),
             None => Err(self.error()),
         }
@@ -193,13 +194,18 @@ impl TableSet {
         self.levels.iter().flat_map(|level| level.iter())
     }
 
-    /// All tables that may hold a key: those of L0, and one of each level below.
-    fn candidates(&self, key: &[u8]) -> impl Iterator<Item = &Arc<Table>> {
-        let below = self.levels.iter().skip(1).filter_map(move |level| {
-            let place = level.partition_point(|table| table.range().1.as_bytes() < key);
-            level.get(place)
-        });
-        self.level(0).iter().chain(below)
+    /// All tables that may hold a key, with their levels: those of L0, and one of each level below.
+    fn candidates(&self, key: &[u8]) -> impl Iterator<Item = (usize, &Arc<Table>)> {
+        let below = self
+            .levels
+            .iter()
+            .enumerate()
+            .skip(1)
+            .filter_map(move |(number, level)| {
+                let place = level.partition_point(|table| table.range().1.as_bytes() < key);
+                level.get(place).map(|table| (number, table))
+            });
+        self.level(0).iter().map(|table| (0, table)).chain(below)
     }
 
     /// Everything that the tables have for a key.
@@ -207,13 +213,27 @@ impl TableSet {
     /// # Errors
     /// When a block that may hold it is damaged.
     pub fn get(&self, key: &Key) -> Result<Versions> {
+        self.get_noting(key, &mut Looked::default())
+    }
+
+    /// As [`TableSet::get`]; adds to `looked` what was looked at for it, as far as it came.
+    ///
+    /// # Errors
+    /// As [`TableSet::get`].
+    pub fn get_noting(&self, key: &Key, looked: &mut Looked) -> Result<Versions> {
         let (bytes, hash) = (key.as_bytes(), key.hash64());
         let mut versions = Versions::default();
-        for table in self.candidates(bytes) {
-            versions = versions.merge(table.get(bytes, hash)?);
+        for (level, table) in self.candidates(bytes) {
+            let found = table.get(bytes, hash, looked)?;
+            if !found.is_empty() {
+                looked.found_at(level);
+            }
+            versions = versions.merge(found);
         }
         for table in &self.quarantine {
-            versions = versions.merge(table.get(bytes, hash)?);
+            let found = table.get(bytes, hash, looked)?;
+            looked.in_quarantine |= !found.is_empty();
+            versions = versions.merge(found);
         }
         Ok(versions)
     }
@@ -229,7 +249,7 @@ impl TableSet {
         in_quarantine
             || self
                 .candidates(key)
-                .any(|table| !but(table.id()) && table.may_contain(key, hash))
+                .any(|(_level, table)| !but(table.id()) && table.may_contain(key, hash))
     }
 
     /// Walks over everything from `from` on, one for each run.

@@ -18,6 +18,7 @@ pub mod key;
 pub mod levels;
 pub mod limits;
 pub mod log;
+pub mod looked;
 pub mod lost;
 pub mod manifest;
 pub mod memtable;

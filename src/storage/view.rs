@@ -7,6 +7,7 @@
 use crate::storage::error::Result;
 use crate::storage::key::Key;
 use crate::storage::levels::TableSet;
+use crate::storage::looked::Looked;
 use crate::storage::memtable::Memtable;
 use crate::storage::scan::Scan;
 use crate::storage::version::{MAX_SIBLINGS, Versions};
@@ -45,7 +46,15 @@ impl ReadView {
     /// Everything that the key has, of which the tables have `below`.
     #[must_use]
     pub fn get_on_top_of(&self, below: Versions, key: &Key) -> Versions {
-        self.get_in_memory(key).merge(below).bounded(MAX_SIBLINGS).0
+        self.get_noting(below, key, &mut Looked::default())
+    }
+
+    /// As [`ReadView::get_on_top_of`]; adds to `looked` whether memory had it.
+    #[must_use]
+    pub fn get_noting(&self, below: Versions, key: &Key, looked: &mut Looked) -> Versions {
+        let above = self.get_in_memory(key);
+        looked.in_memtable |= !above.is_empty();
+        above.merge(below).bounded(MAX_SIBLINGS).0
     }
 
     /// Walks everything from `from` on, in key order, as it was when `seq` was the last number applied.

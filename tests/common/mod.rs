@@ -180,6 +180,19 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// The processor time that it has taken so far, to a hundredth of a second.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // Behind the name, which may hold spaces: user and system time are the 12th and 13th.
+        let (_, behind) = stat.rsplit_once(") ").unwrap();
+        let ticks = behind
+            .split(' ')
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().unwrap());
+        Duration::from_millis(10 * ticks.sum::<u64>())
+    }
+
     /// The most memory of its own, in bytes, that the process was seen to hold.
     pub fn peak_memory(&self) -> u64 {
         self.peak_memory.load(Ordering::Relaxed)

@@ -6,6 +6,7 @@
 use crate::actors::address_book::NodeAddress;
 use crate::actors::streaming::skipped::Skipped;
 use crate::actors::streaming::tap::{Backlog, Tap};
+use crate::actors::trail::TraceContext;
 use crate::storage::key::Key;
 use crate::storage::ring::HashRanges;
 use crate::storage::stream_records::{Pass, Progress, Sent, StreamRecord};
@@ -86,6 +87,8 @@ pub struct Stream {
     state: Mutex<StreamState>,
     problem: ArcSwapOption<String>,
     skipped: Mutex<Skipped>,
+    /// The request that asked for it last, if that was in this process.
+    cause: Mutex<Option<TraceContext>>,
     /// Held by whoever works on it: an actor's successor waits until it has wholly ended.
     pub(super) worker: tokio::sync::Mutex<()>,
 }
@@ -102,8 +105,19 @@ impl Stream {
             state: Mutex::new(StreamState::Copying),
             problem: ArcSwapOption::empty(),
             skipped: Mutex::default(),
+            cause: Mutex::default(),
             worker: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// The request that asked for it last, if that was in this process.
+    #[must_use]
+    pub fn cause(&self) -> Option<TraceContext> {
+        *self.cause.lock()
+    }
+
+    pub(super) fn set_cause(&self, cause: Option<TraceContext>) {
+        *self.cause.lock() = cause;
     }
 
     /// What it is.

@@ -18,7 +18,8 @@ use crate::actors::streaming::stream_actor::StreamActor;
 use crate::actors::streaming::work::{Points, Source};
 use crate::actors::supervisor::{Tree, end_told_by};
 use crate::actors::timers;
-use crate::actors::watched::{Pulse, Watched};
+use crate::actors::trail::TraceContext;
+use crate::actors::watched::{Pulse, Trailed, Watched};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub enum StreamsMessage {
     /// End all work, but no stream, and save: the node stops.
     Close(Reply<()>),
 }
+
+impl Trailed for StreamsMessage {}
 
 /// The actor.
 pub struct StreamsActor {
@@ -112,7 +115,10 @@ impl Actor for StreamsActor {
     ) -> Result<(), ActorProcessingErr> {
         match envelope.message {
             StreamsMessage::Start(_, reply) if state.closed => reply.send(Err(Refusal::ShuttingDown)),
-            StreamsMessage::Start(order, reply) => reply.send(self.order(&myself, order, state).await),
+            StreamsMessage::Start(order, reply) => {
+                let ordered = self.order(&myself, order, reply.context(), state).await;
+                reply.send(ordered);
+            }
             StreamsMessage::Stop(target, reply) => reply.send(self.stop(&target, state).await),
             StreamsMessage::Save => {
                 self.look(state);
@@ -259,6 +265,7 @@ impl StreamsActor {
         &self,
         myself: &ActorRef<Envelope<StreamsMessage>>,
         order: StreamOrder,
+        cause: Option<TraceContext>,
         state: &mut StreamsState,
     ) -> Result<String, Refusal> {
         let target = order.target.clone();
@@ -279,6 +286,7 @@ impl StreamsActor {
                 (stream, "the stream begins")
             }
         };
+        stream.set_cause(cause);
         if let Err(refusal) = self.save().await {
             if was_known {
                 self.start(myself, &stream, state).await;

@@ -17,7 +17,10 @@ use crate::actors::peers::Peers;
 use crate::actors::streaming::copying::{Passing, Work};
 use crate::actors::streaming::stream::{Stream, StreamState};
 use crate::actors::streaming::target::{Failed, Target};
+use crate::actors::trail::traces::Traces;
+use crate::actors::trail::work::Work as Span;
 use crate::storage::view::Published;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +71,8 @@ pub struct Source {
     pub within: Duration,
     /// What is injected.
     pub faults: Arc<Faults>,
+    /// Where passes are told of.
+    pub traces: Arc<Traces>,
 }
 
 /// Works on a stream until it cannot go on; says why.
@@ -117,7 +122,8 @@ async fn keep_up(source: &Source, stream: &Arc<Stream>, target: &Arc<Target>, po
         if progress.pass.is_some() || progress.done_seq < stream.tap.acknowledged().0 {
             stream.enter(StreamState::Copying);
             let (from, since) = stream.begin_pass(source.published.applied());
-            passing(Work::Copy { since }).run(from).await?;
+            let pass = passing(Work::Copy { since });
+            traced("stream copy", source, stream, pass.run(from)).await?;
             continue;
         }
         stream.enter(StreamState::Streaming);
@@ -126,7 +132,8 @@ async fn keep_up(source: &Source, stream: &Arc<Stream>, target: &Arc<Target>, po
         }
         if !progress.compared && !is_compared {
             stream.enter(StreamState::Syncing);
-            is_compared = passing(Work::Compare).run(stream.compare_from()).await?;
+            let pass = passing(Work::Compare);
+            is_compared = traced("stream compare", source, stream, pass.run(stream.compare_from())).await?;
             continue;
         }
         let skipped = stream.skipped();
@@ -137,6 +144,33 @@ async fn keep_up(source: &Source, stream: &Arc<Stream>, target: &Arc<Target>, po
         });
         stream.tap.closed().await;
     }
+}
+
+/// A pass that has a trace of its own. One that ends with its actor has none; the actor's restart has.
+async fn traced<T>(
+    name: &'static str,
+    source: &Source,
+    stream: &Stream,
+    pass: impl Future<Output = Result<T, Failed>>,
+) -> Result<T, Failed> {
+    let before = stream.status().sent;
+    let span = Span::begin(name, None, stream.cause()).with("pairdb.stream.target", stream.order().target.clone());
+    let result = pass.await;
+    let sent = stream.status().sent;
+    let span = span
+        .with(
+            "pairdb.stream.keys",
+            sent.keys_copied.saturating_sub(before.keys_copied),
+        )
+        .with(
+            "pairdb.stream.bytes",
+            sent.bytes_copied.saturating_sub(before.bytes_copied),
+        );
+    let error = result.as_ref().err().map(|failed| match failed {
+        Failed::ForGood(why) | Failed::Broken(why) => why.clone(),
+    });
+    source.traces.work(span.end(error));
+    result
 }
 
 /// Has everything kept that is applied from now on.

@@ -9,6 +9,7 @@ use crate::actors::Handles;
 use crate::actors::faults::{Faults, Injected};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::threads::{Priority, Queue, Threads, Worker as OnThread};
+use crate::actors::trail::work::LogWrite;
 use crate::actors::write::RecentWrites;
 use crate::storage::error::{Error, ErrorKind, Result};
 use crate::storage::histogram::Histogram;
@@ -25,6 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The log, as all generations of its writer share it.
 pub struct SharedLog {
@@ -156,6 +158,8 @@ pub enum Done {
         previous_seq: u64,
         /// Whether it is in the log, durably if so configured.
         result: Result<()>,
+        /// The same for the trails of its requests, if they have any.
+        logged: Option<Arc<LogWrite>>,
     },
     /// The changes above `applied`.
     ReadBack {
@@ -359,6 +363,7 @@ impl Worker {
     fn write(&mut self, batch: Batch) {
         let (epoch, every_batch) = (self.epoch, self.sync.every_batch);
         let (applied, now_ms) = (self.applied.applied(), self.time.now_ms());
+        let (begun, mut sync_begun) = (Instant::now(), None);
         let (previous_seq, result) = self.log.with(|log| {
             let previous_seq = log.last_seq();
             let times = &self.log.times;
@@ -373,6 +378,7 @@ impl Worker {
             let result = appended.and_then(|()| {
                 self.pass("before-sync")?;
                 if every_batch {
+                    sync_begun = Some(Instant::now());
                     self.timed(&times.sync, || log.sync(epoch))
                 } else {
                     Ok(())
@@ -384,10 +390,15 @@ impl Worker {
         if !every_batch {
             self.unsynced_since.get_or_insert(self.time.elapsed());
         }
+        let size = (batch.writes.len(), batch.encoded.bytes.len());
+        let error = |result: &Result<()>| result.as_ref().err().map(ToString::to_string);
+        let logged = batch.trail().is_some();
+        let logged = logged.then(|| Arc::new(LogWrite::ended((begun, sync_begun), size, error(&result))));
         self.report(Done::Written {
             batch,
             previous_seq,
             result,
+            logged,
         });
     }
 }

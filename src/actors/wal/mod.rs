@@ -19,7 +19,9 @@ use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::Reply;
 use crate::actors::timers;
-use crate::actors::write::{LoggedBatch, LoggedWrite, PendingWrite, WriteClock};
+use crate::actors::trail::{Detail, Trail};
+use crate::actors::watched::Trailed;
+use crate::actors::write::{LoggedBatch, LoggedWrite, PendingWrite, WriteClock, note_logged};
 use crate::storage::error::{Error, ErrorKind};
 use crate::storage::idempotency::{Known, Remembered, WriteName};
 use crate::storage::log::record::{Operation, encode_change, encode_note};
@@ -40,6 +42,7 @@ const ENOUGH_WRITES: usize = 64;
 #[derive(Debug)]
 pub enum WalMessage {
     /// Log writes, together, and pass them on when they are durable.
+    /// They are of one request.
     Append(Vec<PendingWrite>),
     /// Note in the log what named writes were answered, where that does not follow from them.
     Note(Vec<Remembered>),
@@ -59,6 +62,16 @@ pub enum WalMessage {
     Close(Reply<()>),
 }
 
+impl Trailed for WalMessage {
+    fn trail(&self) -> Option<&Arc<Trail>> {
+        match self {
+            Self::Append(writes) => writes.first().and_then(|write| write.caller.trail()),
+            Self::Done(Done::Written { batch, .. }) => batch.trail(),
+            _ => None,
+        }
+    }
+}
+
 /// Writes that go to the log together.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -70,6 +83,11 @@ impl Batch {
     /// Whether there is nothing to log, not even a note.
     fn is_empty(&self) -> bool {
         self.encoded.bytes.is_empty()
+    }
+
+    /// The trail of the first of its requests that has one.
+    fn trail(&self) -> Option<&Arc<Trail>> {
+        self.writes.iter().find_map(LoggedWrite::trail)
     }
 }
 
@@ -171,10 +189,15 @@ impl Actor for WalActor {
         envelope: Self::Msg,
         state: &mut WalState,
     ) -> Result<(), ActorProcessingErr> {
+        let times = (envelope.sent, envelope.begun);
         match envelope.message {
             WalMessage::Append(writes) => {
+                let trail = writes.first().and_then(|write| write.caller.trail()).cloned();
                 for write in writes {
                     self.append(write, state);
+                }
+                if let Some(trail) = trail {
+                    trail.hop("wal", times, Detail::None);
                 }
                 state.close_if_full(self.options.buffer_size);
                 self.commit(&myself, state)
@@ -353,8 +376,10 @@ impl WalActor {
                 batch,
                 previous_seq,
                 result,
+                logged,
             } => {
                 state.writing = false;
+                note_logged(&batch.writes, logged.as_ref());
                 match result {
                     // Of notes alone nobody needs to know.
                     Ok(()) if batch.writes.is_empty() => {}

@@ -11,6 +11,8 @@ use std::time::{Duration, UNIX_EPOCH};
 const SHOWN_JOBS: usize = 3;
 /// Ends of actors that are shown, likewise.
 const SHOWN_ENDS: usize = 5;
+/// Slowest requests that are shown, likewise.
+const SHOWN_SLOW: usize = 5;
 /// Input tables of a job that are named.
 const NAMED_INPUTS: usize = 8;
 
@@ -25,6 +27,7 @@ pub(super) fn of(status: &pb::StatusResponse) -> String {
     out.compaction(&status.compaction.clone().unwrap_or_default());
     out.memory_and_disks(status);
     out.streams(&status.streams);
+    out.slowest(&status.slow_requests);
     out.0
 }
 
@@ -325,6 +328,34 @@ impl Text {
             ])
         }));
         self.rows(&[Left, Left, Left, Right, Right, Right, Right, Left], &rows);
+    }
+
+    fn slowest(&mut self, requests: &[pb::SlowRequest]) {
+        if requests.is_empty() {
+            return;
+        }
+        self.section("Slowest requests of the last minutes, with the hop that took longest");
+        let rows = requests.iter().take(SHOWN_SLOW).map(|request| {
+            let time = |hop: &&pb::SlowHop| hop.queued_us + hop.worked_us;
+            let longest = request.hops.iter().max_by_key(time).cloned().unwrap_or_default();
+            row([
+                &request.operation,
+                &format!("{:?}", Duration::from_micros(request.took_us)),
+                &request.status,
+                &longest.name,
+                &format!("{:?} queued", Duration::from_micros(longest.queued_us)),
+                &format!("{:?} at work", Duration::from_micros(longest.worked_us)),
+                &request.trace_id,
+            ])
+        });
+        self.rows(
+            &[Left, Right, Left, Left, Right, Right, Left],
+            &rows.collect::<Vec<_>>(),
+        );
+        let hidden = requests.len().saturating_sub(SHOWN_SLOW);
+        if hidden > 0 {
+            self.line(&format!("  ({hidden} others with --json)"));
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod engine;
 mod machine;
 mod requests;
 mod streams;
+mod traces;
 
 use crate::actors::health::Health;
 use crate::storage::histogram::Counted;
@@ -60,6 +61,7 @@ impl Collector for Page {
         out.compaction(&self.0)?;
         out.streams(&self.0)?;
         out.gossip(&self.0)?;
+        out.traces(&self.0)?;
         out.system(&self.0)?;
         out.node(&self.0)?;
         out.actors(&self.0)

@@ -45,9 +45,14 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves until the task that runs it is ended.
-pub async fn serve(listener: UnixListener, maintenance: Maintenance, health: Arc<Health>) {
+pub async fn serve(listener: UnixListener, maintenance: Maintenance, health: Arc<Health>, set_log_level: SetLogLevel) {
+    let admin = Admin {
+        maintenance,
+        set_log_level,
+        health,
+    };
     let served = tonic::transport::Server::builder()
-        .add_service(AdminServiceServer::new(Admin { maintenance, health }))
+        .add_service(AdminServiceServer::new(admin))
         .serve_with_incoming(UnixListenerStream::new(listener))
         .await;
     if let Err(error) = served {
@@ -64,8 +69,12 @@ fn damage(error: Error) -> pb::Damage {
     }
 }
 
+/// Changes what is logged. Answers with what was logged until then, or says why not.
+pub type SetLogLevel = fn(&str) -> Result<String, String>;
+
 struct Admin {
     maintenance: Maintenance,
+    set_log_level: SetLogLevel,
     health: Arc<Health>,
 }
 
@@ -127,6 +136,15 @@ impl AdminService for Admin {
         let ended = self.maintenance.drain.end().await;
         ended.map_err(|refusal| status::of_refusal(&refusal))?;
         Ok(Response::new(pb::UndrainResponse {}))
+    }
+
+    async fn set_log_level(
+        &self,
+        request: Request<pb::SetLogLevelRequest>,
+    ) -> Result<Response<pb::SetLogLevelResponse>, Status> {
+        let changed = (self.set_log_level)(&request.into_inner().filter);
+        let previous = changed.map_err(Status::invalid_argument)?;
+        Ok(Response::new(pb::SetLogLevelResponse { previous }))
     }
 
     async fn status(&self, _request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {

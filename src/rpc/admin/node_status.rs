@@ -10,6 +10,7 @@ use crate::actors::mailbox::MailboxStats;
 use crate::actors::streaming::stream::StreamStatus;
 use crate::actors::streaming::streams_actor::STREAM_PREFIX;
 use crate::actors::supervisor::{ChildEnd, ChildStatus};
+use crate::actors::trail::slowest::{SlowHop, SlowRequest};
 use crate::actors::vitals;
 use crate::rpc::admin_pb as pb;
 use crate::storage::compaction::jobs::{JobRecord, JobState};
@@ -48,6 +49,7 @@ pub(crate) fn status(health: &Health) -> pb::StatusResponse {
         scrub: Some(scrub(health)),
         streams: streams(health),
         ends: ends(health),
+        slow_requests: slow_requests(health),
         now_ms: health.time.now_ms(),
         supervisor_restarts: health.tree.supervisor_restarts(),
         process: Some(process(health)),
@@ -131,6 +133,26 @@ fn write_memory(health: &Health) -> pb::WriteMemory {
         slow_bytes: admission.write_bounds.0 as u64,
         max_bytes: admission.write_bounds.1 as u64,
     }
+}
+
+fn slow_requests(health: &Health) -> Vec<pb::SlowRequest> {
+    let now_ms = health.time.now_ms();
+    let hop = |hop: SlowHop| pb::SlowHop {
+        name: hop.name.to_owned(),
+        queued_us: hop.queued.as_micros() as u64,
+        worked_us: hop.worked.as_micros() as u64,
+        detail: hop.detail,
+    };
+    let request = |slow: SlowRequest| pb::SlowRequest {
+        trace_id: slow.trace_id,
+        operation: slow.operation.to_owned(),
+        started_ms: now_ms.saturating_sub(slow.age.as_millis() as u64),
+        took_us: slow.took.as_micros() as u64,
+        status: slow.status.to_owned(),
+        hops: slow.hops.into_iter().map(hop).collect(),
+    };
+    let slowest = health.handles.traces.slowest().into_iter();
+    slowest.map(request).collect()
 }
 
 fn ends(health: &Health) -> Vec<pb::End> {

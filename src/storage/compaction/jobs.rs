@@ -286,6 +286,12 @@ impl Jobs {
 }
 
 impl Job {
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Carries it out on this thread, at the pace of all jobs together.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use super::{FOOTER, FOOTER_BYTES, FOOTER_FIELDS, HEADER, Properties, filter, pat
 use crate::storage::codec::{Reader, decode_versions};
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::{Faults, FileSystem};
+use crate::storage::looked::Looked;
 use crate::storage::lost::Lost;
 use crate::storage::version::Versions;
 use bytes::Bytes;
@@ -283,16 +284,19 @@ impl Table {
         key >= first.as_bytes() && key <= last.as_bytes() && filter::may_contain(&self.filter, hash)
     }
 
-    /// What the table knows of a key, whose hash this is; empty when it has nothing.
+    /// What the table knows of a key, whose hash this is; empty when it has nothing. Adds to `looked` what it cost.
     ///
     /// # Errors
     /// [`Error::Corruption`] when the block that would hold it is damaged.
-    pub fn get(&self, key: &[u8], hash: u64) -> Result<Versions> {
+    pub fn get(&self, key: &[u8], hash: u64, looked: &mut Looked) -> Result<Versions> {
+        looked.filters += 1;
         if !self.may_contain(key, hash) {
             self.counts.filtered.fetch_add(1, Ordering::Relaxed);
+            looked.excluded += 1;
             return Ok(Versions::default());
         }
         self.counts.blocks.fetch_add(1, Ordering::Relaxed);
+        looked.blocks += 1;
         let number = self.block_for(key);
         let was_whole = self.faults.first().is_none();
         let found = self.find(number, key);

@@ -1,0 +1,243 @@
+//! What traces cost: `cargo bench --bench tracing -- [--rounds N] [--seconds S]`.
+//!
+//! Four nodes, with half of the processors: one without trails (no traces, no threshold for slow requests), one that notes
+//! them but sends nothing (as delivered), one that sends a hundredth of all traces, and one that sends all, to a collector that
+//! swallows them on the generator's processors. In turns, so that what else the machine does meets all of them, each answers
+//! cached reads and then writes; the round begins with another node each time.
+//!
+//! What counts is the processor time that a node takes for a request, since the rest is the disk's and the generator's: its
+//! median over the rounds, beside that of the node without trails in the same round. The exit code is 1 when 1 % costs more than
+//! 3 %, or 100 % more than 15 %. Also shown is the share of it that the numbers behind the metrics take: a histogram's
+//! observation costs what is measured here, and how many of them a request makes is counted by the metrics themselves.
+
+mod load;
+
+use load::{Client, Failure, Node, keep_busy, median, start, write};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use pairdb_node::rpc::pb;
+use pairdb_node::storage::histogram::Histogram;
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Code, Request, Response, Status};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Few, so that all of them are in the cache.
+const KEYS: u64 = 2000;
+const CONNECTIONS: usize = 4;
+const UNDER_WAY: usize = 64;
+/// What 1 % and 100 % may cost of a request's processor time.
+const MOST: [f64; 2] = [0.03, 0.15];
+/// What the numbers behind the metrics may take of it.
+const MOST_OF_METRICS: f64 = 0.01;
+const OBSERVATIONS: u32 = 2_000_000;
+
+/// Counts spans, and forgets them.
+#[derive(Clone, Default)]
+struct Swallowing(Arc<AtomicU64>);
+
+#[tonic::async_trait]
+impl TraceService for Swallowing {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let resources = request.into_inner().resource_spans;
+        let scopes = resources.iter().flat_map(|resource| &resource.scope_spans);
+        let spans = scopes.map(|scope| scope.spans.len() as u64).sum();
+        self.0.fetch_add(spans, Ordering::Relaxed);
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+/// A node under measurement.
+struct Measured {
+    name: &'static str,
+    node: Node,
+    clients: Vec<Client>,
+    metrics: SocketAddr,
+    /// Microseconds of processor time for a read and for a write, by round.
+    us: [Vec<f64>; 2],
+    per_second: [Vec<f64>; 2],
+}
+
+fn begin(name: &'static str, collector: SocketAddr, tracing: &[(&str, &str)]) -> Result<Measured, Failure> {
+    let endpoint = format!("http://{collector}");
+    let metrics = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let port = metrics.port().to_string();
+    let basic = [
+        ("PAIRDB__TRACING__ENDPOINT", endpoint.as_str()),
+        ("PAIRDB__METRICS__PORT", &port),
+    ];
+    Ok(Measured {
+        name,
+        node: start(&[&basic, tracing].concat())?,
+        clients: Vec::new(),
+        metrics,
+        us: [Vec::new(), Vec::new()],
+        per_second: [Vec::new(), Vec::new()],
+    })
+}
+
+async fn put(mut client: Client, number: u64) -> Result<u64, Code> {
+    let request = pb::WriteRequest {
+        vector_clock: load::clock(),
+        ..write(&format!("key{:08}", number.wrapping_mul(7919) % KEYS), &[7; 100], &[])
+    };
+    client.write(request).await.map(|_| 1).map_err(|status| status.code())
+}
+
+async fn get(mut client: Client, number: u64) -> Result<u64, Code> {
+    let request = pb::ReadRequest {
+        tenant_id: "tenant".to_owned(),
+        key: format!("key{:08}", number.wrapping_mul(7919) % KEYS),
+    };
+    client.read(request).await.map(|_| 1).map_err(|status| status.code())
+}
+
+impl Measured {
+    async fn fill(&mut self) -> Result<(), Failure> {
+        self.clients = self.node.clients(CONNECTIONS).await?;
+        for number in 0..KEYS {
+            let client = self.clients[0].clone();
+            put(client.clone(), number).await.map_err(|code| format!("{code:?}"))?;
+            get(client, number).await.map_err(|code| format!("{code:?}"))?;
+        }
+        Ok(())
+    }
+
+    async fn round(&mut self, time: Duration) -> Result<(), Failure> {
+        for kind in [0, 1] {
+            let before = self.node.process.cpu_time();
+            let outcome = if kind == 0 {
+                keep_busy(&self.clients, UNDER_WAY, time, get).await?
+            } else {
+                keep_busy(&self.clients, UNDER_WAY, time, put).await?
+            };
+            // What it still sends belongs to these requests.
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            let cpu = self.node.process.cpu_time() - before;
+            self.us[kind].push(cpu.as_secs_f64() * 1e6 / outcome.operations as f64);
+            self.per_second[kind].push(outcome.per_second());
+        }
+        Ok(())
+    }
+
+    /// How many observations its histograms have.
+    fn observed(&self) -> Result<f64, Failure> {
+        let mut stream = TcpStream::connect(self.metrics)?;
+        write!(
+            stream,
+            "GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let is_count = |line: &&str| line.split('{').next().is_some_and(|name| name.ends_with("_count"));
+        let counts = text
+            .lines()
+            .filter(is_count)
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        Ok(counts.sum())
+    }
+}
+
+/// Nanoseconds of an observation, with the reading of the clock.
+fn ns_of_observation() -> f64 {
+    let histogram = Histogram::of_durations();
+    let begun = Instant::now();
+    for _ in 0..OBSERVATIONS {
+        black_box(&histogram).observe(black_box(Instant::now()).duration_since(begun));
+    }
+    begun.elapsed().as_secs_f64() * 1e9 / f64::from(OBSERVATIONS)
+}
+
+async fn measure(rounds: usize, time: Duration) -> Result<bool, Failure> {
+    let swallowed = Swallowing::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let collector = listener.local_addr()?;
+    let serving = tonic::transport::Server::builder()
+        .add_service(TraceServiceServer::new(swallowed.clone()).max_decoding_message_size(usize::MAX))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    tokio::spawn(serving);
+    let sending = |ratio| {
+        [
+            ("PAIRDB__TRACING__ENABLED", "true"),
+            ("PAIRDB__TRACING__SAMPLE_RATIO", ratio),
+        ]
+    };
+    let mut nodes = vec![
+        begin("no trails", collector, &[("PAIRDB__TRACING__SLOW_REQUEST", "0s")])?,
+        begin("nothing sent", collector, &[])?,
+        begin("1 % sent", collector, &sending("0.01"))?,
+        begin("100 % sent", collector, &sending("1"))?,
+    ];
+    for node in &mut nodes {
+        node.fill().await?;
+        node.round(time / 2).await?;
+        node.us = [Vec::new(), Vec::new()];
+        node.per_second = [Vec::new(), Vec::new()];
+    }
+    for round in 0..rounds {
+        for place in 0..nodes.len() {
+            let next = (round + place) % nodes.len();
+            nodes[next].round(time).await?;
+        }
+    }
+    let mut is_cheap = true;
+    for (kind, what) in ["cached reads", "writes"].into_iter().enumerate() {
+        println!("{what}, {rounds} rounds of {time:?}:");
+        for (place, node) in nodes.iter().enumerate() {
+            let ratios = node.us[kind]
+                .iter()
+                .zip(&nodes[0].us[kind])
+                .map(|(us, base)| us / base - 1.0);
+            let (us, per_second, more) = (
+                median(node.us[kind].clone()),
+                median(node.per_second[kind].clone()),
+                median(ratios.collect()),
+            );
+            println!(
+                "  {:<13} {us:>7.2} us of processor time a request ({:+.1} %), {per_second:>8.0}/s",
+                node.name,
+                more * 100.0
+            );
+            is_cheap &= place < 2 || more <= MOST[place - 2];
+        }
+    }
+    println!("the collector was sent {} spans", swallowed.0.load(Ordering::Relaxed));
+    let before = nodes[1].observed()?;
+    let reads = keep_busy(&nodes[1].clients, UNDER_WAY, time, get).await?;
+    let of_read = (nodes[1].observed()? - before) / reads.operations as f64;
+    let (ns, us) = (ns_of_observation(), median(nodes[1].us[0].clone()));
+    let share = of_read * ns / 1000.0 / us;
+    println!(
+        "metrics: {of_read:.1} observations a read, {ns:.0} ns each, {:.2} % of its processor time",
+        share * 100.0
+    );
+    Ok(is_cheap && share <= MOST_OF_METRICS)
+}
+
+fn main() -> Result<ExitCode, Failure> {
+    let (mut rounds, mut seconds) = (9, 2.0);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--bench" => {}
+            "--rounds" => rounds = args.next().ok_or("--rounds needs a number")?.parse()?,
+            "--seconds" => seconds = args.next().ok_or("--seconds needs a number")?.parse()?,
+            other => return Err(format!("{other}: there are --rounds N and --seconds S").into()),
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let is_cheap = runtime.block_on(measure(rounds, Duration::from_secs_f64(seconds)))?;
+    Ok(if is_cheap { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,261 @@
+//! The trail of a request: which actors it went through, when it was queued for each, when the work on it began, and when
+//! that ended.
+//!
+//! Every request has one, whether or not anybody will look at it: only at its end it is known whether it failed or was slow.
+//! So a trail costs a few readings of the clock and one allocation, and spans are made of it afterwards, by others, if it is
+//! kept. It belongs to the task that carries the request out, as the deadline does, and the reply port takes it along.
+//!
+//! Owns: what is noted. Does not own: which trails are kept (see [`traces`]), or how they are told (see
+//! [`crate::telemetry`]).
+
+pub mod context;
+pub mod hop;
+mod limit;
+pub mod slowest;
+pub mod traces;
+pub mod work;
+
+pub use context::TraceContext;
+pub use hop::{Detail, Hop};
+
+use compact_str::CompactString;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Hops of most requests; more cost another allocation.
+const USUAL_HOPS: usize = 5;
+/// Hops that a trail has at most: a batch may go to every shard, and load many keys.
+const MOST_HOPS: usize = 64;
+
+tokio::task_local! {
+    static TRAIL: Arc<Trail>;
+}
+
+/// What is asked for, by the names that it has on the wire and in the conventions for databases.
+#[derive(Debug)]
+pub struct Operation {
+    /// The method, as the protocol calls it.
+    pub method: &'static str,
+    /// The operation, as a database calls it.
+    pub name: &'static str,
+    /// Whether its time says something about the node: not that of a walk or a stream, which last as long as the client likes.
+    pub is_timed: bool,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// The status code on the wire.
+    pub code: i32,
+    /// Its name.
+    pub status: &'static str,
+    /// Whether the node failed, or refused; a missing key or a wrong request is no failure of the node's.
+    pub is_failure: bool,
+}
+
+/// The trail of one request.
+#[derive(Debug)]
+pub struct Trail {
+    /// Its own span.
+    pub context: TraceContext,
+    /// Whose part it is.
+    pub parent: Option<TraceContext>,
+    /// The `tracestate` that came with it, which goes on as it is.
+    pub state: Option<Box<str>>,
+    /// What is asked for.
+    pub operation: &'static Operation,
+    /// When it arrived.
+    pub started: Instant,
+    noted: Mutex<Noted>,
+}
+
+/// What was noted of a request so far.
+#[derive(Debug, Default, Clone)]
+pub struct Noted {
+    /// The hops, in the order in which they ended.
+    pub hops: SmallVec<[Hop; USUAL_HOPS]>,
+    /// Hops beyond the most that are kept.
+    pub left_out: u32,
+    /// Whose key it is about.
+    pub tenant: CompactString,
+    /// The component with which the request, or a part of it, was lost, and when, since it arrived.
+    pub lost: Option<(&'static str, Duration)>,
+    /// When the task that carries it out had its last answer, since it arrived.
+    pub resumed: Option<Duration>,
+    /// When it ended, since it arrived, and how.
+    pub end: Option<(Duration, Outcome)>,
+}
+
+impl Trail {
+    fn new(
+        context: TraceContext,
+        parent: Option<TraceContext>,
+        state: Option<Box<str>>,
+        operation: &'static Operation,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            context,
+            parent,
+            state,
+            operation,
+            started: Instant::now(),
+            noted: Mutex::default(),
+        })
+    }
+
+    /// Time from its arrival to `at`.
+    fn at(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.started)
+    }
+
+    /// It was queued for something at `queued`, begun at `begun`, and is done with it now.
+    pub fn hop(&self, name: &'static str, (queued, begun): (Instant, Instant), detail: Detail) {
+        let (queued, begun, ended) = (self.at(queued), self.at(begun), self.started.elapsed());
+        self.noted.lock().add(Hop {
+            name,
+            queued,
+            begun,
+            ended,
+            detail,
+        });
+    }
+
+    /// As [`Trail::hop`], queued since the hop before it ended.
+    pub fn hop_on(&self, name: &'static str, (begun, ended): (Instant, Instant), detail: Detail) {
+        let mut noted = self.noted.lock();
+        let queued = noted.last_end();
+        let begun = self.at(begun).max(queued);
+        noted.add(Hop {
+            name,
+            queued,
+            begun,
+            ended: self.at(ended).max(begun),
+            detail,
+        });
+    }
+
+    /// What was noted of it so far.
+    #[must_use]
+    pub fn noted(&self) -> Noted {
+        self.noted.lock().clone()
+    }
+}
+
+impl Noted {
+    fn last_end(&self) -> Duration {
+        self.hops.last().map_or(Duration::ZERO, |hop| hop.ended)
+    }
+
+    fn add(&mut self, hop: Hop) {
+        if let Some(last) = self.hops.last_mut()
+            && last.takes_in(&hop)
+        {
+            return;
+        }
+        if self.hops.len() < MOST_HOPS {
+            self.hops.push(hop);
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    /// The hops, with what came after the last of them: the way of the answer back, and out.
+    #[must_use]
+    pub fn with_answer(mut self) -> Self {
+        if let Some((ended, _)) = self.end {
+            let queued = self.last_end().min(ended);
+            let begun = self.resumed.unwrap_or(queued).clamp(queued, ended);
+            self.hops.push(Hop {
+                name: "answer",
+                queued,
+                begun,
+                ended,
+                detail: Detail::None,
+            });
+        }
+        self
+    }
+}
+
+/// Carries out `work`, whose trail this is.
+pub async fn along<F: Future>(trail: Arc<Trail>, work: F) -> F::Output {
+    TRAIL.scope(trail, work).await
+}
+
+/// As [`along`], for what waits for nothing.
+pub fn say<T>(trail: &Arc<Trail>, what: impl FnOnce() -> T) -> T {
+    TRAIL.sync_scope(Arc::clone(trail), what)
+}
+
+/// The trail of the request that this task carries out, when it has one.
+#[must_use]
+pub fn current() -> Option<Arc<Trail>> {
+    TRAIL.try_with(Arc::clone).ok()
+}
+
+/// The place of that request among all traces.
+#[must_use]
+pub fn current_context() -> Option<TraceContext> {
+    TRAIL.try_with(|trail| trail.context).ok()
+}
+
+/// All of the request that this task carries out has been received. It is about this tenant's keys; a batch, about those of
+/// many.
+pub fn received(tenant: Option<&str>) {
+    let _ = TRAIL.try_with(|trail| {
+        let now = trail.started.elapsed();
+        let mut noted = trail.noted.lock();
+        if noted.hops.is_empty() {
+            noted.tenant = tenant.unwrap_or_default().into();
+            noted.add(Hop {
+                name: "receive",
+                queued: Duration::ZERO,
+                begun: Duration::ZERO,
+                ended: now,
+                detail: Detail::None,
+            });
+        }
+    });
+}
+
+/// The request that this task carries out was held up by admission until now.
+pub fn held_up() {
+    let _ = TRAIL.try_with(|trail| {
+        let now = Instant::now();
+        trail.hop_on("admission", (now, now), Detail::None);
+    });
+}
+
+/// The request that this task carries out has an answer from an actor.
+pub fn resumed() {
+    let _ = TRAIL.try_with(|trail| {
+        let now = trail.started.elapsed();
+        trail.noted.lock().resumed = Some(now);
+    });
+}
+
+/// The request that this task carries out, or a part of it, was lost with this component.
+pub fn lost(component: &'static str) {
+    let _ = TRAIL.try_with(|trail| {
+        let now = trail.started.elapsed();
+        trail.noted.lock().lost = Some((component, now));
+    });
+}
+
+/// Does something for each of these trails, once for those that are next to each other: the operations of a batch have one.
+pub fn each<'a>(trails: impl Iterator<Item = &'a Arc<Trail>>, mut note: impl FnMut(&Trail)) {
+    let mut before: Option<&Arc<Trail>> = None;
+    for trail in trails {
+        if before.is_none_or(|before| !Arc::ptr_eq(before, trail)) {
+            note(trail);
+        }
+        before = Some(trail);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+use super::slowest::{SLOWEST, SlowRequest};
+use super::traces::{Kept, Sampling, Traces};
+use super::*;
+use std::sync::atomic::Ordering;
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::advance;
+
+static WRITE: Operation = Operation {
+    method: "Write",
+    name: "write",
+    is_timed: true,
+};
+const DONE: Outcome = Outcome {
+    code: 0,
+    status: "OK",
+    is_failure: false,
+};
+const FAILED: Outcome = Outcome {
+    code: 14,
+    status: "UNAVAILABLE",
+    is_failure: true,
+};
+
+fn traces(ratio: f64, slow_ms: u64) -> (Arc<Traces>, Receiver<Kept>) {
+    let (sender, queue) = channel(1000);
+    let slow = Duration::from_millis(slow_ms);
+    (Traces::new(Sampling { ratio, slow }, Some(sender)), queue)
+}
+
+/// A request that takes so long.
+async fn request(traces: &Traces, parent: Option<TraceContext>, took_ms: u64, outcome: Outcome) {
+    let trail = traces.begin(&WRITE, parent, None).unwrap();
+    advance(Duration::from_millis(took_ms)).await;
+    traces.end(&trail, outcome);
+}
+
+fn kept(queue: &mut Receiver<Kept>) -> usize {
+    std::iter::from_fn(|| queue.try_recv().ok()).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_began_a_trace_decides_and_failed_and_slow_requests_are_kept_in_any_case() {
+    let parent = |sampled| {
+        Some(TraceContext {
+            sampled,
+            ..TraceContext::root()
+        })
+    };
+    for (ratio, of_own) in [(0.0, 0), (1.0, 1)] {
+        let (traces, mut queue) = traces(ratio, 100);
+        request(&traces, None, 1, DONE).await;
+        assert_eq!(kept(&mut queue), of_own);
+        request(&traces, parent(true), 1, DONE).await;
+        assert_eq!(kept(&mut queue), 1);
+        request(&traces, parent(false), 1, DONE).await;
+        assert_eq!(kept(&mut queue), 0);
+        request(&traces, parent(false), 100, DONE).await;
+        assert_eq!(kept(&mut queue), 1, "slow");
+        request(&traces, parent(false), 1, FAILED).await;
+        assert_eq!(kept(&mut queue), 1, "failed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_failures_so_many_are_kept_in_a_second_and_the_rest_is_counted() {
+    let (traces, mut queue) = traces(0.0, 100);
+    for _ in 0..150 {
+        request(&traces, None, 0, FAILED).await;
+    }
+    assert_eq!(kept(&mut queue), 100);
+    assert_eq!(traces.counts.limited.load(Ordering::Relaxed), 50);
+    advance(Duration::from_secs(1)).await;
+    request(&traces, None, 0, FAILED).await;
+    assert_eq!(kept(&mut queue), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_drops_and_counts() {
+    let (sender, _queue) = channel(2);
+    let slow = Duration::ZERO;
+    let traces = Traces::new(Sampling { ratio: 1.0, slow }, Some(sender));
+    for _ in 0..5 {
+        request(&traces, None, 0, DONE).await;
+    }
+    assert_eq!(traces.counts.dropped.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_slowest_of_the_last_minutes_are_known_and_old_ones_make_room() {
+    let slow = Duration::from_secs(1);
+    let traces = Traces::new(Sampling { ratio: 0.0, slow }, None);
+    for took_ms in 0..100 {
+        request(&traces, None, took_ms, DONE).await;
+    }
+    let took = |slowest: &[SlowRequest]| slowest.iter().map(|slow| slow.took.as_millis()).collect::<Vec<_>>();
+    let expected: Vec<u128> = (0..100).rev().take(SLOWEST).collect();
+    assert_eq!(took(&traces.slowest()), expected);
+    advance(slowest::WINDOW).await;
+    assert_eq!(took(&traces.slowest()), [0; 0]);
+    request(&traces, None, 3, DONE).await;
+    assert_eq!(took(&traces.slowest()), [3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_queue_and_a_threshold_there_are_no_trails() {
+    let sampling = Sampling {
+        ratio: 1.0,
+        slow: Duration::ZERO,
+    };
+    assert!(Traces::new(sampling, None).begin(&WRITE, None, None).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn queue_and_work_are_apart_and_hops_follow_each_other_without_a_gap() {
+    let (traces, _queue) = traces(0.0, 1000);
+    let trail = traces.begin(&WRITE, None, None).unwrap();
+    let after = async |ms| {
+        advance(Duration::from_millis(ms)).await;
+        Instant::now()
+    };
+    along(Arc::clone(&trail), async {
+        after(1).await;
+        received(Some("acme"));
+        let queued = Instant::now();
+        let begun = after(2).await;
+        after(3).await;
+        trail.hop("wal", (queued, begun), Detail::None);
+        let begun = after(4).await;
+        let ended = after(5).await;
+        trail.hop_on("log", (begun, ended), Detail::None);
+        after(6).await;
+        resumed();
+        after(7).await;
+    })
+    .await;
+    traces.end(&trail, DONE);
+    let noted = trail.noted().with_answer();
+    assert_eq!(noted.tenant, "acme");
+    let hops: Vec<_> = noted
+        .hops
+        .iter()
+        .map(|hop| (hop.name, hop.queue().as_millis(), hop.work().as_millis()))
+        .collect();
+    assert_eq!(
+        hops,
+        [("receive", 0, 1), ("wal", 2, 3), ("log", 4, 5), ("answer", 6, 7)]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trail_has_a_bound() {
+    let (traces, _queue) = traces(0.0, 1000);
+    let trail = traces.begin(&WRITE, None, None).unwrap();
+    for _ in 0..100 {
+        trail.hop("cache", (trail.started, trail.started), Detail::None);
+    }
+    assert_eq!((trail.noted().hops.len(), trail.noted().left_out), (MOST_HOPS, 36));
+}

@@ -1,0 +1,209 @@
+//! Which trails are kept, and where they go.
+//!
+//! A trace is kept when whoever began it keeps it; one that begins here, by its id, for the configured share of them. A request
+//! that failed, or was slow, is kept in any case. What is kept goes into a queue that nobody ever waits for: when it is full,
+//! what does not fit is dropped and counted.
+//!
+//! Owns: that choice, the queue's near end, and the counts. Does not own: the queue's far end (see [`crate::telemetry`]).
+
+use crate::actors::trail::context::TraceContext;
+use crate::actors::trail::limit::Limit;
+use crate::actors::trail::slowest::{SlowRequest, Slowest};
+use crate::actors::trail::work::{Causes, Work};
+use crate::actors::trail::{Operation, Outcome, Trail, say};
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc::Sender;
+use tokio::time::Instant;
+
+/// Traces that wait for the exporter.
+pub const QUEUE: usize = 4096;
+/// Failed and slow requests that are kept each second beside those that are sampled: in an overload every request may be one,
+/// and to tell of each would be more load.
+const KEPT_PER_SECOND: u64 = 100;
+/// Slow requests that are logged each second.
+const LOGGED_PER_SECOND: u64 = 10;
+/// Most bytes of a `tracestate`; a longer one is left out, as the standard allows.
+const MOST_STATE: usize = 512;
+
+/// What is kept.
+#[derive(Debug)]
+pub enum Kept {
+    /// A request.
+    Request(Arc<Trail>),
+    /// Other work.
+    Work(Box<Work>),
+}
+
+/// What is to be kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// Share of the traces that begin here, 0 to 1.
+    pub ratio: f64,
+    /// Time from which a request is slow; zero: none is.
+    pub slow: Duration,
+}
+
+/// What became of what was kept.
+#[derive(Debug, Default)]
+pub struct TraceCounts {
+    /// Spans that the collector has taken.
+    pub exported: AtomicU64,
+    /// Spans that it has not taken, or not in time.
+    pub failed: AtomicU64,
+    /// Requests and pieces of work for which the queue had no room.
+    pub dropped: AtomicU64,
+    /// Failed and slow requests beyond those that are kept in a second.
+    pub limited: AtomicU64,
+}
+
+/// The traces of a node.
+#[derive(Debug)]
+pub struct Traces {
+    sampling: Sampling,
+    queue: Option<Sender<Kept>>,
+    begun: Instant,
+    kept: Limit,
+    logged: Limit,
+    slowest: Slowest,
+    /// What caused work that comes later.
+    pub causes: Causes,
+    /// What became of what was kept.
+    pub counts: Arc<TraceCounts>,
+}
+
+impl Traces {
+    /// Without a queue nothing is kept but the slowest requests.
+    #[must_use]
+    pub fn new(sampling: Sampling, queue: Option<Sender<Kept>>) -> Arc<Self> {
+        Arc::new(Self {
+            sampling,
+            queue,
+            begun: Instant::now(),
+            kept: Limit::new(KEPT_PER_SECOND),
+            logged: Limit::new(LOGGED_PER_SECOND),
+            slowest: Slowest::default(),
+            causes: Causes::default(),
+            counts: Arc::default(),
+        })
+    }
+
+    /// A request arrives, perhaps as a part of another's trace. [`None`] when nobody will ask for its trail.
+    #[must_use]
+    pub fn begin(
+        &self,
+        operation: &'static Operation,
+        parent: Option<TraceContext>,
+        state: Option<&str>,
+    ) -> Option<Arc<Trail>> {
+        if self.queue.is_none() && self.sampling.slow.is_zero() {
+            return None;
+        }
+        let context = match parent {
+            Some(parent) => parent.child(),
+            None => {
+                let root = TraceContext::root();
+                let sampled = root.is_in_ratio(self.sampling.ratio);
+                TraceContext { sampled, ..root }
+            }
+        };
+        let state = state.filter(|state| state.len() <= MOST_STATE && parent.is_some());
+        Some(Trail::new(context, parent, state.map(Into::into), operation))
+    }
+
+    /// A request has ended.
+    pub fn end(&self, trail: &Arc<Trail>, outcome: Outcome) {
+        let now = Instant::now();
+        let took = trail.at(now);
+        trail.noted.lock().end = Some((took, outcome));
+        let is_timed = trail.operation.is_timed && !self.sampling.slow.is_zero();
+        let is_slow = is_timed && took >= self.sampling.slow;
+        if is_timed {
+            self.slowest.see(trail, took, now);
+        }
+        if is_slow || outcome.is_failure {
+            self.say(trail, outcome, is_slow, now);
+        }
+        if self.queue.is_none() {
+            return;
+        }
+        if trail.context.sampled {
+            self.keep(Kept::Request(Arc::clone(trail)));
+        } else if is_slow || outcome.is_failure {
+            if self.kept.passes(self.second(now)) {
+                self.keep(Kept::Request(Arc::clone(trail)));
+            } else {
+                self.counts.limited.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Some work has ended.
+    pub fn work(&self, work: Work) {
+        if self.queue.is_some() {
+            self.keep(Kept::Work(Box::new(work)));
+        }
+    }
+
+    /// The slowest requests of the last minutes, the slowest first.
+    #[must_use]
+    pub fn slowest(&self) -> Vec<SlowRequest> {
+        self.slowest.list()
+    }
+
+    fn keep(&self, kept: Kept) {
+        let sent = self.queue.as_ref().map(|queue| queue.try_send(kept));
+        if let Some(Err(_full)) = sent {
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn second(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.begun).as_secs()
+    }
+
+    /// Logs a request that was slow, with its hops, or that failed.
+    fn say(&self, trail: &Arc<Trail>, outcome: Outcome, is_slow: bool, now: Instant) {
+        let operation = trail.operation.name;
+        if !is_slow {
+            say(trail, || {
+                tracing::debug!(operation, status = outcome.status, "a request failed")
+            });
+            return;
+        }
+        if !self.logged.passes(self.second(now)) {
+            return;
+        }
+        let (not_logged, Some(slow)) = (self.logged.take_refused(), SlowRequest::of(trail)) else {
+            return;
+        };
+        let (took, hops) = (slow.took, breakdown(&slow));
+        say(trail, || {
+            tracing::warn!(
+                operation,
+                status = outcome.status,
+                ?took,
+                hops,
+                not_logged,
+                "a slow request"
+            );
+        });
+    }
+}
+
+/// The hops in a line, in milliseconds: `wal 0.01 + 0.02 ms; log 0.3 + 1.2 ms (batch of 3 writes)`.
+fn breakdown(slow: &SlowRequest) -> String {
+    let mut line = String::new();
+    for hop in &slow.hops {
+        let millis = |time: Duration| time.as_secs_f64() * 1e3;
+        let (queued, worked) = (millis(hop.queued), millis(hop.worked));
+        let separator = if line.is_empty() { "" } else { "; " };
+        let _ = write!(line, "{separator}{} {queued:.3} + {worked:.3} ms", hop.name);
+        if !hop.detail.is_empty() {
+            let _ = write!(line, " ({})", hop.detail);
+        }
+    }
+    line
+}

@@ -1,0 +1,177 @@
+//! A collector that takes OTLP over gRPC, or does not, and what it was sent.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use crate::common::*;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+/// What a collector was sent.
+#[derive(Clone, Default)]
+pub struct Taken {
+    spans: Arc<Mutex<Vec<Span>>>,
+    asked: Arc<AtomicU64>,
+    hangs: Arc<AtomicBool>,
+}
+
+/// A collector that runs; ends when it is dropped.
+pub struct Collector {
+    pub address: SocketAddr,
+    pub taken: Taken,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Taken {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        let resources = request.into_inner().resource_spans.into_iter();
+        let scopes = resources.flat_map(|resource| resource.scope_spans);
+        self.spans.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Taken {
+    /// All spans so far.
+    pub fn spans(&self) -> Vec<Span> {
+        self.spans.lock().unwrap().clone()
+    }
+
+    /// Those of a trace.
+    pub fn of_trace(&self, trace: &str) -> Vec<Span> {
+        let mut spans = self.spans();
+        spans.retain(|span| hex(&span.trace_id) == trace);
+        spans
+    }
+
+    /// Waits for the root span of a trace, and returns all that came of it.
+    pub async fn trace(&self, trace: &str) -> Vec<Span> {
+        eventually("the trace arrives", async || !self.of_trace(trace).is_empty()).await;
+        self.of_trace(trace)
+    }
+
+    /// Waits for spans of this name.
+    pub async fn named(&self, name: &str) -> Vec<Span> {
+        let named = || {
+            self.spans()
+                .into_iter()
+                .filter(|span| span.name == name)
+                .collect::<Vec<_>>()
+        };
+        eventually(name, async || !named().is_empty()).await;
+        named()
+    }
+
+    /// How often it was sent something.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// From now on nothing is answered.
+    pub fn hang(&self) {
+        self.hangs.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Collector {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let taken = Taken::default();
+        let service = TraceServiceServer::new(taken.clone());
+        let serving = tonic::transport::Server::builder()
+            .add_service(service)
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        Self {
+            address,
+            taken,
+            serving: tokio::spawn(async move { serving.await.unwrap() }),
+        }
+    }
+}
+
+/// A configuration of a node in `dir` that sends its traces there, of which it keeps this share.
+pub fn traced(dir: &Path, collector: SocketAddr, ratio: f64) -> pairdb_node::config::Config {
+    let mut config = config(dir);
+    config.tracing.enabled = true;
+    config.tracing.endpoint = format!("http://{collector}");
+    config.tracing.sample_ratio = ratio;
+    // However slow the machine is on which the tests run.
+    config.tracing.slow_request = PATIENCE;
+    config.tracing.export_timeout = Duration::from_secs(1);
+    config.admin.fault_injection = true;
+    config.admin.port = 0;
+    config
+}
+
+/// A request in the trace of this number, which its caller keeps, or does not.
+pub fn in_trace<T>(message: T, trace: u128, sampled: bool) -> Request<T> {
+    let mut request = Request::new(message);
+    let flags = u8::from(sampled);
+    let parent = format!("00-{trace:032x}-{CALLER}-{flags:02x}");
+    request.metadata_mut().insert("traceparent", parent.parse().unwrap());
+    request
+}
+
+/// The span of the caller in [`in_trace`].
+pub const CALLER: &str = "00f067aa0ba902b7";
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub fn named<'a>(spans: &'a [Span], name: &str) -> &'a Span {
+    let mut found = spans.iter().filter(|span| span.name == name);
+    let span = found
+        .next()
+        .unwrap_or_else(|| panic!("no {name} in {:?}", names(spans)));
+    assert!(found.next().is_none(), "more than one {name} in {:?}", names(spans));
+    span
+}
+
+pub fn names(spans: &[Span]) -> Vec<&str> {
+    spans.iter().map(|span| span.name.as_str()).collect()
+}
+
+pub fn text(span: &Span, key: &str) -> Option<String> {
+    match value(&span.attributes, key)? {
+        Value::StringValue(text) => Some(text),
+        other => panic!("{key}: {other:?}"),
+    }
+}
+
+pub fn number(span: &Span, key: &str) -> Option<i64> {
+    match value(&span.attributes, key)? {
+        Value::IntValue(number) => Some(number),
+        other => panic!("{key}: {other:?}"),
+    }
+}
+
+fn value(attributes: &[KeyValue], key: &str) -> Option<Value> {
+    let found = attributes.iter().find(|attribute| attribute.key == key)?;
+    found.value.clone()?.value
+}

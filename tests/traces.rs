@@ -1,0 +1,460 @@
+//! Traces: what a request leaves behind at a collector, and that no collector gets in its way.
+
+#[path = "common/collector.rs"]
+mod collector;
+mod common;
+#[path = "common/streaming.rs"]
+mod streaming;
+
+use collector::*;
+use common::*;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use pairdb_node::actors::faults::{Fault, Injection, MESSAGE};
+use pairdb_node::actors::memtable::MemtableMessage;
+use pairdb_node::actors::supervisor::ChildStatus;
+use pairdb_node::node::Node;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Longest time that a call may take beside a collector that is away: a second is how long the exporter waits for it.
+const CALL_LIMIT: Duration = Duration::from_millis(900);
+
+fn inject(node: &Node, actor: &str, point: &str, fault: Fault) {
+    let injection = Injection {
+        actor: actor.to_owned(),
+        point: point.to_owned(),
+        fault,
+        after: 0,
+        times: 1,
+        one_in: 1,
+        seed: 0,
+    };
+    node.requests().handles.faults.inject(injection).unwrap();
+}
+
+fn is_child_of(span: &Span, parent: &Span) -> bool {
+    span.trace_id == parent.trace_id && span.parent_span_id == parent.span_id
+}
+
+/// Asserts that the hops are exactly these, below the root, one behind the other, each with its time apart in queue and work.
+fn assert_hops(spans: &[Span], root: &Span, hops: &[&str]) {
+    let mut children: Vec<&Span> = spans.iter().filter(|span| is_child_of(span, root)).collect();
+    children.sort_by_key(|span| span.end_time_unix_nano);
+    let found: Vec<&str> = children.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(found, hops);
+    for span in children {
+        let (queued, worked) = (
+            number(span, "pairdb.queue_us").unwrap(),
+            number(span, "pairdb.work_us").unwrap(),
+        );
+        let took = (span.end_time_unix_nano - span.start_time_unix_nano) as i64 / 1000;
+        assert!(
+            (0..=2).contains(&(took - queued - worked)),
+            "{}: {took} = {queued} + {worked}",
+            span.name
+        );
+        assert!(span.start_time_unix_nano >= root.start_time_unix_nano, "{}", span.name);
+        assert!(span.end_time_unix_nano <= root.end_time_unix_nano, "{}", span.name);
+        assert_eq!(span.kind, SpanKind::Internal as i32);
+    }
+}
+
+fn trace_of(number: u128) -> String {
+    format!("{number:032x}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_and_its_reads_are_told_in_the_callers_trace() {
+    let (dir, collector) = (tempfile::tempdir().unwrap(), Collector::start().await);
+    let node = start(&traced(dir.path(), collector.address, 0.0)).await;
+    let mut client = client(node.address());
+    let taken = &collector.taken;
+
+    let mut request = in_trace(write("k", b"v", &[("a", 1)]), 1, true);
+    request
+        .metadata_mut()
+        .insert("tracestate", "vendor=opaque".parse().unwrap());
+    client.write(request).await.unwrap();
+    let spans = taken.trace(&trace_of(1)).await;
+    let root = named(&spans, "storage.StorageNodeService/Write");
+    assert_eq!(hex(&root.parent_span_id), CALLER);
+    assert_eq!(root.kind, SpanKind::Server as i32);
+    assert_eq!(root.trace_state, "vendor=opaque");
+    assert_eq!(
+        root.status.as_ref().map_or(0, |status| status.code),
+        StatusCode::Unset as i32
+    );
+    for (key, expected) in [
+        ("rpc.system", "grpc"),
+        ("rpc.service", "storage.StorageNodeService"),
+        ("rpc.method", "Write"),
+        ("db.system.name", "pairdb"),
+        ("db.operation.name", "write"),
+        ("db.namespace", "tenant"),
+    ] {
+        assert_eq!(text(root, key).as_deref(), Some(expected), "{key}");
+    }
+    assert_eq!(number(root, "rpc.grpc.status_code"), Some(0));
+    assert_hops(&spans, root, &["receive", "wal", "log", "memtable", "answer"]);
+    let log = named(&spans, "log");
+    let [shared] = &log.links[..] else {
+        panic!("{:?}", log.links);
+    };
+    let write = taken.trace(&hex(&shared.trace_id)).await;
+    let [write] = &write[..] else {
+        panic!("{:?}", names(&write));
+    };
+    assert_eq!(
+        (write.name.as_str(), &write.span_id),
+        ("commit_log write", &shared.span_id)
+    );
+    assert_eq!(number(write, "pairdb.batch.writes"), Some(1));
+    assert!(number(write, "pairdb.sync_us").unwrap() > 0);
+
+    // The cache has only what was read.
+    client.read(in_trace(read("k"), 2, true)).await.unwrap();
+    let spans = taken.trace(&trace_of(2)).await;
+    let root = named(&spans, "storage.StorageNodeService/Read");
+    assert_hops(&spans, root, &["receive", "cache", "read", "answer"]);
+    assert_eq!(number(named(&spans, "cache"), "pairdb.cache.misses"), Some(1));
+    assert_eq!(text(named(&spans, "read"), "pairdb.read.source").unwrap(), "memtable");
+
+    client.read(in_trace(read("k"), 3, true)).await.unwrap();
+    let spans = taken.trace(&trace_of(3)).await;
+    let root = named(&spans, "storage.StorageNodeService/Read");
+    assert_hops(&spans, root, &["receive", "cache", "answer"]);
+    assert_eq!(number(named(&spans, "cache"), "pairdb.cache.hits"), Some(1));
+
+    client.write(common::write("cold", b"v", &[("a", 1)])).await.unwrap();
+    node.requests()
+        .handles
+        .memtable
+        .send_admitted(MemtableMessage::Seal)
+        .unwrap();
+    let tables = || node.health().handles.published.load().tables.level(0).len();
+    eventually("it is flushed", async || tables() == 1).await;
+    client.read(in_trace(read("cold"), 4, true)).await.unwrap();
+    let spans = taken.trace(&trace_of(4)).await;
+    let found = named(&spans, "read");
+    assert_eq!(text(found, "pairdb.read.source").unwrap(), "table");
+    assert_eq!(number(found, "pairdb.read.level"), Some(0));
+    assert_eq!(
+        (
+            number(found, "pairdb.read.filters"),
+            number(found, "pairdb.read.blocks")
+        ),
+        (Some(1), Some(1))
+    );
+
+    // A missing key is no failure, and a batch has one trace.
+    client.read(in_trace(read("none"), 5, true)).await.unwrap_err();
+    let spans = taken.trace(&trace_of(5)).await;
+    let root = named(&spans, "storage.StorageNodeService/Read");
+    assert_eq!(number(root, "rpc.grpc.status_code"), Some(tonic::Code::NotFound as i64));
+    assert_eq!(
+        root.status.as_ref().map_or(0, |status| status.code),
+        StatusCode::Unset as i32
+    );
+    let operations = (0..9)
+        .map(|n| common::write(&format!("b{n}"), b"v", &[("a", 1)]))
+        .collect();
+    let batch = pairdb_node::rpc::pb::BatchWriteRequest { operations };
+    client.batch_write(in_trace(batch, 6, true)).await.unwrap();
+    let spans = taken.trace(&trace_of(6)).await;
+    let root = named(&spans, "storage.StorageNodeService/BatchWrite");
+    assert_hops(&spans, root, &["receive", "wal", "log", "memtable", "answer"]);
+    assert_eq!(number(named(&spans, "log"), "pairdb.batch.writes"), Some(9));
+    for span in taken.spans() {
+        let said = format!("{span:?}");
+        assert!(!said.contains("cold") && !said.contains("none"), "a key: {said}");
+    }
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_writes_of_a_batch_share_one_span_of_the_log() {
+    let (dir, collector) = (tempfile::tempdir().unwrap(), Collector::start().await);
+    let node = start(&traced(dir.path(), collector.address, 0.0)).await;
+    let client = client(node.address());
+    // While the log is at the first, the others gather.
+    inject(&node, "wal", "before-write", Fault::Stall(Duration::from_millis(300)));
+    let writes: Vec<_> = (1..=8_u128)
+        .map(|n| {
+            let mut client = client.clone();
+            tokio::spawn(async move {
+                client
+                    .write(in_trace(write(&format!("k{n}"), b"v", &[("a", 1)]), n, true))
+                    .await
+            })
+        })
+        .collect();
+    for write in writes {
+        write.await.unwrap().unwrap();
+    }
+    node.shutdown().await;
+    let (taken, mut shared) = (&collector.taken, Vec::new());
+    for n in 1..=8 {
+        let spans = taken.of_trace(&trace_of(n));
+        let log = named(&spans, "log");
+        assert_eq!(log.links.len(), 1);
+        shared.push(hex(&log.links[0].span_id));
+    }
+    let distinct: BTreeSet<&String> = shared.iter().collect();
+    assert!(distinct.len() < 8, "no two writes shared a sync");
+    let told: Vec<Span> = taken
+        .spans()
+        .into_iter()
+        .filter(|span| span.name == "commit_log write")
+        .collect();
+    assert_eq!(told.len(), distinct.len(), "each write of the log is one span");
+    for span in told {
+        let of_it = shared.iter().filter(|id| **id == hex(&span.span_id)).count();
+        assert_eq!(number(&span, "pairdb.batch.writes"), Some(of_it as i64));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_is_seen_in_the_trace_of_its_request_and_in_that_of_the_restart() {
+    let (dir, collector) = (tempfile::tempdir().unwrap(), Collector::start().await);
+    let node = start(&traced(dir.path(), collector.address, 0.0)).await;
+    let mut client = client(node.address());
+    inject(&node, "memtable", MESSAGE, Fault::Panic);
+    let failed = client
+        .write(in_trace(write("k", b"v", &[("a", 1)]), 7, false))
+        .await
+        .unwrap_err();
+    assert_eq!(failed.code(), tonic::Code::Unavailable, "{failed}");
+    let spans = collector.taken.trace(&trace_of(7)).await;
+    let root = named(&spans, "storage.StorageNodeService/Write");
+    assert_hops(&spans, root, &["receive", "wal", "log", "answer"]);
+    assert_eq!(
+        number(root, "rpc.grpc.status_code"),
+        Some(tonic::Code::Unavailable as i64)
+    );
+    assert_eq!(text(root, "error.type").unwrap(), "UNAVAILABLE");
+    let status = root.status.as_ref().unwrap();
+    assert_eq!(status.code, StatusCode::Error as i32);
+    assert!(status.message.contains("memtable"), "{status:?}");
+    assert!(root.events.iter().any(|event| event.name == "lost"), "{root:?}");
+    let restarts = collector.taken.named("restart").await;
+    let [restart] = &restarts[..] else {
+        panic!("{restarts:?}");
+    };
+    assert_eq!(text(restart, "pairdb.actor").unwrap(), "memtable");
+    assert_eq!(number(restart, "pairdb.actor.generation"), Some(2));
+    let [cause] = &restart.links[..] else {
+        panic!("{restart:?}");
+    };
+    assert_eq!((&cause.trace_id, &cause.span_id), (&root.trace_id, &root.span_id));
+    assert_ne!(restart.trace_id, root.trace_id);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_or_is_slow_is_kept_unsampled_and_what_is_good_and_quick_is_not() {
+    let (dir, collector) = (tempfile::tempdir().unwrap(), Collector::start().await);
+    let mut config = traced(dir.path(), collector.address, 0.0);
+    config.tracing.slow_request = Duration::from_secs(2);
+    let node = start(&config).await;
+    let mut client = client(node.address());
+    client
+        .write(in_trace(write("k", b"v", &[("a", 1)]), 1, false))
+        .await
+        .unwrap();
+    client.write(write("own", b"v", &[("a", 1)])).await.unwrap();
+    inject(&node, "memtable", MESSAGE, Fault::Panic);
+    client
+        .write(in_trace(write("k", b"v", &[("a", 2)]), 2, false))
+        .await
+        .unwrap_err();
+    eventually("the actor is back", async || {
+        let is_back = |child: ChildStatus| child.name == "memtable" && child.generation == 2 && child.running;
+        node.tree().children().into_iter().any(is_back)
+    })
+    .await;
+    inject(
+        &node,
+        "memtable",
+        "before-answer",
+        Fault::Stall(Duration::from_millis(2500)),
+    );
+    client
+        .write(in_trace(write("k", b"v", &[("a", 3)]), 3, false))
+        .await
+        .unwrap();
+    node.shutdown().await;
+    let requests: Vec<Span> = collector
+        .taken
+        .spans()
+        .into_iter()
+        .filter(|span| span.kind == SpanKind::Server as i32)
+        .collect();
+    let traces: Vec<String> = requests.iter().map(|span| hex(&span.trace_id)).collect();
+    assert_eq!(traces, [trace_of(2), trace_of(3)]);
+    let slow = collector.taken.of_trace(&trace_of(3));
+    let worked = number(named(&slow, "memtable"), "pairdb.work_us").unwrap();
+    assert!(worked >= 2_500_000, "{worked}: the hop that was slow says so");
+}
+
+/// Writes and reads, each within the limit.
+async fn work(client: &mut Client, times: u32) {
+    for n in 0..times {
+        let (key, begun) = (format!("k{}", n % 50), Instant::now());
+        client.write(write(&key, b"v", &[("a", 1)])).await.unwrap();
+        client.read(read(&key)).await.unwrap();
+        assert!(begun.elapsed() < 2 * CALL_LIMIT, "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_hangs_ends_or_never_was_changes_nothing_and_is_counted() {
+    let (dir, collector) = (tempfile::tempdir().unwrap(), Collector::start().await);
+    let mut config = traced(dir.path(), collector.address, 1.0);
+    config.server.shutdown_timeout = Duration::from_secs(20);
+    let node = start(&config).await;
+    let mut client = common::client(node.address());
+    let counts = &node.health().handles.traces.counts;
+    let (exported, failed) = (
+        || counts.exported.load(Ordering::Relaxed),
+        || counts.failed.load(Ordering::Relaxed),
+    );
+    work(&mut client, 10).await;
+    eventually("the collector takes them", async || exported() > 0).await;
+    assert_eq!((failed(), counts.dropped.load(Ordering::Relaxed)), (0, 0));
+
+    collector.taken.hang();
+    let asked = collector.taken.asked();
+    work(&mut client, 10).await;
+    eventually("it is asked and does not answer", async || {
+        collector.taken.asked() > asked
+    })
+    .await;
+    let dropped = || counts.dropped.load(Ordering::Relaxed);
+    // Nobody waits for the queue either.
+    let begun = Instant::now();
+    while dropped() == 0 {
+        work(&mut client, 100).await;
+        assert!(begun.elapsed() < PATIENCE, "the queue has no end");
+    }
+    eventually("it is counted", async || failed() > 0).await;
+
+    drop(collector);
+    let before = failed();
+    work(&mut client, 10).await;
+    eventually("it is counted", async || failed() > before).await;
+    let begun = Instant::now();
+    node.shutdown().await;
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = format!("127.0.0.1:{}", free_port()).parse().unwrap();
+    let node = start(&traced(dir.path(), nobody, 1.0)).await;
+    let mut client = common::client(node.address());
+    work(&mut client, 50).await;
+    let counts = &node.health().handles.traces.counts;
+    eventually("it is counted", async || counts.failed.load(Ordering::Relaxed) > 0).await;
+    assert_eq!(counts.exported.load(Ordering::Relaxed), 0);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flushes_compactions_and_streams_are_linked_to_what_caused_them() {
+    let (dir, collector) = (tempfile::tempdir().unwrap(), Collector::start().await);
+    let mut config = traced(dir.path(), collector.address, 0.0);
+    config.server.node_id = "source".to_owned();
+    config.mem_table.flush_threshold = bytesize::ByteSize::kib(64);
+    config.compaction.throttle = 0;
+    let node = start(&config).await;
+    let mut client = common::client(node.address());
+    let mut traces = BTreeSet::new();
+    let tables = || node.health().jobs.totals().bytes_written;
+    while tables() == 0 {
+        let n = traces.len() as u128 + 1;
+        let key = format!("k{}", n * 7919 % 1000);
+        client
+            .write(in_trace(write(&key, &[7; 4000], &[]), n, false))
+            .await
+            .unwrap();
+        traces.insert(trace_of(n));
+    }
+    let flushes = collector.taken.named("flush").await;
+    for flush in &flushes {
+        let [cause] = &flush.links[..] else {
+            panic!("{flush:?}");
+        };
+        assert!(
+            traces.contains(&hex(&cause.trace_id)),
+            "a write has filled the memtable"
+        );
+        assert!(number(flush, "pairdb.table.bytes").unwrap() > 0);
+    }
+    let of_tables = async || {
+        let (flushes, compactions) = (
+            collector.taken.named("flush").await,
+            collector.taken.named("compaction").await,
+        );
+        flushes
+            .into_iter()
+            .chain(compactions)
+            .map(|span| span.span_id)
+            .collect::<BTreeSet<_>>()
+    };
+    for compaction in collector.taken.named("compaction").await {
+        let [cause] = &compaction.links[..] else {
+            panic!("{compaction:?}");
+        };
+        eventually("what caused it is told", async || {
+            of_tables().await.contains(&cause.span_id)
+        })
+        .await;
+    }
+
+    let target = streaming::node(dir.path(), "target", 0).await;
+    let order = streaming::order("target", target.address(), &streaming::WHOLE_RING);
+    client.start_streaming(in_trace(order, u128::MAX, true)).await.unwrap();
+    let streamed = collector.taken.named("stream copy").await;
+    let request = collector.taken.trace(&trace_of(u128::MAX)).await;
+    let request = named(&request, "storage.StorageNodeService/StartStreaming");
+    for copy in &streamed {
+        assert_eq!(copy.links[0].span_id, request.span_id);
+        assert_eq!(text(copy, "pairdb.stream.target").unwrap(), "target");
+    }
+    assert!(number(&streamed[0], "pairdb.stream.keys").unwrap() > 0);
+    node.shutdown().await;
+    target.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operations_of_a_stream_have_a_trail_each() {
+    use pairdb_node::rpc::pb;
+    let (dir, collector) = (tempfile::tempdir().unwrap(), Collector::start().await);
+    let node = start(&traced(dir.path(), collector.address, 0.0)).await;
+    let mut client = client(node.address());
+    let operation = |id, operation| pb::Operation {
+        id,
+        operation: Some(operation),
+    };
+    let operations = vec![
+        operation(1, pb::operation::Operation::Write(write("k", b"v", &[("a", 1)]))),
+        operation(2, pb::operation::Operation::Read(read("k"))),
+    ];
+    let request = in_trace(tokio_stream::iter(operations), 9, true);
+    let mut results = client.operations(request).await.unwrap().into_inner();
+    let mut count = 0;
+    while results.message().await.unwrap().is_some() {
+        count += 1;
+    }
+    assert_eq!(count, 2);
+    node.shutdown().await;
+    let spans = collector.taken.of_trace(&trace_of(9));
+    let stream = named(&spans, "storage.StorageNodeService/Operations");
+    assert_eq!(hex(&stream.parent_span_id), CALLER);
+    for (name, hop) in [("operations/write", "memtable"), ("operations/read", "cache")] {
+        let operation = named(&spans, name);
+        assert!(is_child_of(operation, stream), "{name}");
+        assert!(is_child_of(named(&spans, hop), operation), "{hop}");
+    }
+}
