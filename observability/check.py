@@ -145,7 +145,7 @@ def expressions():
         for panel in dashboard["panels"] + dashboard["annotations"]["list"]:
             for target in panel.get("targets", [panel]):
                 if "expr" in target:
-                    query = re.sub(r"\$(node|actor|tenant)\b", ".*", target["expr"].replace("$__rate_interval", "10s"))
+                    query = re.sub(r"\$(node|actor|tenant)\b", ".*", target["expr"].replace("$__rate_interval", "1m"))
                     assert "$" not in query, f"{name}: an unknown variable: {query}"
                     yield f"{dashboard['title']}: {panel.get('title') or panel.get('name')}", query
         for variable in dashboard["templating"]["list"]:
