@@ -128,7 +128,7 @@ async fn a_write_and_its_reads_are_told_in_the_callers_trace() {
     assert_hops(&spans, root, &["receive", "cache", "answer"]);
     assert_eq!(number(named(&spans, "cache"), "pairdb.cache.hits"), Some(1));
 
-    client.write(common::write("cold", b"v", &[("a", 1)])).await.unwrap();
+    client.write(common::write("cold-key", b"v", &[("a", 1)])).await.unwrap();
     node.requests()
         .handles
         .memtable
@@ -136,7 +136,7 @@ async fn a_write_and_its_reads_are_told_in_the_callers_trace() {
         .unwrap();
     let tables = || node.health().handles.published.load().tables.level(0).len();
     eventually("it is flushed", async || tables() == 1).await;
-    client.read(in_trace(read("cold"), 4, true)).await.unwrap();
+    client.read(in_trace(read("cold-key"), 4, true)).await.unwrap();
     let spans = taken.trace(&trace_of(4)).await;
     let found = named(&spans, "read");
     assert_eq!(text(found, "pairdb.read.source").unwrap(), "table");
@@ -150,7 +150,7 @@ async fn a_write_and_its_reads_are_told_in_the_callers_trace() {
     );
 
     // A missing key is no failure, and a batch has one trace.
-    client.read(in_trace(read("none"), 5, true)).await.unwrap_err();
+    client.read(in_trace(read("absent-key"), 5, true)).await.unwrap_err();
     let spans = taken.trace(&trace_of(5)).await;
     let root = named(&spans, "storage.StorageNodeService/Read");
     assert_eq!(number(root, "rpc.grpc.status_code"), Some(tonic::Code::NotFound as i64));
@@ -169,7 +169,7 @@ async fn a_write_and_its_reads_are_told_in_the_callers_trace() {
     assert_eq!(number(named(&spans, "log"), "pairdb.batch.writes"), Some(9));
     for span in taken.spans() {
         let said = format!("{span:?}");
-        assert!(!said.contains("cold") && !said.contains("none"), "a key: {said}");
+        assert!(!said.contains("cold-key") && !said.contains("absent-key"), "a key: {said}");
     }
     node.shutdown().await;
 }
@@ -250,6 +250,20 @@ async fn a_fault_is_seen_in_the_trace_of_its_request_and_in_that_of_the_restart(
     };
     assert_eq!((&cause.trace_id, &cause.span_id), (&root.trace_id, &root.span_id));
     assert_ne!(restart.trace_id, root.trace_id);
+
+    // The thread of the log, which has the write in its hands.
+    inject(&node, "wal", "before-sync", Fault::Panic);
+    client
+        .write(in_trace(write("k", b"v", &[("a", 2)]), 8, false))
+        .await
+        .unwrap_err();
+    let of_wal = || {
+        let mut restarts = collector.taken.spans();
+        restarts.retain(|span| span.name == "restart" && text(span, "pairdb.actor").unwrap() == "wal");
+        restarts
+    };
+    eventually("the restart is told", async || !of_wal().is_empty()).await;
+    assert_eq!(hex(&of_wal()[0].links[0].trace_id), trace_of(8));
     node.shutdown().await;
 }
 
