@@ -31,7 +31,7 @@ impl Requests {
     /// Writes a batch. Each write is answered as [`Requests::write`] answers it; those of one key are applied in their
     /// order.
     pub async fn write_batch(&self, writes: Vec<NewWrite>) -> Results<WriteOutcome> {
-        trail::received(writes.first().map(|write| write.key.tenant()));
+        trail::received(tenant_of(writes.iter().map(|write| &write.key)));
         let begun = self.time.elapsed();
         let size = |write: &NewWrite| (write.operation, write.value.len());
         let sizes: Vec<_> = writes.iter().map(size).collect();
@@ -61,7 +61,7 @@ impl Requests {
     /// Reads a batch. Each read is answered as [`Requests::read`] answers it, but that keys whose values are too large
     /// together are refused.
     pub async fn read_batch(&self, keys: Vec<Key>) -> Results<Versions> {
-        trail::received(keys.first().map(Key::tenant));
+        trail::received(tenant_of(keys.iter()));
         let begun = self.time.elapsed();
         let results = match self.check_admissible() {
             Ok(()) => {
@@ -269,6 +269,12 @@ impl Requests {
             .map(|answer| answer.or_else(|| read.next()).unwrap_or_else(|| restarting.clone()))
             .collect()
     }
+}
+
+/// Whose keys these are, if they are all of one tenant.
+fn tenant_of<'a>(mut keys: impl Iterator<Item = &'a Key>) -> Option<&'a str> {
+    let tenant = keys.next()?.tenant();
+    keys.all(|key| key.tenant() == tenant).then_some(tenant)
 }
 
 /// The operations of a batch that may be carried out, and the refusals of the others, each at its place.

@@ -606,3 +606,33 @@ weaken answers_without_a_bound answers src/actors/answer_room.rs \
 weaken room_given_back_before_the_answer_is_taken answers src/rpc/stream.rs \
     'hands.add(held);' \
     'drop(held);'
+
+# What is kept of traces, and what is logged.
+
+weaken failed_requests_are_kept_as_others traces src/actors/trail/traces.rs \
+    '} else if is_slow || outcome.is_failure {
+            if self.kept' \
+    '} else if is_slow {
+            if self.kept'
+weaken requests_wait_for_the_collector traces src/actors/trail/traces.rs \
+    'let sent = self.queue.as_ref().map(|queue| queue.try_send(kept));' \
+    'while self.queue.as_ref().is_some_and(|queue| queue.capacity() == 0) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let sent = self.queue.as_ref().map(|queue| queue.try_send(kept));'
+weaken sync_told_by_each_of_its_writes traces src/telemetry/spans.rs \
+    '&& write.is_first_told()' \
+    ''
+weaken restart_without_its_request traces src/actors/watched.rs \
+    'self.message.trail().cloned()' \
+    'None'
+weaken flush_without_its_cause traces src/actors/memtable.rs \
+    'causes.sealed(view.active.id(), cause);' \
+    'causes.sealed(view.active.id(), cause.and(None));'
+weaken log_level_kept logs src/telemetry/logs.rs \
+    'change.filter.reload(wanted).map_err(|error| error.to_string())?;' \
+    'drop(wanted);'
+weaken value_logged logs src/actors/requests.rs \
+    'trail::received(Some(write.key.tenant()));' \
+    'tracing::trace!(value = ?write.value.live(), "a write");
+        trail::received(Some(write.key.tenant()));'

@@ -169,7 +169,8 @@ impl Causes {
         sealed.insert(id, (Instant::now(), cause));
     }
 
-    /// When memtable `id` was sealed, and why; it is forgotten with it when `is_done`.
+    /// When memtable `id` was sealed, and what filled it.
+    #[must_use]
     pub fn of_flush(&self, id: u64) -> (Option<Instant>, Option<TraceContext>) {
         let known = self.sealed.lock().get(&id).copied();
         (known.map(|(at, _)| at), known.and_then(|(_, cause)| cause))

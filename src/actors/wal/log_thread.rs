@@ -9,6 +9,7 @@ use crate::actors::Handles;
 use crate::actors::faults::{Faults, Injected};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::threads::{Priority, Queue, Threads, Worker as OnThread};
+use crate::actors::trail::Trail;
 use crate::actors::trail::work::LogWrite;
 use crate::actors::write::RecentWrites;
 use crate::storage::error::{Error, ErrorKind, Result};
@@ -174,8 +175,8 @@ pub enum Done {
     UpkeepFailed(Error),
     /// The log is ended.
     Closed(Result<()>),
-    /// The thread ended without being told to.
-    Ended,
+    /// The thread ended without being told to, at the batch of this request, if it was at one.
+    Ended(Option<Arc<Trail>>),
 }
 
 /// How the thread syncs.
@@ -217,6 +218,7 @@ impl LogThread {
             threads: handles.threads.clone(),
             actor,
             unsynced_since: None,
+            writing: None,
         };
         let jobs = handles.threads.serve("pairdb-log", worker)?;
         Ok(Self { jobs })
@@ -252,11 +254,14 @@ struct Worker {
     actor: ActorRef<Envelope<WalMessage>>,
     /// As the clock's `elapsed` tells it.
     unsynced_since: Option<Duration>,
+    /// That of the first request of the batch that is being written.
+    writing: Option<Arc<Trail>>,
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.report(Done::Ended);
+        let writing = self.writing.take();
+        self.report(Done::Ended(writing));
     }
 }
 
@@ -364,6 +369,7 @@ impl Worker {
         let (epoch, every_batch) = (self.epoch, self.sync.every_batch);
         let (applied, now_ms) = (self.applied.applied(), self.time.now_ms());
         let (begun, mut sync_begun) = (Instant::now(), None);
+        self.writing = batch.trail().cloned();
         let (previous_seq, result) = self.log.with(|log| {
             let previous_seq = log.last_seq();
             let times = &self.log.times;
@@ -392,7 +398,7 @@ impl Worker {
         }
         let size = (batch.writes.len(), batch.encoded.bytes.len());
         let error = |result: &Result<()>| result.as_ref().err().map(ToString::to_string);
-        let logged = batch.trail().is_some();
+        let logged = self.writing.take().is_some();
         let logged = logged.then(|| Arc::new(LogWrite::ended((begun, sync_begun), size, error(&result))));
         self.report(Done::Written {
             batch,

@@ -67,6 +67,7 @@ impl Trailed for WalMessage {
         match self {
             Self::Append(writes) => writes.first().and_then(|write| write.caller.trail()),
             Self::Done(Done::Written { batch, .. }) => batch.trail(),
+            Self::Done(Done::Ended(at)) => at.as_ref(),
             _ => None,
         }
     }
@@ -437,7 +438,7 @@ impl WalActor {
                 }
                 Ok(())
             }
-            Done::Ended => Err("the log thread ended".into()),
+            Done::Ended(_at) => Err("the log thread ended".into()),
         }
     }
 
