@@ -12,7 +12,7 @@ const SHOWN_JOBS: usize = 3;
 /// Ends of actors that are shown, likewise.
 const SHOWN_ENDS: usize = 5;
 /// Slowest requests that are shown, likewise.
-const SHOWN_SLOW: usize = 5;
+const SHOWN_SLOW: usize = 3;
 /// Input tables of a job that are named.
 const NAMED_INPUTS: usize = 8;
 
@@ -340,11 +340,11 @@ impl Text {
             let longest = request.hops.iter().max_by_key(time).cloned().unwrap_or_default();
             row([
                 &request.operation,
-                &format!("{:?}", Duration::from_micros(request.took_us)),
+                &micros(request.took_us as f64),
                 &request.status,
                 &longest.name,
-                &format!("{:?} queued", Duration::from_micros(longest.queued_us)),
-                &format!("{:?} at work", Duration::from_micros(longest.worked_us)),
+                &format!("{} queued", micros(longest.queued_us as f64)),
+                &format!("{} at work", micros(longest.worked_us as f64)),
                 &request.trace_id,
             ])
         });
