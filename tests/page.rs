@@ -192,6 +192,7 @@ async fn the_page_is_whole_and_may_ask_its_node_alone() {
         " onclick=",
         "/*STYLE*/",
         "/*SCRIPT*/",
+        "{METRICS}",
     ] {
         let found = page.replace("http://www.w3.org/2000/svg", "").contains(foreign);
         assert!(!found, "{foreign} in the page");

@@ -51,7 +51,10 @@ mod tests {
     fn numbers_have_the_unit_that_fits() {
         let times = [0.0, 38.2, 999.4, 1500.0, 99_940.0, 245_000.0, 1_980_000.0].map(micros);
         assert_eq!(times, ["–", "38 µs", "999 µs", "1.5 ms", "99.9 ms", "245 ms", "1.98 s"]);
-        assert_eq!([0.0, 0.25, 9.9, 12.3, 12_345.0].map(rate), ["0", "0.2", "9.9", "12", "12345"]);
+        assert_eq!(
+            [0.0, 0.25, 9.9, 12.3, 12_345.0].map(rate),
+            ["0", "0.2", "9.9", "12", "12345"]
+        );
         assert_eq!(duration(3_601_999), "1h 1s");
     }
 
@@ -59,7 +62,10 @@ mod tests {
     fn a_hostile_text_only_stands_there() {
         let evil = "a\x1b[2J\x1b]0;title\x07\r\nb\u{9b}31m\u{202e}c\u{200b}";
         let shown = printable(evil);
-        assert_eq!(shown, "a\u{fffd}[2J\u{fffd}]0;title\u{fffd}\u{fffd}\u{fffd}b\u{fffd}31m\u{fffd}c\u{fffd}");
+        assert_eq!(
+            shown,
+            "a\u{fffd}[2J\u{fffd}]0;title\u{fffd}\u{fffd}\u{fffd}b\u{fffd}31m\u{fffd}c\u{fffd}"
+        );
         assert_eq!(printable("größer als 界 🦀"), "größer als 界 🦀");
     }
 }

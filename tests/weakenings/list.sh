@@ -597,3 +597,26 @@ weaken answers_without_a_bound answers src/actors/answer_room.rs \
 weaken room_given_back_before_the_answer_is_taken answers src/rpc/stream.rs \
     'hands.add(held);' \
     'drop(held);'
+
+# What a person sees.
+
+group looking
+weaken history_without_bound history src/actors/history.rs \
+    'if ring.len() >= most {' \
+    'if ring.len() >= 2 * most {'
+weaken samples_of_all_that_ever_was history src/actors/history.rs \
+    'rings.last = Some(now);' \
+    ''
+weaken page_takes_text_for_html page src/http/page/dom.js \
+    'if (element.textContent !== said) element.textContent = said;' \
+    'if (element.textContent !== said) element.innerHTML = said;'
+weaken page_may_ask_anybody page src/http/page.rs \
+    "connect-src 'self'" \
+    'connect-src *'
+weaken page_reads_what_no_node_says page src/http/page/parts.js \
+    'restarted(actor.restarts),' \
+    'restarted(actor.restart),'
+weaken top_leaves_the_terminal_raw top src/cli/top/terminal.rs \
+    'let _ = tcsetattr(stdin(), OptionalActions::Flush, before);' \
+    'let _ = before;'
+group
