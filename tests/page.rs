@@ -37,6 +37,14 @@ const HOLDERS: &[(&str, &str)] = &[
 ];
 /// The same of what this node has none of: the names are those of `proto/admin.proto`.
 const OF_PROTO: &[(&str, &str)] = &[("stream", "message Stream {"), ("aside", "message QuarantinedTable {")];
+/// And of the slowest requests, and of their hops.
+const OF_SLOW: &[(&str, &[&str])] = &[
+    (
+        "slow",
+        &["trace_id", "operation", "started_ms", "took_us", "status", "hops"],
+    ),
+    ("hop", &["name", "queued_us", "worked_us", "detail"]),
+];
 /// What scripts of a page may not use: each reads text as HTML, or as a program.
 const FORBIDDEN: &[&str] = &[
     "innerHTML",
@@ -192,6 +200,7 @@ async fn the_page_is_whole_and_may_ask_its_node_alone() {
         " onclick=",
         "/*STYLE*/",
         "/*SCRIPT*/",
+        "{METRICS}",
     ] {
         let found = page.replace("http://www.w3.org/2000/svg", "").contains(foreign);
         assert!(!found, "{foreign} in the page");
@@ -257,6 +266,14 @@ async fn all_that_the_page_reads_is_what_a_node_says() {
         for name in read_of(&code, variable) {
             assert!(fields.contains(&format!(" {name} = ")), "{message} has no {name}");
         }
+    }
+    for (variable, said) in OF_SLOW {
+        let names = read_of(&code, variable);
+        assert!(
+            said.iter().all(|name| names.iter().any(|read| read == name)),
+            "{names:?}"
+        );
+        assert!(names.iter().all(|name| said.contains(&name.as_str())), "{names:?}");
     }
     assert!(read > 100, "{read} names are read");
     // And the page leaves nothing out.

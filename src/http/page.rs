@@ -26,6 +26,8 @@ const SCRIPT: [&str; 6] = [
 const STYLE_PLACE: &str = "/*STYLE*/";
 const SCRIPT_PLACE: &str = "/*SCRIPT*/";
 
+const METRICS_PLACE: &str = "{METRICS}";
+
 /// The page, made once.
 #[derive(Debug, Clone)]
 pub(super) struct Page {
@@ -34,7 +36,8 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) fn new() -> Self {
+    /// The metrics are at `metrics_path`, which holds nothing that HTML would read as its own.
+    pub(super) fn new(metrics_path: &str) -> Self {
         let script = SCRIPT.concat();
         let policy = format!(
             "default-src 'none'; script-src '{}'; style-src '{}'; connect-src 'self'; img-src data:; \
@@ -43,7 +46,10 @@ impl Page {
             source(STYLE)
         );
         Self {
-            text: FRAME.replace(STYLE_PLACE, STYLE).replace(SCRIPT_PLACE, &script),
+            text: FRAME
+                .replace(METRICS_PLACE, metrics_path)
+                .replace(STYLE_PLACE, STYLE)
+                .replace(SCRIPT_PLACE, &script),
             // Letters, digits and signs of ASCII alone; were it not, the browser may do nothing at all.
             policy: HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'")),
         }

@@ -45,7 +45,7 @@ impl Site {
     pub(super) fn routes(self: Arc<Self>, metrics_path: &str) -> Router {
         let (for_metrics, for_ready, for_status) = (Arc::clone(&self), Arc::clone(&self), self);
         let there_is = format!("there is /, {metrics_path}, /status, /health/live and /health/ready\n");
-        let page = Page::new();
+        let page = Page::new(metrics_path);
         Router::new()
             .route("/", get(async move || page.answer()))
             .route("/health/live", get(async || fresh("text/plain", "alive\n".to_owned())))

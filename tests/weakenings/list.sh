@@ -636,3 +636,26 @@ weaken value_logged logs src/actors/requests.rs \
     'trail::received(Some(write.key.tenant()));' \
     'tracing::trace!(value = ?write.value.live(), "a write");
         trail::received(Some(write.key.tenant()));'
+
+# What a person sees.
+
+group looking
+weaken history_without_bound history src/actors/history.rs \
+    'if ring.len() >= most {' \
+    'if ring.len() >= 2 * most {'
+weaken samples_of_all_that_ever_was history src/actors/history.rs \
+    'rings.last = Some(now);' \
+    ''
+weaken page_takes_text_for_html page src/http/page/dom.js \
+    'if (element.textContent !== said) element.textContent = said;' \
+    'if (element.textContent !== said) element.innerHTML = said;'
+weaken page_may_ask_anybody page src/http/page.rs \
+    "connect-src 'self'" \
+    'connect-src *'
+weaken page_reads_what_no_node_says page src/http/page/parts.js \
+    'restarted(actor.restarts),' \
+    'restarted(actor.restart),'
+weaken top_leaves_the_terminal_raw top src/cli/top/terminal.rs \
+    'let _ = tcsetattr(stdin(), OptionalActions::Flush, before);' \
+    'let _ = before;'
+group

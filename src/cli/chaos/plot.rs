@@ -26,9 +26,10 @@ pub(super) fn page(report: &Report, columns: &[Column], kills: &[Moment]) -> Str
     );
     head(&mut page, report);
     let per_second = 1e9 / COLUMN as f64;
-    let rate = |column: &Column| column.done as f64 * per_second;
-    let failed = |column: &Column| column.failed as f64 * per_second;
-    let p99 = |column: &Column| column.p99_us as f64 / 1000.0;
+    let rate = |column: &Column| Some(column.done as f64 * per_second);
+    let failed = |column: &Column| Some(column.failed as f64 * per_second);
+    // Of no calls there is no latency.
+    let p99 = |column: &Column| (column.p99_us > 0).then_some(column.p99_us as f64 / 1000.0);
     chart(
         &mut page,
         (
@@ -113,7 +114,7 @@ fn head(page: &mut String, report: &Report) {
         "calls",
         false,
     );
-    let others = format!("p99 {:.1} ms, longest {:.1} ms", back.1, back.2);
+    let others = format!("median; p99 {:.1} ms, longest {:.1} ms", back.1, back.2);
     tile(
         page,
         "Until calls succeed again",
@@ -151,7 +152,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-type Value<'a> = &'a dyn Fn(&Column) -> f64;
+type Value<'a> = &'a dyn Fn(&Column) -> Option<f64>;
 
 /// The next of 1, 2, 5, 10, 20, … that is not below `number`.
 fn rounded_up(number: f64) -> f64 {
@@ -169,7 +170,7 @@ fn chart(
 ) {
     let numbers = columns
         .iter()
-        .flat_map(|column| lines.iter().map(|(_, value)| value(column)));
+        .flat_map(|column| lines.iter().filter_map(|(_, value)| value(column)));
     let highest = rounded_up(numbers.fold(1.0, f64::max));
     let step = WIDTH / columns.len().max(1) as f64;
     let (right, bottom) = (LEFT + WIDTH, TOP + HEIGHT);
@@ -199,10 +200,10 @@ fn chart(
     }
     for (class, value) in lines {
         let point = |(place, column): (usize, &Column)| {
-            let x = LEFT + (place as f64 + 0.5) * step;
-            format!("{x:.1},{:.1} ", bottom - HEIGHT * value(column) / highest)
+            let (x, value) = (LEFT + (place as f64 + 0.5) * step, value(column)?);
+            Some(format!("{x:.1},{:.1} ", bottom - HEIGHT * value / highest))
         };
-        let points: String = columns.iter().enumerate().map(point).collect();
+        let points: String = columns.iter().enumerate().filter_map(point).collect();
         let _ = writeln!(page, "<polyline class=\"{class}\" points=\"{points}\"/>");
     }
     let seconds = columns.len() as f64 * COLUMN as f64 / 1e9;

@@ -23,16 +23,13 @@ pub(super) async fn ask(data_dir: PathBuf, every: Duration, told: Sender<Result<
         turns.tick().await;
         let answer = tokio::time::timeout(PATIENCE, once(&mut node, &data_dir)).await;
         let answer = answer.unwrap_or_else(|_late| Err(format!("no answer within {PATIENCE:?}").into()));
-        if answer.is_err() {
-            // Whoever comes back listens anew.
-            node = None;
-        }
         if told.send(answer).await.is_err() {
             return;
         }
     }
 }
 
+/// The connection of the time before; one that failed, or came to no answer, is not used again.
 async fn once(
     node: &mut Option<AdminServiceClient<Channel>>,
     data_dir: &std::path::Path,

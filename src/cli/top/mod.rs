@@ -45,7 +45,7 @@ pub(super) async fn run(args: &TopArgs) -> Result<ExitCode, Failure> {
     // Not awaited: it may be at a read that ends with the process alone.
     tokio::spawn(read_keys(typed));
     let (mut resized, mut ended) = (signal(SignalKind::window_change())?, signal(SignalKind::terminate())?);
-    let mut hung_up = signal(SignalKind::hangup())?;
+    let (mut interrupted, mut hung_up) = (signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let mut top = Top::new(terminal);
     loop {
@@ -61,6 +61,7 @@ pub(super) async fn run(args: &TopArgs) -> Result<ExitCode, Failure> {
             // How old the numbers are goes on.
             _ = second.tick() => {}
             _ = ended.recv() => break,
+            _ = interrupted.recv() => break,
             _ = hung_up.recv() => break,
         }
     }

@@ -65,7 +65,7 @@ class Chart {
   }
 
   draw() {
-    this.width = this.svg.clientWidth;
+    this.width = this.svg.getBoundingClientRect().width;
     if (!this.width || !this.nowMs) return;
     const shown = this.values.map((line) => line.filter((value, place) => value !== null && this.isShown(place)));
     const highest = shown.flat().reduce((most, value) => Math.max(most, value), 0);
@@ -192,7 +192,8 @@ function point(ms) {
 /** Goes `steps` samples on; at the end of them is now. */
 function step(chart, steps) {
   const { times } = chart;
-  const at = cursorMs === null ? times.length : times.findIndex((ms) => ms >= cursorMs);
+  const found = cursorMs === null ? -1 : times.findIndex((ms) => ms >= cursorMs);
+  const at = found < 0 ? times.length : found;
   const next = Math.max(0, at + steps);
   point(next < times.length ? times[next] : null);
 }
@@ -214,7 +215,7 @@ function placeCharts(parent) {
     parent.append(chart.element);
     const { svg } = chart;
     const at = (event) => {
-      const inside = (event.offsetX - EDGE.left) / (chart.width - EDGE.left - EDGE.right);
+      const inside = (event.clientX - svg.getBoundingClientRect().left - EDGE.left) / (chart.width - EDGE.left - EDGE.right);
       point(chart.nowMs && inside >= 0 ? chart.nowMs - (1 - inside) * SPAN_MS : null);
     };
     svg.addEventListener("pointermove", at);

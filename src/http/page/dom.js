@@ -15,18 +15,29 @@ function say(element, text) {
   if (element.textContent !== said) element.textContent = said;
 }
 
-/** Makes the children of `parent` those of `items`, in their order; an element stays as long as its item's key is there. */
+/**
+ * Makes the children of `parent` those of `items`, in their order. An element stays, and keeps the focus, as long as its
+ * item's key is there.
+ */
 function keep(parent, items, keyOf, create, update) {
-  const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  const used = new Set();
+  const keys = items.map((item, place) => {
+    let key = String(keyOf(item, place));
+    while (used.has(key)) key += "+";
+    used.add(key);
+    return key;
+  });
+  const old = new Map();
+  for (const child of [...parent.children]) {
+    if (used.has(child.dataset.key)) old.set(child.dataset.key, child);
+    else child.remove();
+  }
   items.forEach((item, place) => {
-    const key = String(keyOf(item, place));
-    const child = old.get(key) ?? create(item);
-    old.delete(key);
-    child.dataset.key = key;
+    const child = old.get(keys[place]) ?? create(item);
+    child.dataset.key = keys[place];
     if (parent.children[place] !== child) parent.insertBefore(child, parent.children[place] ?? null);
     update(child, item);
   });
-  for (const child of old.values()) child.remove();
 }
 
 /**

@@ -63,7 +63,8 @@ function showLevels(status) {
     text: `${plural(level.tables, "table", "tables")}, ${bytes(level.bytes)}${level.max_bytes > 0 ? ` of ${bytes(level.max_bytes)}` : ""}`,
   })));
   say(byId("scale"), `Drawn to scale: the full width is ${bytes(widest)}; a mark is the size from which a level is compacted; each piece is a table.`);
-  const shown = compaction.jobs.slice(0, JOB_ROWS);
+  const active = compaction.jobs.filter((job) => job.state === "running" || job.state === "pending").length;
+  const shown = compaction.jobs.slice(0, Math.max(JOB_ROWS, active));
   // Always as many rows, so that what stands below does not move.
   while (shown.length < JOB_ROWS) shown.push(null);
   rows(byId("jobs"), shown, (job, place) => place, (job) => (job === null ? blank(6) : jobCells(job, status.now_ms)));
@@ -100,7 +101,7 @@ function showMemory(status) {
     kind: writes.bytes > writes.slow_bytes ? "warn" : "",
     text: `${bytes(writes.bytes)} of ${bytes(writes.max_bytes)}`,
   }]);
-  const memtables = status.memtables.slice(0, MEMTABLE_ROWS);
+  const memtables = [...status.memtables];
   while (memtables.length < MEMTABLE_ROWS) memtables.push(null);
   rows(byId("memtables"), memtables, (memtable, place) => place, (memtable) =>
     memtable === null ? blank(4) : [memtable.id, memtable.state, bytes(memtable.bytes), number(memtable.entries)]);

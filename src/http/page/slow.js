@@ -1,6 +1,8 @@
 // The slowest recent requests, each with what it cost at every hop.
 
 const HOP_COLOURS = 6;
+/** Statuses of requests that did not fail; a missing key is an answer. */
+const AS_IT_SHOULD = ["ok", "notfound"];
 
 function newSlow() {
   const item = make("details");
@@ -23,7 +25,7 @@ function updateSlow(item, slow, longestUs, nowMs) {
   say(took, micros(slow.took_us));
   say(operation, slow.operation);
   say(outcome, slow.status);
-  outcome.className = `outcome ${slow.status.toLowerCase() === "ok" ? "good" : "bad"}`;
+  outcome.className = `outcome ${AS_IT_SHOULD.includes(slow.status.toLowerCase().replaceAll("_", "")) ? "good" : "bad"}`;
   say(ago, `${duration(nowMs - slow.started_ms)} ago`);
   say(trace, `Trace ${slow.trace_id}, begun at ${clock(slow.started_ms)}`);
   const pieces = slow.hops.flatMap((hop, place) => [
