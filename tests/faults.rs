@@ -272,16 +272,13 @@ async fn a_supervisor_that_comes_back_while_the_disk_hangs_has_reads_served() {
     let mut client = client(node.address());
     client.write(write("a", b"v", &[("c", 1)])).await.unwrap();
     let faults = faults(&node);
-    let generation = |name: &str| {
+    let child = |name: &str| {
         let children = node.tree().children();
-        children
-            .into_iter()
-            .find(|child| child.name == name)
-            .unwrap()
-            .generation
+        children.into_iter().find(|child| child.name == name).unwrap()
     };
+    let generation = |name: &str| child(name).generation;
     let before = ["gateway", "wal"].map(generation);
-    let hang = Fault::Stall(Duration::from_secs(5));
+    let hang = Fault::Stall(Duration::from_secs(15));
     faults.inject(injection("wal", "before-sync", hang)).unwrap();
     let mut other = client.clone();
     let stuck = tokio::spawn(async move { other.write(write("b", b"v", &[("c", 1)])).await });
@@ -289,12 +286,45 @@ async fn a_supervisor_that_comes_back_while_the_disk_hangs_has_reads_served() {
     assert!(node.tree().kill(SUPERVISOR));
     eventually("a new gateway", async || generation("gateway") > before[0]).await;
     eventually("it serves", async || client.read(read("a")).await.is_ok()).await;
-    assert_eq!(generation("wal"), before[1], "it came only after the disk");
+    let wal = child("wal");
+    assert_eq!(
+        (wal.generation, wal.running),
+        (before[1], false),
+        "it waits for the disk"
+    );
     let _unknown = stuck.await.unwrap();
     eventually("writes go on", async || {
         client.write(write("c", b"v", &[("c", 1)])).await.is_ok()
     })
     .await;
+    node.shutdown().await;
+}
+
+/// Of a child whose start outlives its supervisor and one that the next supervisor starts, the later one counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_outlives_its_supervisor_takes_nothing_from_its_successor() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(&breakable(dir.path())).await;
+    let mut client = client(node.address());
+    client.write(write("a", b"v", &[("c", 1)])).await.unwrap();
+    let faults = faults(&node);
+    let late = Duration::from_secs(1);
+    faults.inject(injection("wal", "start", Fault::Stall(late))).unwrap();
+    assert!(node.tree().kill("wal"));
+    eventually("its start is late", async || !faults.happened().is_empty()).await;
+    let since = Instant::now();
+    assert!(node.tree().kill(SUPERVISOR));
+    let mut number = 1;
+    let mut written = async || {
+        number += 1;
+        client.write(write("a", b"v", &[("c", number)])).await.is_ok()
+    };
+    eventually("the late start is over", async || {
+        written().await;
+        since.elapsed() > 2 * late
+    })
+    .await;
+    eventually("writes go on", written).await;
     node.shutdown().await;
 }
 

@@ -110,7 +110,7 @@ impl Cluster {
 }
 
 /// Longest that a writer waits: for a node that was killed it would for ever.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 /// What a write may be answered while actors die, and while whole nodes do.
 const ACTORS_DIE: &[Code] = &[Code::Unavailable];
 const NODES_DIE: &[Code] = &[

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// Ends that are remembered with their reasons.
@@ -56,11 +57,13 @@ impl ChildSpec {
     {
         let name = name.into();
         let (pulse, known_as): (Arc<Pulse>, Arc<str>) = (Arc::default(), name.as_str().into());
+        // The task of the generation before; held by whoever starts one.
+        let before: Arc<tokio::sync::Mutex<Option<JoinHandle<()>>>> = Arc::default();
         Self {
             name,
             pulse: Arc::clone(&pulse),
             start: Box::new(move |supervisor, faults| {
-                let mailbox = mailbox.clone();
+                let (mailbox, before) = (mailbox.clone(), Arc::clone(&before));
                 let actor = Watched {
                     inner: make(),
                     name: Arc::clone(&known_as),
@@ -68,8 +71,16 @@ impl ChildSpec {
                     pulse: Arc::clone(&pulse),
                 };
                 Box::pin(async move {
+                    // A supervisor that comes back finds children of the one before at their last await, or at their start:
+                    // of two generations the later one begins when the other has wholly ended.
+                    let mut before = before.lock().await;
+                    if let Some(task) = before.take() {
+                        // How it ended is told elsewhere.
+                        let _ = task.await;
+                    }
                     // Without a name in ractor's registry, which is global to the process: nodes may share one.
-                    let (actor, _task) = Actor::spawn_linked(None, actor, (), supervisor).await?;
+                    let (actor, task) = Actor::spawn_linked(None, actor, (), supervisor).await?;
+                    *before = Some(task);
                     mailbox.publish(actor.clone());
                     Ok(actor.get_cell())
                 })
@@ -288,6 +299,14 @@ impl Tree {
         self.changed.send_replace(());
     }
 
+    /// Takes note of the ends of all children whose parent ended: nobody was there to be told of them.
+    fn all_ended(&self) {
+        let running = self.children().into_iter().filter(|child| child.running);
+        for child in running {
+            self.ended(&child.name, "its parent ended".to_owned());
+        }
+    }
+
     fn count_start(&self, name: &str) -> u64 {
         let mut children = self.children.lock();
         if let Some(child) = children.iter_mut().find(|child| child.name == name) {
@@ -427,6 +446,7 @@ impl Actor for Supervisor {
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         state.introduced = self.specs.iter().take_while(|spec| self.tree.knows(&spec.name)).count();
+        self.tree.all_ended();
         for index in 0..=state.introduced {
             self.start(&myself, index, state);
         }

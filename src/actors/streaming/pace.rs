@@ -30,6 +30,8 @@ pub struct Pace {
     within: Duration,
     window: Mutex<Window>,
     freed: Notify,
+    /// Whose turn it is to wait for room: nobody overtakes whoever needs much.
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,7 @@ impl Pace {
                 shrunk: None,
             }),
             freed: Notify::new(),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 
@@ -69,8 +72,9 @@ impl Pace {
         (self.window.lock().bytes / CALLS_OF_A_WINDOW).min(MOST_OF_A_CALL)
     }
 
-    /// Waits until so many bytes may go; more than the whole window may go alone.
+    /// Waits until so many bytes may go, in the order of those who ask; more than the whole window may go alone.
     pub async fn room(&self, bytes: usize) -> Room<'_> {
+        let _turn = self.turn.lock().await;
         loop {
             let freed = self.freed.notified();
             {
@@ -90,8 +94,8 @@ impl Pace {
 }
 
 impl Room<'_> {
-    /// The call was answered.
-    pub fn answered(self) {
+    /// The target has taken all of it.
+    pub fn acknowledged(self) {
         let took = self.begun.elapsed();
         if took <= self.pace.within / QUICK {
             let mut window = self.pace.window.lock();
@@ -101,7 +105,7 @@ impl Room<'_> {
         }
     }
 
-    /// The call was not answered.
+    /// The call was not answered in time. (Of one that was refused nothing is learned.)
     pub fn unanswered(self) {
         self.shrink();
     }
@@ -125,6 +129,8 @@ impl Drop for Room<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::Future;
+    use std::task::{Context, Waker};
 
     const WITHIN: Duration = Duration::from_secs(8);
 
@@ -132,17 +138,17 @@ mod tests {
     async fn the_window_follows_how_long_answers_take() {
         let pace = Pace::new(WITHIN);
         let first = pace.call_bytes();
-        pace.room(first).await.answered();
+        pace.room(first).await.acknowledged();
         assert_eq!(pace.call_bytes(), first + first / CALLS_OF_A_WINDOW);
         for _ in 0..100 {
-            pace.room(first).await.answered();
+            pace.room(first).await.acknowledged();
         }
         assert_eq!(pace.call_bytes(), MOST_OF_A_CALL);
         // Those that were under way together say it once.
         let together = [pace.room(1).await, pace.room(1).await];
         tokio::time::advance(WITHIN / 2).await;
         for room in together {
-            room.answered();
+            room.acknowledged();
         }
         assert_eq!(pace.call_bytes(), MOST_OF_A_CALL / 2);
         for _ in 0..20 {
@@ -170,5 +176,21 @@ mod tests {
         let begun = Instant::now();
         tokio::join!(third, freed);
         assert_eq!(begun.elapsed(), WITHIN / 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_calls_do_not_overtake_a_large_one() {
+        let pace = Pace::new(WITHIN);
+        let mut context = Context::from_waker(Waker::noop());
+        let small = pace.room(1).await;
+        let mut large = std::pin::pin!(pace.room(FIRST_WINDOW));
+        assert!(large.as_mut().poll(&mut context).is_pending());
+        let mut next = std::pin::pin!(pace.room(1));
+        assert!(next.as_mut().poll(&mut context).is_pending());
+        drop(small);
+        assert!(
+            large.as_mut().poll(&mut context).is_ready(),
+            "though the other would fit as well"
+        );
     }
 }

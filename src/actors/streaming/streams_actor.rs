@@ -243,6 +243,8 @@ impl StreamsActor {
                     let _alone = stream.worker.lock().await;
                     stream.fail(format!("{name} {times}, last: {reason}"));
                 }
+                // Nobody starts it again; its stream says so.
+                self.tree.forget(&name);
                 return;
             }
         };

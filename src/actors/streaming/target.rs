@@ -65,7 +65,13 @@ impl Target {
         while !changes.is_empty() {
             let (call, bytes) = first_call(&changes, self.pace.call_bytes());
             let (count, before) = (call.len(), changes.len());
-            let answers = self.call(bytes, |peer| peer.put_batch(call)).await?;
+            let answers = self
+                .call(
+                    bytes,
+                    |peer| peer.put_batch(call),
+                    |answers| answers.iter().all(Result::is_ok),
+                )
+                .await?;
             let mut passing = None;
             match answers {
                 Ok(answers) => {
@@ -111,7 +117,7 @@ impl Target {
             .sum();
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.call(bytes, |peer| peer.compare(digests)).await? {
+            match self.call(bytes, |peer| peer.compare(digests), Result::is_ok).await? {
                 Ok(Ok(differing)) => {
                     self.stream.set_problem(None);
                     return Ok(differing);
@@ -124,7 +130,12 @@ impl Target {
 
     /// Makes one call of so many bytes when there is room for it, for as long as one may take. A target that does not answer is
     /// reached anew for the next.
-    async fn call<T, F>(&self, bytes: usize, call: impl FnOnce(&dyn Peer) -> F) -> Result<Result<T, String>, Failed>
+    async fn call<T, F>(
+        &self,
+        bytes: usize,
+        call: impl FnOnce(&dyn Peer) -> F,
+        is_acknowledged: impl FnOnce(&T) -> bool,
+    ) -> Result<Result<T, String>, Failed>
     where
         F: Future<Output = T>,
     {
@@ -132,7 +143,9 @@ impl Target {
         let peer = self.peer()?;
         match tokio::time::timeout(self.within, call(peer.as_ref())).await {
             Ok(answer) => {
-                room.answered();
+                if is_acknowledged(&answer) {
+                    room.acknowledged();
+                }
                 Ok(Ok(answer))
             }
             Err(_elapsed) => {

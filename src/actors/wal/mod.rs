@@ -32,7 +32,7 @@ use clockless::{ClocklessWrites, NoClock};
 use log_thread::{Done, Job, LogThread};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Writes with which a batch is not kept waiting for more: the cost of the sync is spread thinly enough.
@@ -148,9 +148,15 @@ impl Actor for WalActor {
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<WalState, ActorProcessingErr> {
         let log = Arc::clone(&self.log);
-        // Waits for a batch of the generation before to reach the disk; that batch is then read back below.
-        let take_over = move || log.with(|log| (log.take_over(), log.salt(), log.last_seq()));
-        let (epoch, salt, last_seq) = self.handles.threads.run(take_over).await?;
+        // Waits for a batch of the generation before to reach the disk; that batch is then read back below. Whoever is killed
+        // while he waits must not take over from his successor.
+        let (waits, is_wanted) = (Arc::new(()), |waits: &Weak<()>| waits.strong_count() > 0);
+        let waiting = Arc::downgrade(&waits);
+        let take_over =
+            move || log.with(|log| is_wanted(&waiting).then(|| (log.take_over(), log.salt(), log.last_seq())));
+        let taken_over = self.handles.threads.run(take_over).await?;
+        drop(waits);
+        let (epoch, salt, last_seq) = taken_over.ok_or("its start was given up")?;
         self.handles.recent.lock().forget_above(last_seq);
         let thread = LogThread::start(
             Arc::clone(&self.log),
@@ -394,7 +400,13 @@ impl WalActor {
                             state.closed.push_front(deletes);
                         }
                     }
-                    Err(error) => self.refuse(batch, &error),
+                    Err(error) => {
+                        self.refuse(batch, &error);
+                        if matches!(error, Error::Fenced) && !state.ended && state.closing.is_none() {
+                            // Only a later generation may have the log; were there none, the next one takes it over.
+                            return Err(error.into());
+                        }
+                    }
                 }
                 if state.refuses { state.write_next() } else { Ok(()) }
             }
