@@ -127,7 +127,10 @@ async fn a_write_and_its_reads_are_told_in_the_callers_trace() {
     assert_hops(&spans, root, &["receive", "cache", "answer"]);
     assert_eq!(number(named(&spans, "cache"), "pairdb.cache.hits"), Some(1));
 
-    client.write(common::write("cold-key", b"v", &[("a", 1)])).await.unwrap();
+    client
+        .write(common::write("cold-key", b"v", &[("a", 1)]))
+        .await
+        .unwrap();
     node.requests()
         .handles
         .memtable
@@ -168,7 +171,10 @@ async fn a_write_and_its_reads_are_told_in_the_callers_trace() {
     assert_eq!(number(named(&spans, "log"), "pairdb.batch.writes"), Some(9));
     for span in taken.spans() {
         let said = format!("{span:?}");
-        assert!(!said.contains("cold-key") && !said.contains("absent-key"), "a key: {said}");
+        assert!(
+            !said.contains("cold-key") && !said.contains("absent-key"),
+            "a key: {said}"
+        );
     }
     node.shutdown().await;
 }

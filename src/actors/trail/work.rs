@@ -172,7 +172,10 @@ impl Causes {
     /// Memtable `id` was sealed now, because it was full or for another reason.
     pub fn sealed(&self, id: u64) {
         self.filled(id, None);
-        self.sealed.lock().entry(id).and_modify(|(at, _by)| *at = Instant::now());
+        self.sealed
+            .lock()
+            .entry(id)
+            .and_modify(|(at, _by)| *at = Instant::now());
     }
 
     /// When memtable `id` was sealed, and what filled it.
