@@ -12,7 +12,7 @@ use crate::actors::faults::Injected;
 use crate::actors::flush::FlushMessage;
 use crate::actors::mailbox::Envelope;
 use crate::actors::reply::Reply;
-use crate::actors::trail::{self, Detail, TraceContext, Trail};
+use crate::actors::trail::{self, Detail, Trail};
 use crate::actors::wal::WalMessage;
 use crate::actors::watched::Trailed;
 use crate::actors::write::{Caller, LoggedBatch, LoggedWrite, WriteOutcome};
@@ -94,11 +94,11 @@ impl Actor for MemtableActor {
             MemtableMessage::Apply(batch) => self.apply(batch, envelope.begun)?,
             MemtableMessage::Seal => {
                 let _writer = self.handles.published.writer();
-                self.seal(1, None);
+                self.seal(1);
             }
             MemtableMessage::Flushed => {
                 let _writer = self.handles.published.writer();
-                self.seal(self.flush_threshold, None);
+                self.seal(self.flush_threshold);
             }
             MemtableMessage::Settle(reply) => reply.send(Ok(())),
         }
@@ -199,8 +199,9 @@ impl MemtableActor {
                 });
             }
             if view.active.bytes() >= self.flush_threshold {
-                let filled_by = answers.last().and_then(Answer::trail);
-                if self.seal(self.flush_threshold, filled_by.map(|trail| trail.context)) {
+                let by = answers.last().and_then(Answer::trail).map(|trail| trail.context);
+                self.handles.traces.causes.filled(view.active.id(), by);
+                if self.seal(self.flush_threshold) {
                     view = published.load();
                 }
             }
@@ -273,16 +274,16 @@ impl MemtableActor {
         self.answer(left.filter(|write| write.seq <= applied).map(answer).collect());
     }
 
-    /// Seals the active memtable when it holds at least `threshold` bytes and there may be one more, since a write of this
-    /// trace has filled it, or for another reason. The caller has the writer's right.
-    fn seal(&self, threshold: usize, cause: Option<TraceContext>) -> bool {
+    /// Seals the active memtable when it holds at least `threshold` bytes and there may be one more. The caller has the
+    /// writer's right.
+    fn seal(&self, threshold: usize) -> bool {
         let view = self.handles.published.load();
         let memtables = view.sealed.len() + 1;
         if view.active.is_empty() || view.active.bytes() < threshold || memtables >= self.num_mem_tables {
             return false;
         }
         let id = view.active.id() + 1;
-        self.handles.traces.causes.sealed(view.active.id(), cause);
+        self.handles.traces.causes.sealed(view.active.id());
         self.handles.published.update(|view| view.rotated(id));
         self.nudge_flush();
         true

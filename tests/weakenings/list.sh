@@ -627,8 +627,8 @@ weaken restart_without_its_request traces src/actors/watched.rs \
     'self.message.trail().cloned()' \
     'None'
 weaken flush_without_its_cause traces src/actors/memtable.rs \
-    'causes.sealed(view.active.id(), cause);' \
-    'causes.sealed(view.active.id(), cause.and(None));'
+    'causes.filled(view.active.id(), by);' \
+    'causes.filled(view.active.id(), by.and(None));'
 weaken log_level_kept logs src/telemetry/logs.rs \
     'change.filter.reload(wanted).map_err(|error| error.to_string())?;' \
     'drop(wanted);'

@@ -160,13 +160,22 @@ pub struct Causes {
 }
 
 impl Causes {
-    /// Memtable `id` was sealed now, since a write filled it, or for another reason.
-    pub fn sealed(&self, id: u64, cause: Option<TraceContext>) {
+    /// A write of this trace has filled memtable `id`, which may have to wait until it is sealed. The first counts.
+    pub fn filled(&self, id: u64, by: Option<TraceContext>) {
         let mut sealed = self.sealed.lock();
         if sealed.len() >= MOST_SEALED {
             sealed.pop_first();
         }
-        sealed.insert(id, (Instant::now(), cause));
+        sealed.entry(id).or_insert_with(|| (Instant::now(), by));
+    }
+
+    /// Memtable `id` was sealed now, because it was full or for another reason.
+    pub fn sealed(&self, id: u64) {
+        self.filled(id, None);
+        self.sealed
+            .lock()
+            .entry(id)
+            .and_modify(|(at, _by)| *at = Instant::now());
     }
 
     /// When memtable `id` was sealed, and what filled it.
