@@ -148,7 +148,7 @@ async fn it_shows_what_a_node_has_done() {
     for head in heads {
         assert!(text.lines().any(|line| line == head), "no {head} in\n{text}");
     }
-    assert!(text.lines().count() <= 40 + actors.len(), "it is one screen\n{text}");
+    assert!(text.lines().count() <= 46 + actors.len(), "it is one screen\n{text}");
     for part in ["memtables", "cache", "commit log", "disk", "scrub"] {
         assert!(
             text.lines().any(|line| line.starts_with(&format!("  {part} "))),
