@@ -23,10 +23,12 @@ impl Limit {
 
     /// Whether one more passes in this second.
     pub(super) fn passes(&self, second: u64) -> bool {
-        if self.second.swap(second, Ordering::Relaxed) != second {
+        // Loads first: in an overload all who ask would write to the same line.
+        if self.second.load(Ordering::Relaxed) != second && self.second.swap(second, Ordering::Relaxed) != second {
             self.taken.store(0, Ordering::Relaxed);
         }
-        let passes = self.taken.fetch_add(1, Ordering::Relaxed) < self.most;
+        let has_room = self.taken.load(Ordering::Relaxed) < self.most;
+        let passes = has_room && self.taken.fetch_add(1, Ordering::Relaxed) < self.most;
         if !passes {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
