@@ -1,7 +1,7 @@
 //! A stream to another node, as everybody sees it: what it is, how far it is, and what it has done.
 //!
 //! Owns: the progress and the counts. It outlives the StreamActor that works on it. Does not own: the work (see
-//! [`super::copying`] and [`super::forwarding`]).
+//! [`super::copying`] and [`super::work`]).
 
 use crate::actors::address_book::NodeAddress;
 use crate::actors::streaming::skipped::Skipped;

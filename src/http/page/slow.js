@@ -49,7 +49,7 @@ function showSlow(status) {
   // Hops may overlap: the bar has room for all of them.
   const length = (slow) => Math.max(slow.took_us, sum(slow.hops.map((hop) => hop.queued_us + hop.worked_us)));
   const longestUs = Math.max(1, ...slowest.map(length));
-  keep(byId("slow"), slowest, (slow) => `${slow.trace_id} ${slow.started_ms}`, newSlow, (item, slow) => {
+  keep(byId("slow"), slowest, (slow) => `${slow.trace_id} ${slow.operation} ${slow.took_us}`, newSlow, (item, slow) => {
     updateSlow(item, slow, longestUs, status.now_ms);
   });
   byId("no-slow").hidden = slowest.length > 0;
