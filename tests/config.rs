@@ -194,6 +194,16 @@ fn impossible_values_are_refused_with_what_would_be_right() {
 }
 
 #[test]
+fn a_password_in_the_collectors_address_is_refused_and_not_told() {
+    for scheme in ["http", "https"] {
+        let toml = format!("[tracing]\nendpoint = \"{scheme}://user:secret@collector:4317\"");
+        let error = load(&toml).unwrap_err().to_string();
+        assert!(error.contains("tracing.endpoint"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
+
+#[test]
 fn what_this_version_cannot_honour_is_refused() {
     let error = load("[gossip]\nenabled = true").unwrap_err();
     assert!(error.contains("this version has no"), "{error}");

@@ -16,7 +16,7 @@ use crate::actors::answers::{Gathering, Port};
 use crate::actors::mailbox::Envelope;
 use crate::actors::refusal::Refusal;
 use crate::actors::shard::Heard;
-use crate::actors::trail::{self, Detail, Trail};
+use crate::actors::trail::{self, Detail, TraceContext, Trail};
 use crate::actors::watched::Trailed;
 use crate::storage::cache::{Cache, CacheOptions};
 use crate::storage::error::Result as StorageResult;
@@ -81,12 +81,13 @@ pub enum CacheMessage {
 }
 
 impl Trailed for CacheMessage {
-    fn trail(&self) -> Option<&Arc<Trail>> {
-        match self {
+    fn context(&self) -> Option<TraceContext> {
+        let trail = match self {
             Self::Get { reader, .. } => reader.trail(),
             Self::GetBatch { gathering, .. } => gathering.trail(),
             _ => None,
-        }
+        };
+        trail.map(|trail| trail.context)
     }
 }
 
@@ -99,14 +100,14 @@ pub struct Found {
     pub versions: Result<Versions, Refusal>,
     /// Where it was looked for.
     pub looked: Looked,
-    /// When the reading of all that were read together began, and when it ended.
-    pub times: (Instant, Instant),
+    /// When the reading of all that were read together was asked for, when it began, and when it ended.
+    pub times: (Instant, Instant, Instant),
 }
 
 impl Found {
     /// Notes on a trail that it was read.
     pub fn note(&self, trail: &Trail) {
-        trail.hop_on("read", self.times, Detail::Read(self.looked));
+        trail.hop_at("read", self.times, Detail::Read(self.looked));
     }
 }
 
@@ -364,13 +365,14 @@ fn read_tables(view: &ReadView, key: &Key, times: &Histogram, looked: &mut Looke
 /// Reads keys from the published view, on a thread that may block, `loads` bounding how many do at once. What does not fit
 /// in [`LOAD_BYTES`] is refused.
 pub async fn read_view(handles: &Handles, loads: &Semaphore, keys: Vec<Key>) -> Vec<Found> {
+    let queued = Instant::now();
     let refused = |keys: &[Key], refusal: Refusal| {
         let now = Instant::now();
         let of_key = |key: &Key| Found {
             key: key.clone(),
             versions: Err(refusal.clone()),
             looked: Looked::default(),
-            times: (now, now),
+            times: (queued, now, now),
         };
         keys.iter().map(of_key).collect()
     };
@@ -400,11 +402,11 @@ pub async fn read_view(handles: &Handles, loads: &Semaphore, keys: Vec<Key>) -> 
                 key: key.clone(),
                 versions: read(key, &mut looked),
                 looked,
-                times: (begun, begun),
+                times: (queued, begun, begun),
             });
         }
         let ended = Instant::now();
-        found.iter_mut().for_each(|found| found.times.1 = ended);
+        found.iter_mut().for_each(|found| found.times.2 = ended);
         found
     });
     read.await

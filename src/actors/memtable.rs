@@ -12,7 +12,7 @@ use crate::actors::faults::Injected;
 use crate::actors::flush::FlushMessage;
 use crate::actors::mailbox::Envelope;
 use crate::actors::reply::Reply;
-use crate::actors::trail::{self, Detail, Trail};
+use crate::actors::trail::{self, Detail, TraceContext, Trail};
 use crate::actors::wal::WalMessage;
 use crate::actors::watched::Trailed;
 use crate::actors::write::{Caller, LoggedBatch, LoggedWrite, WriteOutcome};
@@ -39,9 +39,12 @@ pub enum MemtableMessage {
 }
 
 impl Trailed for MemtableMessage {
-    fn trail(&self) -> Option<&Arc<Trail>> {
+    fn context(&self) -> Option<TraceContext> {
         match self {
-            Self::Apply(batch) => batch.writes.iter().find_map(LoggedWrite::trail),
+            Self::Apply(batch) => {
+                let trail = batch.writes.iter().find_map(LoggedWrite::trail);
+                trail.map(|trail| trail.context)
+            }
             _ => None,
         }
     }

@@ -5,7 +5,7 @@
 
 use crate::actors::faults::{Faults, MESSAGE, Passed, START};
 use crate::actors::mailbox::Envelope;
-use crate::actors::trail::{TraceContext, Trail};
+use crate::actors::trail::TraceContext;
 use crate::storage::histogram::Histogram;
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -64,14 +64,14 @@ impl Pulse {
         self.fatal.lock().take()
     }
 
-    fn begin(&self, begun: Instant, sent: Instant, trail: Option<Arc<Trail>>) -> Beat<'_> {
+    fn begin(&self, begun: Instant, sent: Instant, context: Option<TraceContext>) -> Beat<'_> {
         let since = u64::try_from(begun.duration_since(self.origin).as_micros()).unwrap_or(u64::MAX);
         self.begun_us.store(since.max(1), Ordering::Relaxed);
         self.queued.observe(begun.duration_since(sent));
         Beat {
             pulse: self,
             begun,
-            trail,
+            context,
         }
     }
 }
@@ -81,7 +81,7 @@ struct Beat<'a> {
     pulse: &'a Pulse,
     begun: Instant,
     /// That of the message's request, until the message is done with.
-    trail: Option<Arc<Trail>>,
+    context: Option<TraceContext>,
 }
 
 impl Drop for Beat<'_> {
@@ -89,8 +89,8 @@ impl Drop for Beat<'_> {
         self.pulse.begun_us.store(0, Ordering::Relaxed);
         self.pulse.handled.fetch_add(1, Ordering::Relaxed);
         self.pulse.worked.observe(self.begun.elapsed());
-        if let Some(trail) = self.trail.take() {
-            *self.pulse.fatal.lock() = Some(trail.context);
+        if self.context.is_some() {
+            *self.pulse.fatal.lock() = self.context;
         }
     }
 }
@@ -106,8 +106,8 @@ pub trait Losable {
     /// Takes note that the work on it begins.
     fn begin(&mut self, _now: Instant) {}
 
-    /// The trail of the request that it carries on, or of the first of them.
-    fn trail(&self) -> Option<Arc<Trail>> {
+    /// The place among all traces of the request that it carries on, or of the first of them.
+    fn context(&self) -> Option<TraceContext> {
         None
     }
 }
@@ -141,8 +141,8 @@ impl<M> Losable for Own<M> {
 
 /// What an actor is told, of which it is known whether it carries on a request.
 pub trait Trailed {
-    /// The trail of that request, or of the first of them.
-    fn trail(&self) -> Option<&Arc<Trail>> {
+    /// The place among all traces of that request, or of the first of them.
+    fn context(&self) -> Option<TraceContext> {
         None
     }
 }
@@ -160,8 +160,8 @@ impl<M: Trailed> Losable for Envelope<M> {
         self.begun = now;
     }
 
-    fn trail(&self) -> Option<Arc<Trail>> {
-        self.message.trail().cloned()
+    fn context(&self) -> Option<TraceContext> {
+        self.message.context()
     }
 }
 
@@ -207,13 +207,13 @@ impl<A: Actor<Msg: Losable>> Actor for Watched<A> {
     ) -> Result<(), ActorProcessingErr> {
         let now = Instant::now();
         message.begin(now);
-        let mut beat = self.pulse.begin(now, message.sent(), message.trail());
+        let mut beat = self.pulse.begin(now, message.sent(), message.context());
         let may_drop = message.may_be_lost();
         match self.faults.pass_waiting(&self.name, MESSAGE, may_drop).await? {
             Passed::On => self.inner.handle(myself, message, state).await?,
             Passed::Drop => {}
         }
-        beat.trail = None;
+        beat.context = None;
         Ok(())
     }
 

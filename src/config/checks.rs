@@ -232,7 +232,13 @@ impl Config {
         }
         let address = tracing.endpoint.parse::<http::Uri>();
         let is_plain = |uri: &http::Uri| uri.scheme_str() == Some("http") && uri.host().is_some();
-        if !address.is_ok_and(|uri| is_plain(&uri)) {
+        if tracing.endpoint.contains('@') {
+            // Not told: it would stand in the log.
+            problems.push(
+                "tracing.endpoint: must hold no user and no password, which would be logged: nothing with \"@\""
+                    .to_owned(),
+            );
+        } else if !address.is_ok_and(|uri| is_plain(&uri)) {
             let endpoint = &tracing.endpoint;
             problems.push(format!(
                 "tracing.endpoint = {endpoint}: must be the collector's address for OTLP over gRPC, as in \

@@ -15,6 +15,7 @@ use crate::rpc::pb;
 use crate::rpc::pb::operation_result::Result as Outcome;
 use crate::rpc::sending::hold;
 use crate::rpc::status::Failed;
+use crate::rpc::trails;
 use crate::storage::key::Key;
 use crate::storage::limits::{self, LimitError, MAX_VALUE_BYTES};
 use crate::storage::version::Versions;
@@ -123,16 +124,21 @@ fn response(
             "the operation has no result".to_owned(),
         )))
     };
+    let mut worst: Option<usize> = None;
     let mut result = |refused: Option<LimitError>| {
         let outcome = match refused {
             Some(error) => Err(Failed::from(&error)),
             None => outcomes.next().unwrap_or_else(lost),
         };
+        if let Err(failed) = &outcome {
+            worst = worst.max(trails::severity(failed.code()));
+        }
         result(0, outcome)
     };
-    pb::BatchResponse {
-        results: refused.into_iter().map(&mut result).collect(),
-    }
+    let results = refused.into_iter().map(&mut result).collect();
+    // The call is answered with OK.
+    trails::failed_in_part(worst);
+    pb::BatchResponse { results }
 }
 
 /// One result, of a batch or of a stream.

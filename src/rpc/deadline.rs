@@ -62,7 +62,7 @@ where
 }
 
 /// The time that a client gives. A header that is not as the protocol has it is passed over, as gRPC servers do.
-fn timeout(headers: &http::HeaderMap) -> Option<Duration> {
+pub(super) fn timeout(headers: &http::HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > MAX_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {

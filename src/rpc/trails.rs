@@ -5,6 +5,7 @@
 
 use crate::actors::trail::traces::Traces;
 use crate::actors::trail::{self, Operation, Outcome, TraceContext, Trail};
+use crate::rpc::deadline;
 use crate::rpc::pb::operation::Operation as Asked;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -13,12 +14,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 /// The path of the service's methods.
 const SERVICE: &str = "/storage.StorageNodeService/";
+/// How far a client's clock may be ahead of ours at its deadline.
+const CLOCKS_APART: Duration = Duration::from_millis(100);
 
 const fn call(method: &'static str, name: &'static str, is_timed: bool) -> Operation {
     Operation { method, name, is_timed }
@@ -85,35 +89,72 @@ pub(super) fn outcome(code: Code) -> Outcome {
     }
 }
 
+/// The codes with which the node failed, or refused; the worst last.
+const FAILURES: [Code; 6] = [
+    Code::ResourceExhausted,
+    Code::DeadlineExceeded,
+    Code::Unavailable,
+    Code::Unknown,
+    Code::Internal,
+    Code::DataLoss,
+];
+
+/// How bad it is that an operation of a batch ended with this code; [`None`]: it is no failure of the node's.
+pub(super) fn severity(code: Code) -> Option<usize> {
+    FAILURES.iter().position(|failure| *failure == code)
+}
+
+/// Takes note of the worst failure among the operations of a batch, if there is one.
+pub(super) fn failed_in_part(worst: Option<usize>) {
+    if let Some(code) = worst.and_then(|worst| FAILURES.get(worst)) {
+        trail::failed_in_part(outcome(*code));
+    }
+}
+
 /// The status of an answer, as far as its headers, or its trailers, have one.
 fn code_in(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
 }
 
-/// A trail that ends with this; when it is not told how, its client has gone away.
+/// A trail that ends with this; when it is not told how, its client has gone away, or its time was over.
 struct Open {
     traces: Arc<Traces>,
     trail: Arc<Trail>,
-    outcome: Outcome,
+    /// The time that its client gave it.
+    timeout: Option<Duration>,
+    outcome: Option<Outcome>,
 }
 
 impl Open {
-    fn new(traces: &Arc<Traces>, trail: &Arc<Trail>) -> Self {
+    fn new(traces: &Arc<Traces>, trail: &Arc<Trail>, timeout: Option<Duration>) -> Self {
         Self {
             traces: Arc::clone(traces),
             trail: Arc::clone(trail),
-            outcome: outcome(Code::Cancelled),
+            timeout,
+            outcome: None,
         }
     }
 
     fn end(mut self, code: Code) {
-        self.outcome = outcome(code);
+        self.outcome = Some(outcome(code));
+    }
+}
+
+/// How a call ended that was given up after `elapsed`. A client gives up when its time is over, which by its clock may be a
+/// little before it is by ours.
+fn given_up(timeout: Option<Duration>, elapsed: Duration) -> Code {
+    let is_late = |timeout: Duration| elapsed + (timeout / 10).min(CLOCKS_APART) >= timeout;
+    if timeout.is_some_and(is_late) {
+        Code::DeadlineExceeded
+    } else {
+        Code::Cancelled
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.traces.end(&self.trail, self.outcome);
+        let given_up = || outcome(given_up(self.timeout, self.trail.started.elapsed()));
+        self.traces.end(&self.trail, self.outcome.unwrap_or_else(given_up));
     }
 }
 
@@ -142,7 +183,7 @@ pub(super) async fn of_operation<T>(
     let Some(trail) = traces.begin(operation, stream.map(|stream| stream.context), state) else {
         return work.await;
     };
-    let open = Open::new(traces, &trail);
+    let open = Open::new(traces, &trail, None);
     let done = trail::along(trail, work).await;
     open.end(code(&done));
     done
@@ -172,6 +213,9 @@ pub(super) struct Trailing<S> {
 
 impl<S> Trailing<S> {
     fn begin(&self, request: &http::Request<Body>) -> Option<Arc<Trail>> {
+        if !self.traces.are_on() {
+            return None;
+        }
         let method = request.uri().path().strip_prefix(SERVICE)?;
         let operation = METHODS.iter().find(|operation| operation.method == method)?;
         let headers = request.headers();
@@ -206,7 +250,7 @@ where
         let Some(trail) = self.begin(&request) else {
             return Box::pin(self.inner.call(request));
         };
-        let open = Open::new(&self.traces, &trail);
+        let open = Open::new(&self.traces, &trail, deadline::timeout(request.headers()));
         // Also what is done before the first await belongs to the request.
         let answer = trail::say(&trail, || self.inner.call(request));
         Box::pin(async move {
@@ -239,7 +283,7 @@ impl http_body::Body for Ending {
         if let Poll::Ready(Some(Ok(frame))) = &frame
             && let Some(code) = frame.trailers_ref().and_then(code_in)
         {
-            self.open.outcome = outcome(code);
+            self.open.outcome = Some(outcome(code));
         }
         frame
     }
@@ -256,6 +300,32 @@ impl http_body::Body for Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_that_is_given_up_when_its_time_is_over_was_late_and_not_cancelled() {
+        let given_up = |timeout: Option<u64>, elapsed| {
+            given_up(timeout.map(Duration::from_millis), Duration::from_millis(elapsed))
+        };
+        for (timeout, elapsed) in [(1000, 1000), (1000, 950), (50, 46), (60_000, 59_901)] {
+            assert_eq!(
+                given_up(Some(timeout), elapsed),
+                Code::DeadlineExceeded,
+                "{timeout} {elapsed}"
+            );
+        }
+        for (timeout, elapsed) in [(1000, 800), (50, 40), (60_000, 59_000)] {
+            assert_eq!(given_up(Some(timeout), elapsed), Code::Cancelled, "{timeout} {elapsed}");
+        }
+        assert_eq!(given_up(None, 5000), Code::Cancelled);
+    }
+
+    #[test]
+    fn every_failure_of_the_node_has_its_place_among_the_operations_of_a_batch() {
+        for code in (0..17).map(Code::from_i32) {
+            assert_eq!(severity(code).is_some(), outcome(code).is_failure, "{code:?}");
+        }
+        assert!(severity(Code::DataLoss) > severity(Code::ResourceExhausted));
+    }
 
     #[test]
     fn every_method_of_the_service_but_the_health_check_has_a_name() {

@@ -10,7 +10,7 @@ use crate::actors::trail::traces::{Kept, QUEUE, Sampling, TraceCounts, Traces};
 use crate::config::Config;
 use crate::telemetry::spans::Spans;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
-use opentelemetry_sdk::trace::SpanExporter as _;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -106,7 +106,10 @@ impl Sending {
         let exporter = match self.exporter() {
             Ok(exporter) => exporter,
             Err(error) => {
-                tracing::error!(%error, "traces cannot be sent (tracing.endpoint): they are dropped");
+                tracing::error!(
+                    %error,
+                    "traces cannot be sent (tracing.endpoint, or OTEL_EXPORTER_OTLP_* in the environment): they are dropped"
+                );
                 return;
             }
         };
@@ -140,9 +143,16 @@ impl Sending {
         }
     }
 
-    /// Sends these. Says whether the collector has taken them.
+    /// Sends these. Says whether the collector has taken them all.
     async fn send(&mut self, exporter: &SpanExporter, kept: Vec<Kept>) -> bool {
-        let spans = self.spans.of_kept(kept);
+        let mut is_taken = true;
+        for spans in self.spans.of_kept(kept) {
+            is_taken &= self.send_part(exporter, spans).await;
+        }
+        is_taken
+    }
+
+    async fn send_part(&mut self, exporter: &SpanExporter, spans: Vec<SpanData>) -> bool {
         let count = spans.len() as u64;
         let exported = tokio::time::timeout(self.timeout, exporter.export(spans)).await;
         let problem = match exported {

@@ -22,6 +22,9 @@ use tracing_subscriber::{Layer, Registry, reload};
 /// The program's own part of all that may be logged.
 const OWN: &str = "pairdb_node";
 
+/// Most bytes of a filter: each line that may be logged is held against all of its parts.
+const MOST_FILTER: usize = 4096;
+
 /// What is logged now. There is one log in a process.
 static CHANGE: OnceLock<Change> = OnceLock::new();
 
@@ -82,6 +85,12 @@ pub fn set_level(text: &str) -> Result<String, String> {
 /// What a filter lets through. Of the libraries, whatever it says, only what is wrong; ractor also opens a span for each actor
 /// that never ends.
 fn filter(text: &str) -> Result<Targets, String> {
+    let length = text.len();
+    if length > MOST_FILTER {
+        return Err(format!(
+            "a filter of {length} bytes; it must have at most {MOST_FILTER}"
+        ));
+    }
     let level_of = |word: &str| {
         // It takes nothing at all for a level.
         let level = Some(word.trim()).filter(|word| !word.is_empty());
@@ -185,5 +194,8 @@ mod tests {
         ] {
             assert!(filter(bad).is_err(), "{bad}");
         }
+        let parts = |count| ["pairdb_node=info"; 300][..count].join(",");
+        assert!(filter(&parts(100)).is_ok());
+        assert!(filter(&parts(300)).unwrap_err().contains("at most 4096"));
     }
 }

@@ -17,6 +17,9 @@ use tokio::time::Instant;
 /// The service, by the name that its calls have.
 const SERVICE: &str = "storage.StorageNodeService";
 
+/// Spans from which on a part is full: a collector takes messages of 4 MiB, as a rule.
+const PART: usize = 2000;
+
 /// Makes the spans of a node.
 pub(super) struct Spans {
     scope: InstrumentationScope,
@@ -113,17 +116,23 @@ impl Spans {
         &self.resource
     }
 
-    /// All spans of what is kept.
-    pub(super) fn of_kept(&self, kept: Vec<Kept>) -> Vec<SpanData> {
+    /// All spans of what is kept, in parts that are sent by themselves: those of a request are in one.
+    pub(super) fn of_kept(&self, kept: Vec<Kept>) -> Vec<Vec<SpanData>> {
         let clock = Clock::now();
-        let mut spans = Vec::with_capacity(kept.len() * 6);
+        let (mut parts, mut spans) = (Vec::new(), Vec::with_capacity(kept.len() * 6));
         for kept in kept {
             match kept {
                 Kept::Request(trail) => self.of_request(&trail, clock, &mut spans),
                 Kept::Work(work) => spans.push(self.of_work(&work, clock)),
             }
+            if spans.len() >= PART {
+                parts.push(std::mem::take(&mut spans));
+            }
         }
-        spans
+        if !spans.is_empty() {
+            parts.push(spans);
+        }
+        parts
     }
 
     fn span(
@@ -160,7 +169,7 @@ impl Spans {
             .and_then(|state| TraceState::from_str(state).ok());
         let state = state.unwrap_or_default();
         let begins = clock.at(trail.started);
-        let context = span_context(sent(trail.context), false, state.clone());
+        let context = span_context(sent(trail.context), false, state);
         let is_streamed = trail.operation.method == "Operations" && trail.operation.name != "operations";
         let name = if is_streamed {
             format!("operations/{}", trail.operation.name)
@@ -178,7 +187,7 @@ impl Spans {
         describe(&mut root, trail, &noted, begins);
         spans.push(root);
         for hop in &noted.with_answer().hops {
-            spans.push(self.of_hop(hop, trail, &state, begins));
+            spans.push(self.of_hop(hop, trail, begins));
             if let Detail::Log(write) = &hop.detail
                 && write.is_first_told()
             {
@@ -187,12 +196,12 @@ impl Spans {
         }
     }
 
-    fn of_hop(&self, hop: &Hop, trail: &Trail, state: &TraceState, begins: SystemTime) -> SpanData {
+    fn of_hop(&self, hop: &Hop, trail: &Trail, begins: SystemTime) -> SpanData {
         let context = TraceContext {
             span: context::span_id(),
             ..sent(trail.context)
         };
-        let context = span_context(context, false, state.clone());
+        let context = span_context(context, false, TraceState::NONE);
         let mut span = self.span(hop.name, context, (begins + hop.queued, begins + hop.ended));
         span.parent_span_id = SpanId::from(trail.context.span);
         span.attributes = vec![
@@ -281,13 +290,13 @@ fn describe(span: &mut SpanData, trail: &Trail, noted: &Noted, begins: SystemTim
     }
     if let Some((_, outcome)) = noted.end {
         attributes.push(KeyValue::new("rpc.grpc.status_code", i64::from(outcome.code)));
-        if outcome.is_failure {
-            attributes.push(KeyValue::new("error.type", outcome.status));
-            span.status = Status::error(match noted.lost {
-                Some((component, _)) => format!("{}: lost with {component}", outcome.status),
-                None => outcome.status.to_owned(),
-            });
-        }
+    }
+    if let Some(failure) = noted.failure() {
+        attributes.push(KeyValue::new("error.type", failure.status));
+        span.status = Status::error(match noted.lost {
+            Some((component, _)) => format!("{}: lost with {component}", failure.status),
+            None => failure.status.to_owned(),
+        });
     }
     if let Some((component, at)) = noted.lost {
         let lost_with = vec![KeyValue::new("pairdb.component", component)];

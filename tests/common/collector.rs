@@ -11,9 +11,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
@@ -25,16 +24,18 @@ pub struct Taken {
     hangs: Arc<AtomicBool>,
 }
 
-/// A collector that runs; ends when it is dropped.
+/// A collector that runs. Dropped, it ends with all its connections: they are tasks of its own runtime.
 pub struct Collector {
     pub address: SocketAddr,
     pub taken: Taken,
-    serving: JoinHandle<()>,
+    runtime: Option<Runtime>,
 }
 
 impl Drop for Collector {
     fn drop(&mut self) {
-        self.serving.abort();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -99,17 +100,21 @@ impl Taken {
 
 impl Collector {
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
         let taken = Taken::default();
         let service = TraceServiceServer::new(taken.clone());
+        let listening = runtime.spawn(async { TcpListener::bind("127.0.0.1:0").await.unwrap() });
+        let listener = listening.await.unwrap();
+        let address = listener.local_addr().unwrap();
         let serving = tonic::transport::Server::builder()
             .add_service(service)
             .serve_with_incoming(TcpListenerStream::new(listener));
+        runtime.spawn(async move { serving.await.unwrap() });
         Self {
             address,
             taken,
-            serving: tokio::spawn(async move { serving.await.unwrap() }),
+            runtime: Some(runtime),
         }
     }
 }
@@ -122,7 +127,9 @@ pub fn traced(dir: &Path, collector: SocketAddr, ratio: f64) -> pairdb_node::con
     config.tracing.sample_ratio = ratio;
     // However slow the machine is on which the tests run.
     config.tracing.slow_request = PATIENCE;
-    config.tracing.export_timeout = Duration::from_secs(1);
+    config.tracing.export_timeout = PATIENCE;
+    // Of which the exporter has a twentieth.
+    config.server.shutdown_timeout = 20 * PATIENCE;
     config.admin.fault_injection = true;
     config.admin.port = 0;
     config

@@ -610,21 +610,21 @@ weaken room_given_back_before_the_answer_is_taken answers src/rpc/stream.rs \
 # What is kept of traces, and what is logged.
 
 weaken failed_requests_are_kept_as_others traces src/actors/trail/traces.rs \
-    '} else if is_slow || outcome.is_failure {
-            if self.kept' \
+    '} else if is_slow || failure.is_some() {
+            if limit' \
     '} else if is_slow {
-            if self.kept'
+            if limit'
 weaken requests_wait_for_the_collector traces src/actors/trail/traces.rs \
-    'let sent = self.queue.as_ref().map(|queue| queue.try_send(kept));' \
-    'while self.queue.as_ref().is_some_and(|queue| queue.capacity() == 0) {
+    'let is_sent = queue.capacity() > spare' \
+    'while queue.capacity() <= spare {
             std::thread::sleep(Duration::from_millis(1));
         }
-        let sent = self.queue.as_ref().map(|queue| queue.try_send(kept));'
+        let is_sent = queue.capacity() > spare'
 weaken sync_told_by_each_of_its_writes traces src/telemetry/spans.rs \
     '&& write.is_first_told()' \
     ''
 weaken restart_without_its_request traces src/actors/watched.rs \
-    'self.message.trail().cloned()' \
+    'self.message.context()' \
     'None'
 weaken flush_without_its_cause traces src/actors/memtable.rs \
     'causes.filled(view.active.id(), by);' \

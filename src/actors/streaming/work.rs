@@ -19,6 +19,7 @@ use crate::actors::streaming::stream::{Stream, StreamState};
 use crate::actors::streaming::target::{Failed, Target};
 use crate::actors::trail::traces::Traces;
 use crate::actors::trail::work::Work as Span;
+use crate::storage::stream_records::Sent;
 use crate::storage::view::Published;
 use std::future::Future;
 use std::sync::Arc;
@@ -158,19 +159,27 @@ async fn traced<T>(
     let result = pass.await;
     let sent = stream.status().sent;
     let span = span
-        .with(
-            "pairdb.stream.keys",
-            sent.keys_copied.saturating_sub(before.keys_copied),
-        )
+        .with("pairdb.stream.keys", keys(&sent).saturating_sub(keys(&before)))
         .with(
             "pairdb.stream.bytes",
             sent.bytes_copied.saturating_sub(before.bytes_copied),
         );
-    let error = result.as_ref().err().map(|failed| match failed {
-        Failed::ForGood(why) | Failed::Broken(why) => why.clone(),
-    });
+    let error = result.as_ref().err().map(|failed| kind(failed).to_owned());
     source.traces.work(span.end(error));
     result
+}
+
+/// Keys that passes have sent: a copy and a compare count apart, and never run at once.
+fn keys(sent: &Sent) -> u64 {
+    sent.keys_copied + sent.keys_resent
+}
+
+/// Why a pass ended, for its span. The reason itself may name a key, and stays on this node.
+fn kind(failed: &Failed) -> &'static str {
+    match failed {
+        Failed::ForGood(_) => "the stream cannot go on; its status says why",
+        Failed::Broken(_) => "the work broke",
+    }
 }
 
 /// Has everything kept that is applied from now on.
@@ -181,4 +190,23 @@ async fn open_tap(source: &Source, stream: &Arc<Stream>) -> Result<(), Failed> {
         tap.open(published.applied());
     });
     opening.await.map_err(|panicked| Failed::Broken(panicked.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_span_of_a_pass_has_no_key_and_counts_what_a_compare_has_sent() {
+        let why = "\"acme:secret-key\": refused".to_owned();
+        for failed in [Failed::ForGood(why.clone()), Failed::Broken(why)] {
+            assert!(!kind(&failed).contains("secret"), "{failed:?}");
+        }
+        let sent = Sent {
+            keys_copied: 5,
+            keys_resent: 3,
+            ..Sent::default()
+        };
+        assert_eq!(keys(&sent), 8);
+    }
 }

@@ -55,7 +55,7 @@ impl Hop {
     /// Takes in another hop that is the same work: keys of a batch are read together. Says whether it was.
     pub(super) fn takes_in(&mut self, other: &Self) -> bool {
         match (&mut self.detail, &other.detail) {
-            (Detail::Read(looked), Detail::Read(more)) if self.ended == other.ended => {
+            (Detail::Read(looked), Detail::Read(more)) if (self.begun, self.ended) == (other.begun, other.ended) => {
                 looked.add(more);
                 true
             }

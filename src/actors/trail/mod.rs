@@ -86,6 +86,8 @@ pub struct Noted {
     pub lost: Option<(&'static str, Duration)>,
     /// When the task that carries it out had its last answer, since it arrived.
     pub resumed: Option<Duration>,
+    /// How the worst of its operations failed, if it is a batch, which is answered all the same.
+    pub part: Option<Outcome>,
     /// When it ended, since it arrived, and how.
     pub end: Option<(Duration, Outcome)>,
 }
@@ -138,6 +140,17 @@ impl Trail {
         });
     }
 
+    /// As [`Trail::hop`], where all of its times are known. What began for another request is shown from this one's arrival on.
+    pub fn hop_at(&self, name: &'static str, (queued, begun, ended): (Instant, Instant, Instant), detail: Detail) {
+        self.noted.lock().add(Hop {
+            name,
+            queued: self.at(queued),
+            begun: self.at(begun),
+            ended: self.at(ended),
+            detail,
+        });
+    }
+
     /// What was noted of it so far.
     #[must_use]
     pub fn noted(&self) -> Noted {
@@ -147,13 +160,19 @@ impl Trail {
 
 impl Noted {
     fn last_end(&self) -> Duration {
-        self.hops.last().map_or(Duration::ZERO, |hop| hop.ended)
+        let ends = self.hops.iter().map(|hop| hop.ended);
+        ends.max().unwrap_or_default()
+    }
+
+    /// How it failed, or a part of it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<Outcome> {
+        let whole = self.end.map(|(_, outcome)| outcome);
+        whole.filter(|outcome| outcome.is_failure).or(self.part)
     }
 
     fn add(&mut self, hop: Hop) {
-        if let Some(last) = self.hops.last_mut()
-            && last.takes_in(&hop)
-        {
+        if self.hops.iter_mut().rev().any(|before| before.takes_in(&hop)) {
             return;
         }
         if self.hops.len() < MOST_HOPS {
@@ -168,7 +187,9 @@ impl Noted {
     pub fn with_answer(mut self) -> Self {
         if let Some((ended, _)) = self.end {
             let queued = self.last_end().min(ended);
-            let begun = self.resumed.unwrap_or(queued).clamp(queued, ended);
+            // What had no answer since was waited for until the end.
+            let resumed = self.resumed.filter(|at| *at >= queued);
+            let begun = resumed.unwrap_or(ended).min(ended);
             self.hops.push(Hop {
                 name: "answer",
                 queued,
@@ -244,6 +265,11 @@ pub fn lost(component: &'static str) {
         let now = trail.started.elapsed();
         trail.noted.lock().lost = Some((component, now));
     });
+}
+
+/// Operations of the batch that this task carries out failed, the worst of them so.
+pub fn failed_in_part(worst: Outcome) {
+    let _ = TRAIL.try_with(|trail| trail.noted.lock().part = Some(worst));
 }
 
 /// Does something for each of these trails, once for those that are next to each other: the operations of a batch have one.

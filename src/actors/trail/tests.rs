@@ -1,6 +1,7 @@
 use super::slowest::{SLOWEST, SlowRequest};
 use super::traces::{Kept, Sampling, Traces};
 use super::*;
+use crate::storage::looked::Looked;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::advance;
@@ -18,6 +19,12 @@ const DONE: Outcome = Outcome {
 const FAILED: Outcome = Outcome {
     code: 14,
     status: "UNAVAILABLE",
+    is_failure: true,
+};
+
+const REFUSED: Outcome = Outcome {
+    code: 8,
+    status: "RESOURCE_EXHAUSTED",
     is_failure: true,
 };
 
@@ -72,6 +79,113 @@ async fn of_failures_so_many_are_kept_in_a_second_and_the_rest_is_counted() {
     advance(Duration::from_secs(1)).await;
     request(&traces, None, 0, FAILED).await;
     assert_eq!(kept(&mut queue), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_leave_other_failures_their_room() {
+    let (traces, mut queue) = traces(0.0, 100);
+    for _ in 0..150 {
+        request(&traces, None, 0, REFUSED).await;
+    }
+    assert_eq!(kept(&mut queue), 20);
+    for _ in 0..150 {
+        request(&traces, None, 0, FAILED).await;
+    }
+    assert_eq!(kept(&mut queue), 100);
+    request(&traces, None, 100, REFUSED).await;
+    assert_eq!(
+        traces.counts.limited.load(Ordering::Relaxed),
+        130 + 50 + 1,
+        "a slow one is as others are"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_only_sampled_leaves_a_quarter_of_the_queue_to_what_failed_or_was_slow() {
+    let (sender, mut queue) = channel(8);
+    let slow = Duration::from_millis(100);
+    let traces = Traces::new(Sampling { ratio: 1.0, slow }, Some(sender));
+    for _ in 0..10 {
+        request(&traces, None, 0, DONE).await;
+    }
+    assert_eq!(traces.counts.dropped.load(Ordering::Relaxed), 4);
+    request(&traces, None, 0, FAILED).await;
+    request(&traces, None, 100, DONE).await;
+    assert_eq!(traces.counts.dropped.load(Ordering::Relaxed), 4);
+    assert_eq!(kept(&mut queue), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_failed_in_part_is_kept_as_a_failure() {
+    let (traces, mut queue) = traces(0.0, 100);
+    let trail = traces.begin(&WRITE, None, None).unwrap();
+    along(Arc::clone(&trail), async { failed_in_part(FAILED) }).await;
+    traces.end(&trail, DONE);
+    assert_eq!(kept(&mut queue), 1);
+    let noted = trail.noted();
+    assert_eq!(noted.failure(), Some(FAILED));
+    assert_eq!(
+        noted.end.map(|(_, outcome)| outcome),
+        Some(DONE),
+        "as it is on the wire"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_answer_waited_until_its_end() {
+    let (traces, _queue) = traces(0.0, 1000);
+    let after = async |ms| advance(Duration::from_millis(ms)).await;
+    for has_older_answer in [false, true] {
+        let trail = traces.begin(&WRITE, None, None).unwrap();
+        along(Arc::clone(&trail), async {
+            after(1).await;
+            if has_older_answer {
+                resumed();
+            }
+            after(1).await;
+            received(None);
+            after(7).await;
+        })
+        .await;
+        traces.end(&trail, FAILED);
+        let hops = trail.noted().with_answer().hops;
+        let answer = hops.last().unwrap();
+        assert_eq!(
+            (answer.name, answer.queue().as_millis(), answer.work().as_millis()),
+            ("answer", 7, 0)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_of_several_shards_have_their_own_times_and_are_one_hop_only_if_read_together() {
+    let (traces, _queue) = traces(0.0, 1000);
+    let trail = traces.begin(&WRITE, None, None).unwrap();
+    let at = |ms| trail.started + Duration::from_millis(ms);
+    let read = |begun, ended| {
+        let found = Looked {
+            filters: 1,
+            ..Looked::default()
+        };
+        trail.hop_at("read", (at(1), at(begun), at(ended)), Detail::Read(found));
+    };
+    // The second ends first, and is noted last.
+    for (begun, ended) in [(2, 9), (3, 5), (2, 9), (3, 9)] {
+        read(begun, ended);
+    }
+    traces.end(&trail, DONE);
+    let hops: Vec<_> = trail
+        .noted()
+        .hops
+        .iter()
+        .map(|hop| {
+            let Detail::Read(looked) = &hop.detail else {
+                panic!("{hop:?}");
+            };
+            (hop.queue().as_millis(), hop.work().as_millis(), looked.filters)
+        })
+        .collect();
+    assert_eq!(hops, [(1, 7, 2), (2, 2, 1), (2, 6, 1)]);
 }
 
 #[tokio::test(start_paused = true)]

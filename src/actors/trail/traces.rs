@@ -23,6 +23,11 @@ pub const QUEUE: usize = 4096;
 /// Failed and slow requests that are kept each second beside those that are sampled: in an overload every request may be one,
 /// and to tell of each would be more load.
 const KEPT_PER_SECOND: u64 = 100;
+/// Refused requests (quotas, overload) that are kept each second: there may be any number, and each is as good as another. They
+/// leave the others their room.
+const REFUSED_PER_SECOND: u64 = 20;
+/// The code of RESOURCE_EXHAUSTED, with which they are refused.
+const RESOURCE_EXHAUSTED: i32 = 8;
 /// Slow requests that are logged each second.
 const LOGGED_PER_SECOND: u64 = 10;
 /// Most bytes of a `tracestate`; a longer one is left out, as the standard allows.
@@ -66,6 +71,7 @@ pub struct Traces {
     queue: Option<Sender<Kept>>,
     begun: Instant,
     kept: Limit,
+    refused: Limit,
     logged: Limit,
     slowest: Slowest,
     /// What caused work that comes later.
@@ -83,11 +89,18 @@ impl Traces {
             queue,
             begun: Instant::now(),
             kept: Limit::new(KEPT_PER_SECOND),
+            refused: Limit::new(REFUSED_PER_SECOND),
             logged: Limit::new(LOGGED_PER_SECOND),
             slowest: Slowest::default(),
             causes: Causes::default(),
             counts: Arc::default(),
         })
+    }
+
+    /// Whether requests have trails: otherwise nobody will ask for one.
+    #[must_use]
+    pub fn are_on(&self) -> bool {
+        self.queue.is_some() || !self.sampling.slow.is_zero()
     }
 
     /// A request arrives, perhaps as a part of another's trace. [`None`] when nobody will ask for its trail.
@@ -98,7 +111,7 @@ impl Traces {
         parent: Option<TraceContext>,
         state: Option<&str>,
     ) -> Option<Arc<Trail>> {
-        if self.queue.is_none() && self.sampling.slow.is_zero() {
+        if !self.are_on() {
             return None;
         }
         let context = match parent {
@@ -117,23 +130,34 @@ impl Traces {
     pub fn end(&self, trail: &Arc<Trail>, outcome: Outcome) {
         let now = Instant::now();
         let took = trail.at(now);
-        trail.noted.lock().end = Some((took, outcome));
+        let failure = {
+            let mut noted = trail.noted.lock();
+            noted.end = Some((took, outcome));
+            noted.failure()
+        };
         let is_timed = trail.operation.is_timed && !self.sampling.slow.is_zero();
         let is_slow = is_timed && took >= self.sampling.slow;
         if is_timed {
             self.slowest.see(trail, took, now);
         }
-        if is_slow || outcome.is_failure {
-            self.say(trail, outcome, is_slow, now);
+        if is_slow || failure.is_some() {
+            self.say(trail, failure.unwrap_or(outcome), is_slow, now);
         }
         if self.queue.is_none() {
             return;
         }
+        let is_refusal = failure.is_some_and(|failure| failure.code == RESOURCE_EXHAUSTED);
+        let limit = if is_refusal && !is_slow {
+            &self.refused
+        } else {
+            &self.kept
+        };
         if trail.context.sampled {
-            self.keep(Kept::Request(Arc::clone(trail)));
-        } else if is_slow || outcome.is_failure {
-            if self.kept.passes(self.second(now)) {
-                self.keep(Kept::Request(Arc::clone(trail)));
+            let is_telling = is_slow || failure.is_some();
+            self.keep(Kept::Request(Arc::clone(trail)), is_telling);
+        } else if is_slow || failure.is_some() {
+            if limit.passes(self.second(now)) {
+                self.keep(Kept::Request(Arc::clone(trail)), true);
             } else {
                 self.counts.limited.fetch_add(1, Ordering::Relaxed);
             }
@@ -143,7 +167,7 @@ impl Traces {
     /// Some work has ended.
     pub fn work(&self, work: Work) {
         if self.queue.is_some() {
-            self.keep(Kept::Work(Box::new(work)));
+            self.keep(Kept::Work(Box::new(work)), true);
         }
     }
 
@@ -153,9 +177,14 @@ impl Traces {
         self.slowest.list()
     }
 
-    fn keep(&self, kept: Kept) {
-        let sent = self.queue.as_ref().map(|queue| queue.try_send(kept));
-        if let Some(Err(_full)) = sent {
+    /// Sends it on. The last quarter of the queue is for what tells of trouble, or of work.
+    fn keep(&self, kept: Kept, is_telling: bool) {
+        let Some(queue) = &self.queue else {
+            return;
+        };
+        let spare = if is_telling { 0 } else { queue.max_capacity() / 4 };
+        let is_sent = queue.capacity() > spare && queue.try_send(kept).is_ok();
+        if !is_sent {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -9,7 +9,7 @@ use crate::actors::Handles;
 use crate::actors::faults::{Faults, Injected};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::threads::{Priority, Queue, Threads, Worker as OnThread};
-use crate::actors::trail::Trail;
+use crate::actors::trail::TraceContext;
 use crate::actors::trail::work::LogWrite;
 use crate::actors::write::RecentWrites;
 use crate::storage::error::{Error, ErrorKind, Result};
@@ -176,7 +176,7 @@ pub enum Done {
     /// The log is ended.
     Closed(Result<()>),
     /// The thread ended without being told to, at the batch of this request, if it was at one.
-    Ended(Option<Arc<Trail>>),
+    Ended(Option<TraceContext>),
 }
 
 /// How the thread syncs.
@@ -255,7 +255,7 @@ struct Worker {
     /// As the clock's `elapsed` tells it.
     unsynced_since: Option<Duration>,
     /// That of the first request of the batch that is being written.
-    writing: Option<Arc<Trail>>,
+    writing: Option<TraceContext>,
 }
 
 impl Drop for Worker {
@@ -369,7 +369,7 @@ impl Worker {
         let (epoch, every_batch) = (self.epoch, self.sync.every_batch);
         let (applied, now_ms) = (self.applied.applied(), self.time.now_ms());
         let (begun, mut sync_begun) = (Instant::now(), None);
-        self.writing = batch.trail().cloned();
+        self.writing = batch.context();
         let (previous_seq, result) = self.log.with(|log| {
             let previous_seq = log.last_seq();
             let times = &self.log.times;

@@ -19,7 +19,7 @@ use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::Reply;
 use crate::actors::timers;
-use crate::actors::trail::{Detail, Trail};
+use crate::actors::trail::{Detail, TraceContext};
 use crate::actors::watched::Trailed;
 use crate::actors::write::{LoggedBatch, LoggedWrite, PendingWrite, WriteClock, note_logged};
 use crate::storage::error::{Error, ErrorKind};
@@ -63,11 +63,14 @@ pub enum WalMessage {
 }
 
 impl Trailed for WalMessage {
-    fn trail(&self) -> Option<&Arc<Trail>> {
+    fn context(&self) -> Option<TraceContext> {
         match self {
-            Self::Append(writes) => writes.first().and_then(|write| write.caller.trail()),
-            Self::Done(Done::Written { batch, .. }) => batch.trail(),
-            Self::Done(Done::Ended(at)) => at.as_ref(),
+            Self::Append(writes) => {
+                let trail = writes.first().and_then(|write| write.caller.trail());
+                trail.map(|trail| trail.context)
+            }
+            Self::Done(Done::Written { batch, .. }) => batch.context(),
+            Self::Done(Done::Ended(at)) => *at,
             _ => None,
         }
     }
@@ -86,9 +89,10 @@ impl Batch {
         self.encoded.bytes.is_empty()
     }
 
-    /// The trail of the first of its requests that has one.
-    fn trail(&self) -> Option<&Arc<Trail>> {
-        self.writes.iter().find_map(LoggedWrite::trail)
+    /// The place among all traces of the first of its requests that has one.
+    fn context(&self) -> Option<TraceContext> {
+        let trail = self.writes.iter().find_map(LoggedWrite::trail);
+        trail.map(|trail| trail.context)
     }
 }
 
