@@ -121,19 +121,15 @@ async fn the_status_of_a_node_has_what_it_did_and_what_its_actors_do() {
         client.read(read(&format!("k{n}"))).await.unwrap();
     }
     let sum = |list: &Value| list.as_array().unwrap().iter().filter_map(Value::as_f64).sum::<f64>();
+    assert!(node.tree().kill("vitals"));
+    // How much a second it was is a matter of the machine; that it was at all is not.
+    let did = |history: &Value, name: &str| sum(&history[name]) > 0.0;
     eventually(
         "the samples have it, and what followed after VitalsActor died",
         async || {
-            if node
-                .tree()
-                .children()
-                .iter()
-                .any(|child| child.name == "vitals" && child.generation == 1)
-            {
-                node.tree().kill("vitals");
-            }
             let history = &status()["history"];
-            history["at_ms"].as_array().unwrap().len() >= 2 && sum(&history["writes_per_s"]) > 100.0
+            let samples = history["at_ms"].as_array().unwrap().len();
+            samples >= 2 && did(history, "writes_per_s") && did(history, "reads_per_s")
         },
     )
     .await;

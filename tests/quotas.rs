@@ -211,6 +211,24 @@ async fn operations_of_every_kind_count_and_nobody_else_notices() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_all_others_were_refused_is_counted_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config_with(dir.path(), &["own"], operations(1));
+    config.tenants.default = operations(1);
+    let node = start(&config).await;
+    let quotas = &node.requests().quotas;
+    let until_refused = |tenant| while quotas.admit_look(tenant).is_ok() {};
+    until_refused("somebody-else");
+    let own = quotas.usage();
+    // Between the two looks: a number of others that is what is left of all would go up now, and down the next time.
+    until_refused("own");
+    assert_eq!(quotas.usage_of_others(&own).refused, 1);
+    assert_eq!(quotas.usage_of_others(&quotas.usage()).refused, 1);
+    assert_eq!((quotas.usage()[0].refused, quotas.refused()), (1, 2));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_waits_as_long_as_he_is_told_is_served() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(&config_with(dir.path(), &["t"], operations(3))).await;

@@ -156,7 +156,7 @@ fn however_it_ends_the_terminal_is_as_before() {
     top.until("admin.sock");
     top.press("\x03");
     assert_eq!(top.end(), Some(0), "Ctrl-C");
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
         let top = Top::start(dir.path(), (80, 24));
         top.until("admin.sock");
         kill_process(Pid::from_child(&top.child), signal).unwrap();

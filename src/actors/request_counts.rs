@@ -31,7 +31,8 @@ pub struct RequestCounts {
     pub write_bytes: Histogram,
     /// Bytes of the values that were found.
     pub read_bytes: Histogram,
-    /// Of all these, those that were refused or failed; a read of a missing key is not one.
+    /// Of all these, those that were refused or failed; neither a read of a missing key nor what a tenant's quota refuses is
+    /// one: such refusals are counted by [`crate::actors::quotas`].
     pub errors: AtomicU64,
 }
 
@@ -95,7 +96,7 @@ impl RequestCounts {
     }
 
     fn count_error<T>(&self, result: &Result<T, Refusal>) {
-        if result.is_err() {
+        if !matches!(result, Ok(_) | Err(Refusal::QuotaExceeded { .. })) {
             self.errors.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -11,6 +11,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -50,9 +51,19 @@ impl Site {
             .route("/", get(async move || page.answer()))
             .route("/health/live", get(async || fresh("text/plain", "alive\n".to_owned())))
             .route("/health/ready", get(async move || ready::answer(&for_ready)))
-            .route("/status", get(async move || for_status.status()))
-            .route(metrics_path, get(async move || for_metrics.metrics()))
+            .route("/status", get(async move || for_status.computed(Self::status).await))
+            .route(
+                metrics_path,
+                get(async move || for_metrics.computed(Self::metrics).await),
+            )
             .fallback(async move || (StatusCode::NOT_FOUND, there_is))
+    }
+
+    /// What takes a while, on a thread that may: those of the runtime serve clients meanwhile. Should it panic, this answer
+    /// alone is lost.
+    async fn computed(self: Arc<Self>, answer: fn(&Self) -> Response) -> Response {
+        let computing = tokio::task::spawn_blocking(move || answer(&self));
+        computing.await.unwrap_or_else(|lost| failed(&lost))
     }
 
     fn metrics(&self) -> Response {
@@ -61,7 +72,7 @@ impl Site {
         };
         match metrics::of(health) {
             Ok(text) => fresh(metrics::CONTENT_TYPE, text),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+            Err(error) => failed(&error),
         }
     }
 
@@ -71,9 +82,13 @@ impl Site {
         };
         match serde_json::to_string(&rpc::admin::status(health)) {
             Ok(text) => fresh("application/json", text),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+            Err(error) => failed(&error),
         }
     }
+}
+
+fn failed(error: &impl Display) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
 }
 
 fn starting() -> Response {
@@ -87,4 +102,27 @@ pub(super) fn fresh(content_type: &'static str, body: String) -> Response {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_costs_one_answer_and_a_worker_of_the_runtime_nothing() {
+        let site = Arc::new(Site::default());
+        let own = std::thread::current().id();
+        let lost = Arc::clone(&site)
+            .computed(|_| std::panic::panic_any("a number is wrong"))
+            .await;
+        assert_eq!(lost.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let elsewhere = |_: &Site| format!("{:?}", std::thread::current().id()).into_response();
+        let told = Arc::clone(&site).computed(elsewhere).await;
+        let told = axum::body::to_bytes(told.into_body(), 100).await.unwrap();
+        assert_ne!(told, format!("{own:?}"), "it is computed where clients are served");
+        assert_eq!(
+            site.computed(Site::status).await.status(),
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+    }
 }

@@ -42,6 +42,8 @@ pub struct Quotas {
     time: Arc<dyn Time>,
     /// Operations of tenants without a quota of their own.
     others: AtomicU64,
+    /// Of these, those that were refused.
+    others_refused: AtomicU64,
     /// Of all tenants.
     refused: AtomicU64,
 }
@@ -104,6 +106,7 @@ impl Quotas {
             published,
             time,
             others: AtomicU64::new(0),
+            others_refused: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         })
     }
@@ -226,13 +229,13 @@ impl Quotas {
     pub fn usage_of_others(&self, own: &[Usage]) -> Usage {
         let view = self.published.load();
         let tables: u64 = view.tables.all().map(|table| table.size()).sum();
-        let rest = |all: u64, of: fn(&Usage) -> u64| all.saturating_sub(own.iter().map(of).sum());
+        let of_own: u64 = own.iter().map(|usage| usage.stored_bytes).sum();
         Usage {
             tenant: OTHERS.to_owned(),
-            stored_bytes: rest(tables + view.memtable_bytes() as u64, |usage| usage.stored_bytes),
+            stored_bytes: (tables + view.memtable_bytes() as u64).saturating_sub(of_own),
             most_stored_bytes: 0,
             operations: self.others.load(Ordering::Relaxed),
-            refused: rest(self.refused(), |usage| usage.refused),
+            refused: self.others_refused.load(Ordering::Relaxed),
         }
     }
 
@@ -269,7 +272,11 @@ impl Quotas {
 
     fn refuse(&self, tenant: &Tenant, name: &str, limit: Limit, retry: Duration, why: &str) -> Refusal {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        tenant.refused.fetch_add(1, Ordering::Relaxed);
+        let of_whom = match tenant.is_own {
+            true => &tenant.refused,
+            false => &self.others_refused,
+        };
+        of_whom.fetch_add(1, Ordering::Relaxed);
         let (key, value) = match limit {
             Limit::Operations => ("operations_per_s", tenant.quota.operations_per_s),
             Limit::Bytes => ("bytes_per_s", tenant.quota.bytes_per_s),

@@ -47,7 +47,7 @@ pub struct Tenant {
     pub walks: AtomicBool,
     /// Operations that it asked for.
     pub operations: AtomicU64,
-    /// Of these, those that were refused.
+    /// Of these, those that were refused; both are of a tenant with a quota of its own.
     pub refused: AtomicU64,
     used: Mutex<Used>,
 }

@@ -38,14 +38,16 @@ pub(super) async fn run(args: &TopArgs) -> Result<ExitCode, Failure> {
         return Err(format!("--interval {:?}: must be at least {LEAST_INTERVAL:?}", args.interval).into());
     }
     let config = args.data.config()?;
+    // Caught before the terminal is another one: each would leave it so.
+    let (mut resized, mut ended) = (signal(SignalKind::window_change())?, signal(SignalKind::terminate())?);
+    let (mut interrupted, mut hung_up) = (signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
+    let mut quit = signal(SignalKind::quit())?;
     let terminal = Terminal::take()?;
     let (told, mut answers) = mpsc::channel(1);
     let asking = tokio::spawn(asking::ask(config.storage.data_dir, args.interval, told));
     let (typed, mut keys) = mpsc::channel(16);
     // Not awaited: it may be at a read that ends with the process alone.
     tokio::spawn(read_keys(typed));
-    let (mut resized, mut ended) = (signal(SignalKind::window_change())?, signal(SignalKind::terminate())?);
-    let (mut interrupted, mut hung_up) = (signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let mut top = Top::new(terminal);
     loop {
@@ -63,6 +65,7 @@ pub(super) async fn run(args: &TopArgs) -> Result<ExitCode, Failure> {
             _ = ended.recv() => break,
             _ = interrupted.recv() => break,
             _ = hung_up.recv() => break,
+            _ = quit.recv() => break,
         }
     }
     asking.abort();

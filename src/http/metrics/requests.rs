@@ -27,7 +27,7 @@ impl Out<'_> {
             ("storage_delete_requests", "Writes that are deletes", &counts.deletes),
             (
                 "storage_request_errors",
-                "Reads and writes that were refused or failed; a missing key is neither",
+                "Reads and writes that were refused or failed, but for what a tenant's quota refuses; a missing key is neither",
                 &counts.errors,
             ),
         ] {
