@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use pairdb_node::actors::faults::{DISK_IO, Fault, Faults, Injection, MESSAGE, SUPERVISOR};
+use pairdb_node::actors::faults::{DISK_IO, Fault, Faults, MESSAGE, SUPERVISOR};
 use pairdb_node::actors::ranges::{KeyRange, RangeItem};
 use pairdb_node::actors::write::NewWrite;
 use pairdb_node::config::Config;
@@ -34,18 +34,6 @@ fn breakable(dir: &Path) -> Config {
 
 fn faults(node: &Node) -> Arc<Faults> {
     Arc::clone(&node.requests().handles.faults)
-}
-
-fn injection(actor: &str, point: &str, fault: Fault) -> Injection {
-    Injection {
-        actor: actor.to_owned(),
-        point: point.to_owned(),
-        fault,
-        after: 0,
-        times: 1,
-        one_in: 1,
-        seed: 0,
-    }
 }
 
 /// Writes ascending numbers to keys of its own and reads them back, until it is stopped. Returns the last acknowledged and

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use pairdb_node::actors::faults::{Fault, Injection, MESSAGE};
+use pairdb_node::actors::faults::{Fault, MESSAGE};
 use pairdb_node::actors::mailbox::{Bound, Envelope, Mailbox, Undelivered};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
@@ -128,15 +128,7 @@ async fn a_flood_of_writes_while_the_log_stalls_is_refused_and_held_within_its_b
     let handles = &node.requests().handles;
     handles
         .faults
-        .inject(Injection {
-            actor: "wal".to_owned(),
-            point: MESSAGE.to_owned(),
-            fault: Fault::Stall(Duration::from_secs(4)),
-            after: 0,
-            times: 1,
-            one_in: 1,
-            seed: 0,
-        })
+        .inject(injection("wal", MESSAGE, Fault::Stall(Duration::from_secs(4))))
         .unwrap();
     let calls: Vec<_> = (0..WRITES)
         .map(|n| {

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use pairdb_node::actors::faults::{Fault, Injection};
+use pairdb_node::actors::faults::Fault;
 use pairdb_node::node::Node;
 use pairdb_node::rpc::pb;
 use pairdb_node::rpc::pb::operation_result::Result as Outcome;
@@ -436,15 +436,7 @@ async fn the_last_answers_before_an_orderly_stop_are_given_again_after_it() {
     let client_ = client(node.address());
     client_.clone().write(write("k", b"newer", &[("c", 9)])).await.unwrap();
     // The writes are in the log and applied, and the node stops before they are answered.
-    let stall = Injection {
-        actor: "memtable".into(),
-        point: "before-answer".into(),
-        fault: Fault::Stall(Duration::from_millis(700)),
-        after: 0,
-        times: 1,
-        one_in: 1,
-        seed: 0,
-    };
+    let stall = injection("memtable", "before-answer", Fault::Stall(Duration::from_millis(700)));
     node.requests().handles.faults.inject(stall).unwrap();
     let requests = [
         named("k", b"stale", &[("c", 1)], "stale"),

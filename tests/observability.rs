@@ -7,7 +7,7 @@ mod site;
 mod streaming;
 
 use common::*;
-use pairdb_node::actors::faults::{DISK_IO, Fault, Injection};
+use pairdb_node::actors::faults::{DISK_IO, Fault};
 use pairdb_node::config::Quota;
 use pairdb_node::rpc::pb;
 use site::{ask, metrics, samples, shown};
@@ -297,15 +297,7 @@ async fn probes_learn_whether_the_node_is_ready_and_why_not() {
     // A first sync that fails is that of a new segment, which is then not used.
     let mut client = client(node.address());
     client.write(write("before", b"v", &[("a", 1)])).await.unwrap();
-    let failed = Injection {
-        actor: DISK_IO.to_owned(),
-        point: "sync-log".to_owned(),
-        fault: Fault::Error,
-        after: 0,
-        times: 1,
-        one_in: 1,
-        seed: 0,
-    };
+    let failed = injection(DISK_IO, "sync-log", Fault::Error);
     node.requests().handles.faults.inject(failed).unwrap();
     client.write(write("k", b"v", &[("a", 1)])).await.unwrap_err();
     let (status, text) = probe("/health/ready").await;

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use pairdb_node::actors::faults::{Fault, Injection, START};
+use pairdb_node::actors::faults::{Fault, START};
 use pairdb_node::config::Config;
 use pairdb_node::node::Node;
 use pairdb_node::storage::fs::SimFs;
@@ -184,16 +184,8 @@ async fn it_shows_the_last_ends_of_actors_with_their_reasons() {
         };
         // Each kill is an end, and so is the start that panics.
         if n % 2 == 0 {
-            let injection = Injection {
-                actor: name.to_owned(),
-                point: START.to_owned(),
-                fault: Fault::Panic,
-                after: 0,
-                times: 1,
-                one_in: 1,
-                seed: 0,
-            };
-            faults.inject(injection).unwrap();
+            let panics = injection(name, START, Fault::Panic);
+            faults.inject(panics).unwrap();
         }
         let before = generation();
         assert!(node.tree().kill(name));

@@ -6,7 +6,7 @@ mod common;
 mod streaming;
 
 use common::*;
-use pairdb_node::actors::faults::{BEFORE_SAVE, Fault, Faults, Injection};
+use pairdb_node::actors::faults::{BEFORE_SAVE, Fault, Faults};
 use pairdb_node::node::Node;
 use pairdb_node::rpc::pb;
 use std::sync::Arc;
@@ -20,18 +20,6 @@ const STREAM: &str = "stream-to";
 const KEYS: usize = 600;
 /// Keys that are written to meanwhile.
 const LIVE: u64 = 20;
-
-fn injection(actor: &str, point: &str, fault: Fault, after: u64) -> Injection {
-    Injection {
-        actor: actor.to_owned(),
-        point: point.to_owned(),
-        fault,
-        after,
-        times: 1,
-        one_in: 1,
-        seed: 0,
-    }
-}
 
 /// Writes all keys anew.
 async fn fill(client: &Client, round: i64) {
@@ -110,12 +98,10 @@ async fn a_copy_misses_nothing_whatever_its_actors_suffer_at_each_point() {
     for (round, (actor, point)) in (1..).zip(targets) {
         let arm = || {
             for kind in kinds {
-                faults.inject(injection(actor, point, kind, 0)).unwrap();
+                faults.inject(injection(actor, point, kind)).unwrap();
                 if point == "message" {
                     // It has no message but that its work ended.
-                    faults
-                        .inject(injection(actor, "before-forward", Fault::Error, 0))
-                        .unwrap();
+                    faults.inject(injection(actor, "before-forward", Fault::Error)).unwrap();
                 }
             }
         };
@@ -183,7 +169,7 @@ async fn a_stream_whose_actor_dies_again_and_again_fails_alone_and_can_be_ordere
     completed(&here, "to").await;
     completed(&here, "other").await;
     let faults = &from.requests().handles.faults;
-    let mut always = injection(STREAM, "before-forward", Fault::Panic, 0);
+    let mut always = injection(STREAM, "before-forward", Fault::Panic);
     always.times = 0;
     faults.inject(always).unwrap();
     here.write(write("k", b"w", &[("c", 2)])).await.unwrap();
@@ -232,9 +218,9 @@ async fn an_actor_of_a_stream_that_makes_no_progress_is_started_again() {
     completed(&here, "to").await;
     let faults = &from.requests().handles.faults;
     let stall = Fault::Stall(Duration::from_secs(600));
-    faults.inject(injection(STREAM, "message", stall, 0)).unwrap();
+    faults.inject(injection(STREAM, "message", stall)).unwrap();
     faults
-        .inject(injection(STREAM, "before-forward", Fault::Error, 0))
+        .inject(injection(STREAM, "before-forward", Fault::Error))
         .unwrap();
     insist(async || here.clone().write(write("k", b"v", &[("c", 1)])).await).await;
     eventually("what was written arrives", async || held(&to).len() == 1).await;

@@ -11,7 +11,7 @@ use common::*;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use pairdb_node::actors::faults::{Fault, Injection, MESSAGE};
+use pairdb_node::actors::faults::{Fault, MESSAGE};
 use pairdb_node::actors::memtable::MemtableMessage;
 use pairdb_node::node::Node;
 use std::collections::BTreeSet;
@@ -25,16 +25,8 @@ const HANGS: Duration = Duration::from_secs(10);
 const CALL_LIMIT: Duration = Duration::from_secs(8);
 
 fn inject(node: &Node, actor: &str, point: &str, fault: Fault) {
-    let injection = Injection {
-        actor: actor.to_owned(),
-        point: point.to_owned(),
-        fault,
-        after: 0,
-        times: 1,
-        one_in: 1,
-        seed: 0,
-    };
-    node.requests().handles.faults.inject(injection).unwrap();
+    let faults = &node.requests().handles.faults;
+    faults.inject(common::injection(actor, point, fault)).unwrap();
 }
 
 fn is_child_of(span: &Span, parent: &Span) -> bool {

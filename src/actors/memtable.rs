@@ -15,7 +15,7 @@ use crate::actors::reply::Reply;
 use crate::actors::trail::{self, Detail, TraceContext, Trail};
 use crate::actors::wal::WalMessage;
 use crate::actors::watched::Trailed;
-use crate::actors::write::{Caller, LoggedBatch, LoggedWrite, WriteOutcome};
+use crate::actors::write::{Caller, LoggedBatch, WriteOutcome, context_of};
 use crate::storage::idempotency::{Remembered, WriteName};
 use crate::storage::key::Key;
 use crate::storage::version::{MAX_SIBLINGS, Version};
@@ -41,10 +41,7 @@ pub enum MemtableMessage {
 impl Trailed for MemtableMessage {
     fn context(&self) -> Option<TraceContext> {
         match self {
-            Self::Apply(batch) => {
-                let trail = batch.writes.iter().find_map(LoggedWrite::trail);
-                trail.map(|trail| trail.context)
-            }
+            Self::Apply(batch) => context_of(&batch.writes),
             _ => None,
         }
     }

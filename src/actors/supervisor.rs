@@ -247,15 +247,7 @@ impl Tree {
 
     pub(super) fn started(&self, name: &str, cell: &ActorCell) -> u64 {
         self.cells.lock().insert(name.to_owned(), cell.clone());
-        if self
-            .children
-            .lock()
-            .iter()
-            .any(|child| child.name == name && child.running)
-        {
-            // Whoever would have told of its end was gone.
-            self.ended(name, "its parent ended".to_owned());
-        }
+        self.ended_with_their_parent(|child| child == name);
         let generation = self.count_start(name);
         self.trace_restart(name, generation);
         self.changed.send_replace(());
@@ -299,10 +291,10 @@ impl Tree {
         self.changed.send_replace(());
     }
 
-    /// Takes note of the ends of all children whose parent ended: nobody was there to be told of them.
-    fn all_ended(&self) {
-        let running = self.children().into_iter().filter(|child| child.running);
-        for child in running {
+    /// Takes note of the ends of those children that are still said to run: nobody was there to be told of them.
+    fn ended_with_their_parent(&self, is_meant: impl Fn(&str) -> bool) {
+        let children = self.children().into_iter();
+        for child in children.filter(|child| child.running && is_meant(&child.name)) {
             self.ended(&child.name, "its parent ended".to_owned());
         }
     }
@@ -446,7 +438,7 @@ impl Actor for Supervisor {
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         state.introduced = self.specs.iter().take_while(|spec| self.tree.knows(&spec.name)).count();
-        self.tree.all_ended();
+        self.tree.ended_with_their_parent(|_| true);
         for index in 0..=state.introduced {
             self.start(&myself, index, state);
         }

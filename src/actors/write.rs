@@ -3,7 +3,7 @@
 use crate::actors::admission::WritePermit;
 use crate::actors::answers::Port;
 use crate::actors::trail::work::LogWrite;
-use crate::actors::trail::{self, Detail, Trail};
+use crate::actors::trail::{self, Detail, TraceContext, Trail};
 use crate::storage::clock::VectorClock;
 use crate::storage::idempotency::{Recent, WriteName};
 use crate::storage::key::Key;
@@ -109,6 +109,13 @@ pub struct LoggedBatch {
     pub previous_seq: u64,
     /// The writes.
     pub writes: Vec<LoggedWrite>,
+}
+
+/// The place among all traces of the first of these writes' requests that has one.
+#[must_use]
+pub fn context_of(writes: &[LoggedWrite]) -> Option<TraceContext> {
+    let trail = writes.iter().find_map(LoggedWrite::trail);
+    trail.map(|trail| trail.context)
 }
 
 /// Notes on the trails of these writes that they were in a write of the log.

@@ -26,6 +26,9 @@ mod stream;
 mod streaming;
 mod trails;
 
+/// The path of the service's methods.
+const SERVICE: &str = "/storage.StorageNodeService/";
+
 /// The messages and services of `proto/storage.proto`.
 #[allow(
     missing_docs,

@@ -6,7 +6,7 @@
 
 use crate::actors::overload::{Arrival, Kind};
 use crate::actors::requests::Requests;
-use crate::rpc::status;
+use crate::rpc::{SERVICE, status};
 use http_body::{Frame, SizeHint};
 use std::future::Future;
 use std::pin::Pin;
@@ -41,7 +41,7 @@ pub(super) struct Shed<S> {
 /// What a call asks for, by its path. Walks, health and administration have bounds of their own, and a stream's operations
 /// are let in one by one.
 fn kind(path: &str) -> Option<Kind> {
-    match path.strip_prefix("/storage.StorageNodeService/")? {
+    match path.strip_prefix(SERVICE)? {
         "Read" | "BatchRead" => Some(Kind::Read),
         "Write" | "Repair" | "Delete" | "BatchWrite" | "BatchDelete" => Some(Kind::Write),
         _ => None,

@@ -5,8 +5,8 @@
 
 use crate::actors::trail::traces::Traces;
 use crate::actors::trail::{self, Operation, Outcome, TraceContext, Trail};
-use crate::rpc::deadline;
 use crate::rpc::pb::operation::Operation as Asked;
+use crate::rpc::{SERVICE, deadline};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
@@ -19,8 +19,6 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-/// The path of the service's methods.
-const SERVICE: &str = "/storage.StorageNodeService/";
 /// How far a client's clock may be ahead of ours at its deadline.
 const CLOCKS_APART: Duration = Duration::from_millis(100);
 

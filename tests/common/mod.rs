@@ -1,6 +1,7 @@
 //! What several test binaries share: nodes in this process, and nodes as processes.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+use pairdb_node::actors::faults::{Fault, Injection};
 use pairdb_node::config::Config;
 use pairdb_node::node::Node;
 use pairdb_node::rpc::pb;
@@ -84,6 +85,19 @@ pub fn wire_clock(clock: &[(&str, i64)]) -> Option<pb::VectorClock> {
     (!clock.is_empty()).then(|| pb::VectorClock {
         entries: clock.iter().map(entry).collect(),
     })
+}
+
+/// What makes a fault happen once, at the next pass of a point.
+pub fn injection(actor: &str, point: &str, fault: Fault) -> Injection {
+    Injection {
+        actor: actor.to_owned(),
+        point: point.to_owned(),
+        fault,
+        after: 0,
+        times: 1,
+        one_in: 1,
+        seed: 0,
+    }
 }
 
 /// Repeats `check` until it holds; fails the test when it does not within a minute.

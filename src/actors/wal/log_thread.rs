@@ -11,7 +11,7 @@ use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::threads::{Priority, Queue, Threads, Worker as OnThread};
 use crate::actors::trail::TraceContext;
 use crate::actors::trail::work::LogWrite;
-use crate::actors::write::RecentWrites;
+use crate::actors::write::{RecentWrites, context_of};
 use crate::storage::error::{Error, ErrorKind, Result};
 use crate::storage::histogram::Histogram;
 use crate::storage::log::record::Change;
@@ -369,7 +369,7 @@ impl Worker {
         let (epoch, every_batch) = (self.epoch, self.sync.every_batch);
         let (applied, now_ms) = (self.applied.applied(), self.time.now_ms());
         let (begun, mut sync_begun) = (Instant::now(), None);
-        self.writing = batch.context();
+        self.writing = context_of(&batch.writes);
         let (previous_seq, result) = self.log.with(|log| {
             let previous_seq = log.last_seq();
             let times = &self.log.times;

@@ -21,7 +21,7 @@ use crate::actors::reply::Reply;
 use crate::actors::timers;
 use crate::actors::trail::{Detail, TraceContext};
 use crate::actors::watched::Trailed;
-use crate::actors::write::{LoggedBatch, LoggedWrite, PendingWrite, WriteClock, note_logged};
+use crate::actors::write::{LoggedBatch, LoggedWrite, PendingWrite, WriteClock, context_of, note_logged};
 use crate::storage::error::{Error, ErrorKind};
 use crate::storage::idempotency::{Known, Remembered, WriteName};
 use crate::storage::log::record::{Operation, encode_change, encode_note};
@@ -32,7 +32,7 @@ use clockless::{ClocklessWrites, NoClock};
 use log_thread::{Done, Job, LogThread};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Writes with which a batch is not kept waiting for more: the cost of the sync is spread thinly enough.
@@ -69,7 +69,7 @@ impl Trailed for WalMessage {
                 let trail = writes.first().and_then(|write| write.caller.trail());
                 trail.map(|trail| trail.context)
             }
-            Self::Done(Done::Written { batch, .. }) => batch.context(),
+            Self::Done(Done::Written { batch, .. }) => context_of(&batch.writes),
             Self::Done(Done::Ended(at)) => *at,
             _ => None,
         }
@@ -87,12 +87,6 @@ impl Batch {
     /// Whether there is nothing to log, not even a note.
     fn is_empty(&self) -> bool {
         self.encoded.bytes.is_empty()
-    }
-
-    /// The place among all traces of the first of its requests that has one.
-    fn context(&self) -> Option<TraceContext> {
-        let trail = self.writes.iter().find_map(LoggedWrite::trail);
-        trail.map(|trail| trail.context)
     }
 }
 
@@ -154,10 +148,14 @@ impl Actor for WalActor {
         let log = Arc::clone(&self.log);
         // Waits for a batch of the generation before to reach the disk; that batch is then read back below. Whoever is killed
         // while he waits must not take over from his successor.
-        let (waits, is_wanted) = (Arc::new(()), |waits: &Weak<()>| waits.strong_count() > 0);
-        let waiting = Arc::downgrade(&waits);
-        let take_over =
-            move || log.with(|log| is_wanted(&waiting).then(|| (log.take_over(), log.salt(), log.last_seq())));
+        let waits = Arc::new(());
+        let is_waiting = Arc::downgrade(&waits);
+        let take_over = move || {
+            log.with(|log| {
+                is_waiting.upgrade()?;
+                Some((log.take_over(), log.salt(), log.last_seq()))
+            })
+        };
         let taken_over = self.handles.threads.run(take_over).await?;
         drop(waits);
         let (epoch, salt, last_seq) = taken_over.ok_or("its start was given up")?;
