@@ -164,6 +164,11 @@ async fn a_write_and_its_reads_are_told_in_the_callers_trace() {
     let root = named(&spans, "storage.StorageNodeService/BatchWrite");
     assert_hops(&spans, root, &["receive", "wal", "log", "memtable", "answer"]);
     assert_eq!(number(named(&spans, "log"), "pairdb.batch.writes"), Some(9));
+    let check = pairdb_node::rpc::pb::HealthCheckRequest {};
+    client.health_check(in_trace(check, 7, true)).await.unwrap();
+    let spans = taken.trace(&trace_of(7)).await;
+    let root = named(&spans, "storage.StorageNodeService/HealthCheck");
+    assert_eq!(number(root, "rpc.grpc.status_code"), Some(0));
     for span in taken.spans() {
         let said = format!("{span:?}");
         assert!(
