@@ -21,8 +21,6 @@ pub struct SlowRequest {
     pub trace_id: String,
     /// What was asked for.
     pub operation: &'static str,
-    /// How long ago it arrived.
-    pub age: Duration,
     /// How long it took.
     pub took: Duration,
     /// How it ended: the name of its status.
@@ -54,7 +52,6 @@ impl SlowRequest {
         Some(Self {
             trace_id: format!("{:032x}", trail.context.trace),
             operation: trail.operation.name,
-            age: trail.started.elapsed(),
             took,
             status,
             hops: hops
@@ -74,6 +71,9 @@ struct Held {
     took: Duration,
     ended: Instant,
     trail: Arc<Trail>,
+    /// When it arrived, by the wall clock, as it was told first: the two clocks do not run alike, and each look would say
+    /// something else.
+    started_ms: Option<u64>,
 }
 
 /// The requests.
@@ -112,6 +112,7 @@ impl Slowest {
             took,
             ended: now,
             trail: Arc::clone(trail),
+            started_ms: None,
         });
         held.sort_by_key(|held| std::cmp::Reverse(held.took));
         held.truncate(SLOWEST);
@@ -124,12 +125,20 @@ impl Slowest {
         self.renewed_ms.store(renewed.as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// The requests, the slowest first.
+    /// The requests, the slowest first, each with the milliseconds since the epoch at which it arrived; it is `now_ms` now.
     #[must_use]
-    pub fn list(&self) -> Vec<SlowRequest> {
-        let held = self.held.lock().clone();
-        let is_recent = |held: &&Held| held.ended.elapsed() < WINDOW;
-        let recent = held.iter().filter(is_recent);
-        recent.filter_map(|held| SlowRequest::of(&held.trail)).collect()
+    pub fn list(&self, now_ms: u64) -> Vec<(u64, SlowRequest)> {
+        let held: Vec<Held> = {
+            let mut held = self.held.lock();
+            for held in held.iter_mut() {
+                let age_ms = held.trail.started.elapsed().as_millis() as u64;
+                held.started_ms.get_or_insert(now_ms.saturating_sub(age_ms));
+            }
+            held.clone()
+        };
+        let recent = held.iter().filter(|held| held.ended.elapsed() < WINDOW);
+        recent
+            .filter_map(|held| Some((held.started_ms?, SlowRequest::of(&held.trail)?)))
+            .collect()
     }
 }

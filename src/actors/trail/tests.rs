@@ -1,4 +1,4 @@
-use super::slowest::{SLOWEST, SlowRequest};
+use super::slowest::SLOWEST;
 use super::traces::{Kept, Sampling, Traces};
 use super::*;
 use crate::storage::looked::Looked;
@@ -206,13 +206,28 @@ async fn the_slowest_of_the_last_minutes_are_known_and_old_ones_make_room() {
     for took_ms in 0..100 {
         request(&traces, None, took_ms, DONE).await;
     }
-    let took = |slowest: &[SlowRequest]| slowest.iter().map(|slow| slow.took.as_millis()).collect::<Vec<_>>();
+    let took = || {
+        let slowest = traces.slowest(0).into_iter();
+        slowest.map(|(_, slow)| slow.took.as_millis()).collect::<Vec<_>>()
+    };
     let expected: Vec<u128> = (0..100).rev().take(SLOWEST).collect();
-    assert_eq!(took(&traces.slowest()), expected);
+    assert_eq!(took(), expected);
     advance(slowest::WINDOW).await;
-    assert_eq!(took(&traces.slowest()), [0; 0]);
+    assert_eq!(took(), [0; 0]);
     request(&traces, None, 3, DONE).await;
-    assert_eq!(took(&traces.slowest()), [3]);
+    assert_eq!(took(), [3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_request_arrived_at_the_same_time_however_often_it_is_looked_at() {
+    let (traces, _queue) = traces(0.0, 1000);
+    request(&traces, None, 250, DONE).await;
+    let started = |now_ms| traces.slowest(now_ms).iter().map(|(at, _)| *at).collect::<Vec<_>>();
+    assert_eq!(started(10_000), [9750]);
+    // The wall clock was a little ahead, or was set.
+    advance(Duration::from_millis(500)).await;
+    assert_eq!(started(10_499), [9750]);
+    assert_eq!(started(99_000), [9750]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -171,10 +171,11 @@ impl Traces {
         }
     }
 
-    /// The slowest requests of the last minutes, the slowest first.
+    /// The slowest requests of the last minutes, the slowest first, each with the milliseconds since the epoch at which it
+    /// arrived; it is `now_ms` now.
     #[must_use]
-    pub fn slowest(&self) -> Vec<SlowRequest> {
-        self.slowest.list()
+    pub fn slowest(&self, now_ms: u64) -> Vec<(u64, SlowRequest)> {
+        self.slowest.list(now_ms)
     }
 
     /// Sends it on. The last quarter of the queue is for what tells of trouble, or of work.

@@ -136,22 +136,21 @@ fn write_memory(health: &Health) -> pb::WriteMemory {
 }
 
 fn slow_requests(health: &Health) -> Vec<pb::SlowRequest> {
-    let now_ms = health.time.now_ms();
     let hop = |hop: SlowHop| pb::SlowHop {
         name: hop.name.to_owned(),
         queued_us: hop.queued.as_micros() as u64,
         worked_us: hop.worked.as_micros() as u64,
         detail: hop.detail,
     };
-    let request = |slow: SlowRequest| pb::SlowRequest {
+    let request = |(started_ms, slow): (u64, SlowRequest)| pb::SlowRequest {
         trace_id: slow.trace_id,
         operation: slow.operation.to_owned(),
-        started_ms: now_ms.saturating_sub(slow.age.as_millis() as u64),
+        started_ms,
         took_us: slow.took.as_micros() as u64,
         status: slow.status.to_owned(),
         hops: slow.hops.into_iter().map(hop).collect(),
     };
-    let slowest = health.handles.traces.slowest().into_iter();
+    let slowest = health.handles.traces.slowest(health.time.now_ms()).into_iter();
     slowest.map(request).collect()
 }
 
