@@ -519,3 +519,49 @@ async fn the_operations_of_a_stream_have_a_trail_each() {
         assert!(is_child_of(named(&spans, hop), operation), "{hop}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_that_its_stream_leaves_at_its_deadline_was_late_and_one_that_is_left_before_was_cancelled() {
+    use pairdb_node::rpc::pb;
+    let (dir, collector) = (tempfile::tempdir().unwrap(), Collector::start().await);
+    let node = start(&traced(dir.path(), collector.address, 0.0)).await;
+    let mut client = client(node.address());
+    let (faults, caches) = (&node.requests().handles.faults, &node.requests().handles.caches);
+    let with_them = || caches.iter().map(|cache| cache.mailbox.stats().messages).sum::<usize>();
+    let timeout = Duration::from_secs(3);
+    for (trace, is_limited, expected) in [
+        (1, true, tonic::Code::DeadlineExceeded),
+        (2, false, tonic::Code::Cancelled),
+    ] {
+        // Whichever shard has the key is busy for longer than the client waits.
+        for shard in 0..caches.len() {
+            let stall = Fault::Stall(2 * timeout);
+            inject(&node, &format!("cache-{shard}"), MESSAGE, stall);
+        }
+        let (sender, operations) = tokio::sync::mpsc::channel(1);
+        let operation = Some(pb::operation::Operation::Read(read("k")));
+        sender.send(pb::Operation { id: 1, operation }).await.unwrap();
+        let mut request = in_trace(tokio_stream::wrappers::ReceiverStream::new(operations), trace, true);
+        if is_limited {
+            request.set_timeout(timeout);
+        }
+        let begun = Instant::now();
+        let results = client.operations(request).await.unwrap().into_inner();
+        eventually("a shard has it", async || with_them() > 0).await;
+        if is_limited {
+            // What clients do at their deadline.
+            tokio::time::sleep_until((begun + timeout).into()).await;
+        }
+        drop((results, sender));
+        let of_read = || {
+            let mut spans = collector.taken.of_trace(&trace_of(trace));
+            spans.retain(|span| span.name == "operations/read");
+            spans.pop()
+        };
+        eventually("it is told", async || of_read().is_some()).await;
+        assert_eq!(number(&of_read().unwrap(), "rpc.grpc.status_code"), Some(expected as i64));
+        faults.clear(None);
+        eventually("the shards are at peace", async || with_them() == 0).await;
+    }
+    node.shutdown().await;
+}

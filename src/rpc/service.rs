@@ -207,7 +207,7 @@ impl StorageNodeService for StorageNode {
 
     async fn operations(&self, request: Request<Streaming<pb::Operation>>) -> Answer<BoxStream<pb::OperationResult>> {
         let room = room_of(&request).unwrap_or_else(|| self.requests.answers.of_connection());
-        Ok(stream::run(self.clone(), room, request.into_inner()))
+        Ok(stream::run(self.clone(), room, request))
     }
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Answer<BoxStream<pb::ScanEntry>> {

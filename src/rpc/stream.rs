@@ -15,6 +15,7 @@ use crate::rpc::pb::operation::Operation;
 use crate::rpc::sending::Handed;
 use crate::rpc::service::StorageNode;
 use crate::rpc::status::Failed;
+use crate::rpc::trails::Limit;
 use crate::rpc::{pb, status, trails};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
-use tonic::{Code, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Operations of one stream that are carried out at a time.
 const IN_FLIGHT: usize = 256;
@@ -38,13 +39,14 @@ type Results = mpsc::Sender<(Result<pb::OperationResult, Status>, Option<HeldRoo
 pub(super) fn run(
     node: StorageNode,
     room: Arc<ConnectionRoom>,
-    operations: Streaming<pb::Operation>,
+    request: Request<Streaming<pb::Operation>>,
 ) -> Response<BoxStream<pb::OperationResult>> {
     let (results, receiver) = mpsc::channel(RESULTS_AHEAD);
-    let trail = trail::current();
+    let call = (trail::current(), Limit::of(request.metadata().as_ref()));
+    let operations = request.into_inner();
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(IN_FLIGHT));
-        let end = take(&node, &room, operations, &places, &results, trail).await;
+        let end = take(&node, &room, operations, &places, &results, call).await;
         // The results of all that were taken come first.
         let _all = places.acquire_many(IN_FLIGHT as u32).await;
         if let Some(status) = end {
@@ -80,7 +82,7 @@ async fn take(
     mut operations: Streaming<pb::Operation>,
     places: &Arc<Semaphore>,
     results: &Results,
-    trail: Option<Arc<Trail>>,
+    (trail, limit): (Option<Arc<Trail>>, Limit),
 ) -> Option<Status> {
     let mut stopping = std::pin::pin!(stopping(node));
     loop {
@@ -110,7 +112,7 @@ async fn take(
             let code = |done: &(Result<_, Failed>, _)| done.0.as_ref().err().map_or(Code::Ok, Failed::code);
             let traces = &node.requests.handles.traces;
             let (outcome, held) = tokio::select! {
-                done = trails::of_operation(traces, named, trail.as_deref(), done, code) => done,
+                done = trails::of_operation(traces, named, (trail.as_deref(), limit), done, code) => done,
                 // It may wait for a client that is no longer there.
                 () = results.closed(), if is_read => return,
             };

@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
@@ -120,17 +121,38 @@ fn code_in(headers: &HeaderMap) -> Option<Code> {
 struct Open {
     traces: Arc<Traces>,
     trail: Arc<Trail>,
-    /// The time that its client gave it.
-    timeout: Option<Duration>,
+    limit: Limit,
     outcome: Option<Outcome>,
 }
 
+/// The time that a client gave a call, which all operations of a stream share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    arrived: Instant,
+    timeout: Option<Duration>,
+}
+
+impl Limit {
+    /// That of a call with these headers, which arrived now.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        Self {
+            arrived: Instant::now(),
+            timeout: deadline::timeout(headers),
+        }
+    }
+
+    /// How a call ended that is given up now.
+    fn given_up(&self) -> Code {
+        given_up(self.timeout, self.arrived.elapsed())
+    }
+}
+
 impl Open {
-    fn new(traces: &Arc<Traces>, trail: &Arc<Trail>, timeout: Option<Duration>) -> Self {
+    fn new(traces: &Arc<Traces>, trail: &Arc<Trail>, limit: Limit) -> Self {
         Self {
             traces: Arc::clone(traces),
             trail: Arc::clone(trail),
-            timeout,
+            limit,
             outcome: None,
         }
     }
@@ -153,7 +175,7 @@ fn given_up(timeout: Option<Duration>, elapsed: Duration) -> Code {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let given_up = || outcome(given_up(self.timeout, self.trail.started.elapsed()));
+        let given_up = || outcome(self.limit.given_up());
         self.traces.end(&self.trail, self.outcome.unwrap_or_else(given_up));
     }
 }
@@ -174,7 +196,7 @@ pub(super) fn of_streamed(asked: Option<&Asked>) -> &'static Operation {
 pub(super) async fn of_operation<T>(
     traces: &Arc<Traces>,
     operation: &'static Operation,
-    stream: Option<&Trail>,
+    (stream, limit): (Option<&Trail>, Limit),
     work: impl Future<Output = T>,
     code: impl FnOnce(&T) -> Code,
 ) -> T {
@@ -183,7 +205,7 @@ pub(super) async fn of_operation<T>(
     let Some(trail) = traces.begin(operation, stream.map(|stream| stream.context), state) else {
         return work.await;
     };
-    let open = Open::new(traces, &trail, None);
+    let open = Open::new(traces, &trail, limit);
     let done = trail::along(trail, work).await;
     open.end(code(&done));
     done
@@ -250,7 +272,8 @@ where
         let Some(trail) = self.begin(&request) else {
             return Box::pin(self.inner.call(request));
         };
-        let open = Open::new(&self.traces, &trail, deadline::timeout(request.headers()));
+        let limit = Limit::of(request.headers());
+        let open = Open::new(&self.traces, &trail, limit);
         // Also what is done before the first await belongs to the request.
         let answer = trail::say(&trail, || self.inner.call(request));
         Box::pin(async move {
