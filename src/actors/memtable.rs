@@ -199,7 +199,8 @@ impl MemtableActor {
                 });
             }
             if view.active.bytes() >= self.flush_threshold {
-                let by = answers.last().and_then(Answer::trail).map(|trail| trail.context);
+                let by = answers.last().and_then(Answer::trail);
+                let by = by.and_then(|trail| trail.context.if_sampled());
                 self.handles.traces.causes.filled(view.active.id(), by);
                 if self.seal(self.flush_threshold) {
                     view = published.load();

@@ -87,7 +87,7 @@ pub struct Stream {
     state: Mutex<StreamState>,
     problem: ArcSwapOption<String>,
     skipped: Mutex<Skipped>,
-    /// The request that asked for it last, if that was in this process.
+    /// The request that asked for it last, if that was in this process and its trace is kept.
     cause: Mutex<Option<TraceContext>>,
     /// Held by whoever works on it: an actor's successor waits until it has wholly ended.
     pub(super) worker: tokio::sync::Mutex<()>,
@@ -110,7 +110,7 @@ impl Stream {
         })
     }
 
-    /// The request that asked for it last, if that was in this process.
+    /// The request that asked for it last, if that was in this process and its trace is kept.
     #[must_use]
     pub fn cause(&self) -> Option<TraceContext> {
         *self.cause.lock()

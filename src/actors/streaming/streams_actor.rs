@@ -288,7 +288,7 @@ impl StreamsActor {
                 (stream, "the stream begins")
             }
         };
-        stream.set_cause(cause);
+        stream.set_cause(cause.and_then(TraceContext::if_sampled));
         if let Err(refusal) = self.save().await {
             if was_known {
                 self.start(myself, &stream, state).await;

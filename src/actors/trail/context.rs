@@ -37,6 +37,13 @@ impl TraceContext {
         }
     }
 
+    /// This span, if it is kept for certain. One that is not may be kept all the same, when its request fails or is slow, but
+    /// that is only known at its end; and a link to what nobody has is worth nothing.
+    #[must_use]
+    pub fn if_sampled(self) -> Option<Self> {
+        self.sampled.then_some(self)
+    }
+
     /// A span below this one.
     #[must_use]
     pub fn child(&self) -> Self {

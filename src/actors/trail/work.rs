@@ -160,7 +160,8 @@ pub struct Causes {
 }
 
 impl Causes {
-    /// A write of this trace has filled memtable `id`, which may have to wait until it is sealed. The first counts.
+    /// A write has filled memtable `id`, which may have to wait until it is sealed. The first counts. `by`: its span, if it is
+    /// kept.
     pub fn filled(&self, id: u64, by: Option<TraceContext>) {
         let mut sealed = self.sealed.lock();
         if sealed.len() >= MOST_SEALED {
