@@ -367,3 +367,48 @@ fn a_probe_learns_that_the_node_starts() {
     assert_eq!(ask(address, "/metrics").0, 503);
     runtime.shutdown_timeout(Duration::from_secs(5));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_of_a_stream_that_waits_until_its_client_takes_answers_is_one_read() {
+    const READS: u64 = 6;
+    const VALUE: usize = 10 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(&shown(dir.path())).await;
+    let mut client = client(node.address());
+    client
+        .write(write("large", &vec![7; VALUE], &[("a", 1)]))
+        .await
+        .unwrap();
+    let (sender, operations) = tokio::sync::mpsc::channel(READS as usize);
+    for id in 0..READS {
+        let operation = Some(pb::operation::Operation::Read(read("large")));
+        sender.send(pb::Operation { id, operation }).await.unwrap();
+    }
+    let operations = tokio_stream::wrappers::ReceiverStream::new(operations);
+    let mut results = client.operations(operations).await.unwrap().into_inner();
+    // All are read once, and most of them wait: two have room.
+    eventually("they are read", async || {
+        metrics(&node).await["storage_read_requests_total"] >= READS as f64
+    })
+    .await;
+    for _ in 0..READS {
+        let result = results.message().await.unwrap().unwrap();
+        let Some(pb::operation_result::Result::Read(found)) = result.result else {
+            panic!("{result:?}");
+        };
+        assert_eq!(found.value.len(), VALUE);
+    }
+    let seen = metrics(&node).await;
+    let looked = seen["cache_hits_total"] + seen["cache_misses_total"];
+    assert!(looked > READS as f64, "none of them had to wait: {looked}");
+    for (name, expected) in [
+        ("storage_read_requests_total", READS as f64),
+        ("storage_read_duration_seconds_count", READS as f64),
+        ("storage_read_bytes_sum", (READS as usize * VALUE) as f64),
+        ("tenant_operations_total{tenant=\":other\"}", READS as f64 + 1.0),
+        ("storage_request_errors_total", 0.0),
+    ] {
+        assert_eq!(seen[name], expected, "{name}");
+    }
+    node.shutdown().await;
+}

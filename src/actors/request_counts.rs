@@ -95,6 +95,11 @@ impl RequestCounts {
         self.count_error(result);
     }
 
+    /// A request that was counted is made once more; only if that fails it says something new.
+    pub fn again<T>(&self, result: &Result<T, Refusal>) {
+        self.count_error(result);
+    }
+
     fn count_error<T>(&self, result: &Result<T, Refusal>) {
         if !matches!(result, Ok(_) | Err(Refusal::QuotaExceeded { .. })) {
             self.errors.fetch_add(1, Ordering::Relaxed);

@@ -104,6 +104,16 @@ impl Requests {
         entered
     }
 
+    /// As [`Requests::enter`], for what was let in and is to be done once more: it is one request all the same.
+    ///
+    /// # Errors
+    /// As [`Requests::enter`].
+    pub fn enter_again(&self, kind: Kind) -> Result<UnderWay, Refusal> {
+        let entered = self.overload.enter(kind);
+        self.counts.again(&entered);
+        entered
+    }
+
     /// Writes a value or a tombstone. Answers when it is as durable as configured, and every read that starts later sees
     /// it.
     ///
@@ -145,6 +155,16 @@ impl Requests {
         let begun = self.time.elapsed();
         let versions = self.read_in_time(key).await;
         self.counts.read(&versions, self.since(begun));
+        versions
+    }
+
+    /// As [`Requests::read`], for a read that was answered and is made once more: it is neither metered nor counted again.
+    ///
+    /// # Errors
+    /// As [`Requests::read`].
+    pub async fn read_again(&self, key: Key) -> Result<Versions, Refusal> {
+        let versions = self.read_in_time(key).await;
+        self.counts.again(&versions);
         versions
     }
 

@@ -3,7 +3,7 @@
 use crate::actors::answer_room::{ConnectionRoom, HeldRoom};
 use crate::actors::health::Health;
 use crate::actors::health::Status as NodeStatus;
-use crate::actors::overload::Kind;
+use crate::actors::overload::{Kind, UnderWay};
 use crate::actors::refusal::Refusal;
 use crate::actors::requests::Requests;
 use crate::actors::write::{NewWrite, WriteOutcome};
@@ -114,13 +114,17 @@ impl StorageNode {
         write: Result<NewWrite, LimitError>,
         answer: fn(&WriteOutcome) -> OperationOutcome,
     ) -> Result<OperationOutcome, Failed> {
-        let outcome = self.entered(Kind::Write, self.put(write)).await?;
+        let outcome = self.entered(self.requests.enter(Kind::Write), self.put(write)).await?;
         Ok(answer(&outcome))
     }
 
     /// Does `work`, if there is not too much to do.
-    async fn entered<T>(&self, kind: Kind, work: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
-        let under_way = self.requests.enter(kind).map_err(|refusal| Failed::from(&refusal))?;
+    async fn entered<T>(
+        &self,
+        entered: Result<UnderWay, Refusal>,
+        work: impl Future<Output = Result<T, Failed>>,
+    ) -> Result<T, Failed> {
+        let under_way = entered.map_err(|refusal| Failed::from(&refusal))?;
         let outcome = work.await;
         if outcome.is_ok() {
             under_way.answered();
@@ -137,14 +141,21 @@ impl StorageNode {
         let key = Key::new(&request.tenant_id, &request.key).map_err(|error| Failed::from(&error))?;
         let mut held: Option<HeldRoom> = None;
         loop {
+            let is_again = held.is_some();
             let read = async {
-                let versions = match held {
-                    None => self.requests.read(key.clone()).await,
-                    Some(_) => self.requests.read_unmetered(key.clone()).await,
+                let versions = if is_again {
+                    self.requests.read_again(key.clone()).await
+                } else {
+                    self.requests.read(key.clone()).await
                 };
                 versions.map_err(|refusal| Failed::from(&refusal))
             };
-            let versions = self.entered(Kind::Read, read).await?;
+            let entered = if is_again {
+                self.requests.enter_again(Kind::Read)
+            } else {
+                self.requests.enter(Kind::Read)
+            };
+            let versions = self.entered(entered, read).await?;
             let bytes = RESULT_BYTES + read_response_bytes(&versions);
             let suffices = held.take().filter(|held| held.suffices_for(bytes));
             if let Some(held) = suffices.or_else(|| room.try_hold_streamed(bytes)) {
