@@ -5,11 +5,13 @@
 mod common;
 
 use common::*;
+use pairdb_node::actors::faults::Fault;
 use pairdb_node::config::Config;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::time::Duration;
 
 /// The variables of the page's scripts that hold what the node says, and where it stands in `/status`; `[]` are the items of
 /// a list.
@@ -34,17 +36,13 @@ const HOLDERS: &[(&str, &str)] = &[
     ("disk", "disks[]"),
     ("scrub", "scrub"),
     ("member", "members[]"),
+    ("slow", "slow_requests[]"),
+    ("hop", "slow_requests[].hops[]"),
 ];
 /// The same of what this node has none of: the names are those of `proto/admin.proto`.
 const OF_PROTO: &[(&str, &str)] = &[("stream", "message Stream {"), ("aside", "message QuarantinedTable {")];
-/// And of the slowest requests, and of their hops.
-const OF_SLOW: &[(&str, &[&str])] = &[
-    (
-        "slow",
-        &["trace_id", "operation", "started_ms", "took_us", "status", "hops"],
-    ),
-    ("hop", &["name", "queued_us", "worked_us", "detail"]),
-];
+/// How long a request takes that is made slow.
+const SLOW: Duration = Duration::from_millis(1500);
 /// What scripts of a page may not use: each reads text as HTML, or as a program.
 const FORBIDDEN: &[&str] = &[
     "innerHTML",
@@ -228,6 +226,9 @@ async fn all_that_the_page_reads_is_what_a_node_says() {
     let mut config = shown(dir.path());
     config.mem_table.flush_threshold = bytesize::ByteSize::kib(32);
     config.compaction.throttle = 0;
+    config.tracing.slow_request = SLOW / 2;
+    config.admin.fault_injection = true;
+    config.admin.port = 0;
     let node = start(&config).await;
     let mut client = client(node.address());
     for n in 0..1500_u32 {
@@ -235,6 +236,9 @@ async fn all_that_the_page_reads_is_what_a_node_says() {
         client.write(write(&key, &[7; 500], &[])).await.unwrap();
         client.read(read(&key)).await.unwrap();
     }
+    let stall = injection("memtable", "before-answer", Fault::Stall(SLOW));
+    node.requests().handles.faults.inject(stall).unwrap();
+    client.write(write("slow", b"v", &[])).await.unwrap();
     assert!(node.tree().kill("scrub"));
     let address = node.metrics_address().unwrap();
     let status = async || serde_json::from_str::<Value>(&ask(address, "/status").await.1).unwrap();
@@ -244,7 +248,7 @@ async fn all_that_the_page_reads_is_what_a_node_says() {
         HOLDERS.iter().all(|(_, place)| has(place)) && has("history.at_ms[]")
     })
     .await;
-    let status = status().await;
+    let (before, status) = (status().await, status().await);
     let code = code(&scripts());
     let mut read = 0;
     for (variable, place) in HOLDERS {
@@ -252,8 +256,7 @@ async fn all_that_the_page_reads_is_what_a_node_says() {
         assert!(!names.is_empty(), "nothing is read of {variable}");
         read += names.len();
         for name in names {
-            // A colleague's part, which is shown when it is there.
-            let is_said = at(&status, place).iter().any(|value| value.get(&name).is_some()) || name == "slow_requests";
+            let is_said = at(&status, place).iter().any(|value| value.get(&name).is_some());
             assert!(
                 is_said,
                 "the page reads {variable}.{name}, and /status has no {place}.{name}"
@@ -267,14 +270,26 @@ async fn all_that_the_page_reads_is_what_a_node_says() {
             assert!(fields.contains(&format!(" {name} = ")), "{message} has no {name}");
         }
     }
-    for (variable, said) in OF_SLOW {
+    // Of slow requests it leaves out nothing either, and the one that was made slow says where it was.
+    for (variable, place) in [("slow", "slow_requests[]"), ("hop", "slow_requests[].hops[]")] {
         let names = read_of(&code, variable);
-        assert!(
-            said.iter().all(|name| names.iter().any(|read| read == name)),
-            "{names:?}"
-        );
-        assert!(names.iter().all(|name| said.contains(&name.as_str())), "{names:?}");
+        for said in at(&status, place)
+            .iter()
+            .flat_map(|value| value.as_object().unwrap().keys())
+        {
+            assert!(names.contains(said), "the page does not show {place}.{said}");
+        }
     }
+    let slow = at(&status, "slow_requests[]").into_iter().find(|slow| {
+        let mut hops = slow["hops"].as_array().unwrap().iter();
+        hops.any(|hop| hop["name"] == "memtable" && hop["worked_us"].as_u64().unwrap() >= SLOW.as_micros() as u64)
+    });
+    let slow = slow.expect("the write that was slow is among the slowest");
+    assert_eq!((&slow["operation"], &slow["status"]), (&"write".into(), &"OK".into()));
+    assert_eq!(slow["trace_id"].as_str().unwrap().len(), 32);
+    let slow_before = at(&before, "slow_requests[]").into_iter();
+    let mut same = slow_before.filter(|before| before["trace_id"] == slow["trace_id"]);
+    assert_eq!(same.next(), Some(slow), "two looks at the same request differ");
     assert!(read > 100, "{read} names are read");
     // And the page leaves nothing out.
     for name in status.as_object().unwrap().keys() {

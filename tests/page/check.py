@@ -223,7 +223,7 @@ class Checks:
             window.missing = [];
             const spied = (value, place) => typeof value !== 'object' || value === null ? value : new Proxy(value, {
               get(target, name) {
-                if (typeof name === 'string' && !(name in target) && !/^\\d+$/.test(name) && !['then', 'toJSON', 'slow_requests'].includes(name))
+                if (typeof name === 'string' && !(name in target) && !/^\\d+$/.test(name) && !['then', 'toJSON'].includes(name))
                   window.missing.push(`${place}.${name}`);
                 return Array.isArray(target) && typeof target[name] === 'function' ? target[name] : spied(target[name], `${place}.${String(name)}`);
               },

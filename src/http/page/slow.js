@@ -45,7 +45,7 @@ function updateSlow(item, slow, longestUs, nowMs) {
 }
 
 function showSlow(status) {
-  const slowest = [...(status.slow_requests ?? [])].sort((one, other) => other.took_us - one.took_us);
+  const slowest = [...status.slow_requests].sort((one, other) => other.took_us - one.took_us);
   // Hops may overlap: the bar has room for all of them.
   const length = (slow) => Math.max(slow.took_us, sum(slow.hops.map((hop) => hop.queued_us + hop.worked_us)));
   const longestUs = Math.max(1, ...slowest.map(length));
