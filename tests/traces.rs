@@ -456,7 +456,10 @@ async fn flushes_compactions_and_streams_are_linked_to_what_caused_them() {
             [] => assert!(memtable <= between, "{flush:?}"),
             [cause] => {
                 assert!(memtable >= between, "a link to what nobody has: {flush:?}");
-                assert!(traces.contains(&hex(&cause.trace_id)), "a write has filled the memtable");
+                assert!(
+                    traces.contains(&hex(&cause.trace_id)),
+                    "a write has filled the memtable"
+                );
             }
             links => panic!("{links:?}"),
         }
@@ -568,9 +571,104 @@ async fn an_operation_that_its_stream_leaves_at_its_deadline_was_late_and_one_th
             spans.pop()
         };
         eventually("it is told", async || of_read().is_some()).await;
-        assert_eq!(number(&of_read().unwrap(), "rpc.grpc.status_code"), Some(expected as i64));
+        assert_eq!(
+            number(&of_read().unwrap(), "rpc.grpc.status_code"),
+            Some(expected as i64)
+        );
         faults.clear(None);
         eventually("the shards are at peace", async || with_them() == 0).await;
     }
     node.shutdown().await;
+}
+
+/// The spans of both sides of a call, below the span that had it made: the caller's, and the one that goes on on the other node.
+fn both_sides<'a>(spans: &'a [Span], method: &str, above: &Span) -> (&'a Span, &'a Span) {
+    let name = format!("storage.StorageNodeService/{method}");
+    let of_kind = |kind: SpanKind, above: &Span| {
+        let mut found = spans
+            .iter()
+            .filter(|span| span.name == name && is_child_of(span, above));
+        let span = found
+            .next()
+            .unwrap_or_else(|| panic!("no {name} in {:?}", names(spans)));
+        assert_eq!((span.kind, found.next()), (kind as i32, None));
+        span
+    };
+    let sent = of_kind(SpanKind::Client, above);
+    (sent, of_kind(SpanKind::Server, sent))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_goes_on_at_the_nodes_that_a_request_or_a_stream_calls() {
+    use pairdb_node::rpc::pb;
+    let (dir, collector) = (tempfile::tempdir().unwrap(), Collector::start().await);
+    let taken = &collector.taken;
+    // It keeps nothing of its own accord: what it keeps is what it is told to.
+    let mut config = traced(&dir.path().join("to"), collector.address, 0.0);
+    config.server.node_id = "to".to_owned();
+    let to = start(&config).await;
+    let mut config = traced(&dir.path().join("from"), collector.address, 1.0);
+    config.server.node_id = "from".to_owned();
+    config.cluster.nodes.insert("to".to_owned(), to.address().to_string());
+    let from = start(&config).await;
+    let mut client = client(from.address());
+    client
+        .write(in_trace(write("k", b"v", &[("a", 1)]), 1, false))
+        .await
+        .unwrap();
+
+    let replicate = |trace, sampled| {
+        let request = pb::ReplicateRequest {
+            tenant_id: "tenant".to_owned(),
+            target_node_id: "to".to_owned(),
+            keys: vec!["k".to_owned()],
+            ..pb::ReplicateRequest::default()
+        };
+        let mut request = in_trace(request, trace, sampled);
+        let state = "vendor=opaque".parse().unwrap();
+        request.metadata_mut().insert("tracestate", state);
+        request
+    };
+    client.replicate_data(replicate(2, false)).await.unwrap();
+    client.replicate_data(replicate(3, true)).await.unwrap();
+    let is_whole = || {
+        let spans = taken.of_trace(&trace_of(3)).into_iter();
+        spans.filter(|span| span.kind != SpanKind::Internal as i32).count() == 3
+    };
+    eventually("both nodes have told", async || is_whole()).await;
+    let spans = taken.of_trace(&trace_of(3));
+    let root = named(&spans, "storage.StorageNodeService/ReplicateData");
+    assert_eq!(hex(&root.parent_span_id), CALLER);
+    let (sent, received) = both_sides(&spans, "Write", root);
+    assert_eq!(number(sent, "server.port"), Some(to.address().port().into()));
+    assert_eq!(number(sent, "rpc.grpc.status_code"), Some(0));
+    for span in [root, sent, received] {
+        assert_eq!(span.trace_state, "vendor=opaque", "{}", span.name);
+    }
+    assert!(
+        is_child_of(named(&spans, "memtable"), received),
+        "the other node's hops"
+    );
+
+    // A call of a stream begins a trace, which also goes on.
+    let order = streaming::order("to", to.address(), &streaming::WHOLE_RING);
+    client.start_streaming(in_trace(order, 4, true)).await.unwrap();
+    let put = taken.named("stream put").await.remove(0);
+    assert!(put.parent_span_id.is_empty());
+    assert_eq!(hex(&put.links[0].trace_id), trace_of(4));
+    assert_eq!(text(&put, "pairdb.stream.target").unwrap(), "to");
+    assert_eq!(number(&put, "pairdb.stream.keys"), Some(1));
+    let of_put = || taken.of_trace(&hex(&put.trace_id));
+    eventually("the target has told", async || {
+        of_put().iter().any(|span| span.kind == SpanKind::Server as i32)
+    })
+    .await;
+    let spans = of_put();
+    let (_sent, received) = both_sides(&spans, "BatchWrite", &put);
+    assert!(is_child_of(named(&spans, "memtable"), received));
+    streaming::completed(&client, "to").await;
+    from.shutdown().await;
+    to.shutdown().await;
+    let unsampled = taken.of_trace(&trace_of(2));
+    assert!(unsampled.is_empty(), "nobody keeps it: {:?}", names(&unsampled));
 }

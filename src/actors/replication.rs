@@ -7,6 +7,7 @@ use crate::actors::peers::{Peer, PeerError};
 use crate::actors::ranges::{Entries, KeyRange, Pace};
 use crate::actors::refusal::Refusal;
 use crate::actors::requests::Requests;
+use crate::actors::trail;
 use crate::storage::key::Key;
 use crate::storage::version::Versions;
 use std::collections::BTreeSet;
@@ -118,10 +119,10 @@ impl Copy {
         let room = Arc::clone(&self.room).acquire_many_owned(kib.clamp(LEAST_KIB, ROOM_KIB));
         let room = room.await.map_err(|closed| Refusal::Internal(closed.to_string()))?;
         let (peer, within) = (Arc::clone(&self.peer), self.within);
-        self.sending.spawn(async move {
+        self.sending.spawn(trail::taken_along(async move {
             let _room = room;
             put_all(peer.as_ref(), &key, &versions, within).await
-        });
+        }));
         Ok(())
     }
 

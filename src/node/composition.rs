@@ -295,6 +295,9 @@ impl Parts {
             cache_max_bytes: bytes(config.cache.max_size),
             requests: Arc::clone(&counts),
         });
+        let dial = Arc::new(GrpcDial {
+            traces: Arc::clone(&handles.traces),
+        });
         let requests = Requests {
             handles,
             admission,
@@ -310,7 +313,7 @@ impl Parts {
             counts,
             peers: Peers {
                 book: address_book(config),
-                dial: Arc::new(GrpcDial),
+                dial,
                 copies: Arc::new(Semaphore::new(MAX_COPIES)),
             },
             streaming,

@@ -12,6 +12,7 @@ mod deadline;
 mod drain;
 pub mod faults;
 mod health;
+mod outgoing;
 pub mod peer;
 mod ranges;
 mod receiving;

@@ -5,8 +5,11 @@
 
 use crate::actors::address_book::NodeAddress;
 use crate::actors::peers::{Comparing, Dial, Peer, PeerError, Sending, SendingBatch};
+use crate::actors::trail::call::Calling;
+use crate::actors::trail::traces::Traces;
 use crate::rpc::MAX_MESSAGE_BYTES;
 use crate::rpc::convert::clock_to_wire;
+use crate::rpc::outgoing::{ended, request};
 use crate::rpc::pb;
 use crate::rpc::pb::operation_result::Result as Outcome;
 use crate::rpc::pb::storage_node_service_client::StorageNodeServiceClient;
@@ -25,8 +28,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const SINGLES: usize = 32;
 
 /// Reaches nodes by gRPC, on a connection each, made when it is first used.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct GrpcDial;
+#[derive(Debug, Clone)]
+pub struct GrpcDial {
+    /// Where the calls are told of.
+    pub traces: Arc<Traces>,
+}
 
 impl Dial for GrpcDial {
     fn dial(&self, address: &NodeAddress) -> Result<Arc<dyn Peer>, PeerError> {
@@ -37,7 +43,8 @@ impl Dial for GrpcDial {
             .tcp_nodelay(true)
             .connect_lazy();
         Ok(Arc::new(GrpcPeer {
-            address: address.to_string(),
+            address: address.clone(),
+            traces: Arc::clone(&self.traces),
             client: StorageNodeServiceClient::new(channel)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
@@ -48,7 +55,8 @@ impl Dial for GrpcDial {
 
 #[derive(Clone)]
 struct GrpcPeer {
-    address: String,
+    address: NodeAddress,
+    traces: Arc<Traces>,
     client: StorageNodeServiceClient<Channel>,
     /// It has not said yet that it knows no batches.
     has_batches: Arc<AtomicBool>,
@@ -80,16 +88,18 @@ impl Peer for GrpcPeer {
         let (mut client, address) = (self.client.clone(), self.address.clone());
         match &version.value {
             Value::Live(value) => {
-                let request = write_request(key, version, value);
+                let calling = self.calling("Write");
+                let request = request(&calling, write_request(key, version, value));
                 Box::pin(async move {
-                    let put = client.write(request).await;
+                    let put = ended(calling, client.write(request).await);
                     put.map(drop).map_err(|status| failed(&address, &status))
                 })
             }
             Value::Tombstone => {
-                let request = delete_request(key, version);
+                let calling = self.calling("Delete");
+                let request = request(&calling, delete_request(key, version));
                 Box::pin(async move {
-                    let put = client.delete(request).await;
+                    let put = ended(calling, client.delete(request).await);
                     put.map(drop).map_err(|status| failed(&address, &status))
                 })
             }
@@ -115,9 +125,10 @@ impl Peer for GrpcPeer {
             key: key.key().to_owned(),
             digest: *digest,
         });
-        let request = pb::CompareKeysRequest { keys: keys.collect() };
+        let calling = self.calling("CompareKeys");
+        let request = request(&calling, pb::CompareKeysRequest { keys: keys.collect() });
         Box::pin(async move {
-            match client.compare_keys(request).await {
+            match ended(calling, client.compare_keys(request).await) {
                 Ok(answer) => {
                     let places = answer.into_inner().differing.into_iter();
                     Ok(Some(places.filter_map(|place| usize::try_from(place).ok()).collect()))
@@ -130,6 +141,11 @@ impl Peer for GrpcPeer {
 }
 
 impl GrpcPeer {
+    /// A call of this method, in the trace of whoever this task works for.
+    fn calling(&self, method: &'static str) -> Calling {
+        Calling::begin(&self.traces, method, &self.address)
+    }
+
     /// Sends a batch of writes and one of deletes, at once. [`None`]: the node has no batches.
     async fn put_together(&self, versions: &[(Key, Version)]) -> Option<Vec<Result<(), PeerError>>> {
         let (mut writes, mut deletes) = (pb::BatchWriteRequest::default(), pb::BatchDeleteRequest::default());
@@ -144,13 +160,17 @@ impl GrpcPeer {
             if writes.operations.is_empty() {
                 return Ok(Response::new(pb::BatchResponse::default()));
             }
-            writer.batch_write(writes).await
+            let calling = self.calling("BatchWrite");
+            let request = request(&calling, writes);
+            ended(calling, writer.batch_write(request).await)
         };
         let deleting = async {
             if deletes.operations.is_empty() {
                 return Ok(Response::new(pb::BatchResponse::default()));
             }
-            deleter.batch_delete(deletes).await
+            let calling = self.calling("BatchDelete");
+            let request = request(&calling, deletes);
+            ended(calling, deleter.batch_delete(request).await)
         };
         let (written, deleted) = tokio::join!(writing, deleting);
         let mut written = self.results(written)?;
@@ -220,7 +240,7 @@ fn note(results: &mut [Result<(), PeerError>], sent: Option<Sent>) {
     }
 }
 
-fn failed(address: &str, status: &Status) -> PeerError {
+fn failed(address: &NodeAddress, status: &Status) -> PeerError {
     let why = format!(
         "the node at {address} answered {:?}: {}",
         status.code(),

@@ -2,6 +2,7 @@
 //!
 //! Owns: their names and attributes. Never among them: a key or a value.
 
+use crate::actors::trail::call::Call;
 use crate::actors::trail::traces::Kept;
 use crate::actors::trail::work::{LogWrite, Value, Work};
 use crate::actors::trail::{Detail, Hop, Noted, TraceContext, Trail, context};
@@ -81,6 +82,12 @@ fn sent(context: TraceContext) -> TraceContext {
     }
 }
 
+/// A `tracestate`; one that is not as the standard has it is as none.
+fn state_of(text: Option<&str>) -> TraceState {
+    text.and_then(|text| TraceState::from_str(text).ok())
+        .unwrap_or_default()
+}
+
 fn link(to: TraceContext) -> Link {
     Link::with_context(span_context(to, false, TraceState::NONE))
 }
@@ -124,6 +131,7 @@ impl Spans {
             match kept {
                 Kept::Request(trail) => self.of_request(&trail, clock, &mut spans),
                 Kept::Work(work) => spans.push(self.of_work(&work, clock)),
+                Kept::Call(call) => spans.push(self.of_call(&call, clock)),
             }
             if spans.len() >= PART {
                 parts.push(std::mem::take(&mut spans));
@@ -163,13 +171,8 @@ impl Spans {
         let Some((took, _)) = noted.end else {
             return;
         };
-        let state = trail
-            .state
-            .as_deref()
-            .and_then(|state| TraceState::from_str(state).ok());
-        let state = state.unwrap_or_default();
         let begins = clock.at(trail.started);
-        let context = span_context(sent(trail.context), false, state);
+        let context = span_context(sent(trail.context), false, state_of(trail.state.as_deref()));
         let is_streamed = trail.operation.method == "Operations" && trail.operation.name != "operations";
         let name = if is_streamed {
             format!("operations/{}", trail.operation.name)
@@ -248,6 +251,28 @@ impl Spans {
             KeyValue::new("pairdb.sync_us", micros(write.synced)),
         ];
         span.status = status_of(write.error.as_ref());
+        span
+    }
+
+    /// A call of another node, which goes on below it.
+    fn of_call(&self, call: &Call, clock: Clock) -> SpanData {
+        let context = span_context(call.context, false, state_of(call.caller.state.as_deref()));
+        let times = (clock.at(call.begun), clock.at(call.ended));
+        let mut span = self.span(format!("{SERVICE}/{}", call.method), context, times);
+        span.span_kind = SpanKind::Client;
+        span.parent_span_id = SpanId::from(call.caller.context.span);
+        span.attributes = vec![
+            KeyValue::new("rpc.system", "grpc"),
+            KeyValue::new("rpc.service", SERVICE),
+            KeyValue::new("rpc.method", call.method),
+            KeyValue::new("server.address", call.to.host.clone()),
+            KeyValue::new("server.port", i64::from(call.to.port)),
+            KeyValue::new("rpc.grpc.status_code", i64::from(call.outcome.code)),
+        ];
+        if call.outcome.code != 0 {
+            span.attributes.push(KeyValue::new("error.type", call.outcome.status));
+            span.status = Status::error(call.outcome.status);
+        }
         span
     }
 

@@ -6,11 +6,15 @@ use crate::actors::peers::{Peer, PeerError, Peers};
 use crate::actors::streaming::pace::Pace;
 use crate::actors::streaming::stream::Stream;
 use crate::actors::streaming::tap::Change;
+use crate::actors::trail;
+use crate::actors::trail::traces::Traces;
+use crate::actors::trail::work::Work;
 use crate::storage::key::Key;
 use parking_lot::Mutex;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// First pause after a failure; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -31,6 +35,7 @@ pub enum Failed {
 pub struct Target {
     stream: Arc<Stream>,
     peers: Peers,
+    traces: Arc<Traces>,
     /// A call without an answer by then is made again.
     within: Duration,
     pace: Pace,
@@ -40,10 +45,11 @@ pub struct Target {
 impl Target {
     /// The target of `stream`.
     #[must_use]
-    pub fn new(stream: Arc<Stream>, peers: Peers, within: Duration) -> Arc<Self> {
+    pub fn new(stream: Arc<Stream>, peers: Peers, traces: Arc<Traces>, within: Duration) -> Arc<Self> {
         Arc::new(Self {
             stream,
             peers,
+            traces,
             within,
             pace: Pace::new(within),
             peer: Mutex::new(None),
@@ -67,7 +73,7 @@ impl Target {
             let (count, before) = (call.len(), changes.len());
             let answers = self
                 .call(
-                    bytes,
+                    ("stream put", count, bytes),
                     |peer| peer.put_batch(call),
                     |answers| answers.iter().all(Result::is_ok),
                 )
@@ -117,7 +123,8 @@ impl Target {
             .sum();
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.call(bytes, |peer| peer.compare(digests), Result::is_ok).await? {
+            let what = ("stream ask", digests.len(), bytes);
+            match self.call(what, |peer| peer.compare(digests), Result::is_ok).await? {
                 Ok(Ok(differing)) => {
                     self.stream.set_problem(None);
                     return Ok(differing);
@@ -128,28 +135,44 @@ impl Target {
         }
     }
 
-    /// Makes one call of so many bytes when there is room for it, for as long as one may take. A target that does not answer is
-    /// reached anew for the next.
+    /// Makes one call about so many keys, of so many bytes, when there is room for it, for as long as one may take. A target that
+    /// does not answer is reached anew for the next. Each is the beginning of a trace: a stream has no end.
     async fn call<T, F>(
         &self,
-        bytes: usize,
+        (name, keys, bytes): (&'static str, usize, usize),
         call: impl FnOnce(&dyn Peer) -> F,
         is_acknowledged: impl FnOnce(&T) -> bool,
     ) -> Result<Result<T, String>, Failed>
     where
         F: Future<Output = T>,
     {
+        let queued = Instant::now();
         let room = self.pace.room(bytes).await;
         let peer = self.peer()?;
-        match tokio::time::timeout(self.within, call(peer.as_ref())).await {
+        let span = Work {
+            context: self.traces.root(),
+            ..Work::begin(name, Some(queued), self.stream.cause())
+        };
+        let span = span
+            .with("pairdb.stream.target", self.stream.order().target.clone())
+            .with("pairdb.stream.keys", keys)
+            .with("pairdb.stream.bytes", bytes);
+        let call = trail::as_work(span.context, async { call(peer.as_ref()).await });
+        match tokio::time::timeout(self.within, call).await {
             Ok(answer) => {
+                // Why it did not take all may name a key, and stays on this node.
+                let mut error = Some("the target did not take all of it".to_owned());
                 if is_acknowledged(&answer) {
                     room.acknowledged();
+                    error = None;
                 }
+                self.traces.work(span.end(error));
                 Ok(Ok(answer))
             }
             Err(_elapsed) => {
                 room.unanswered();
+                self.traces
+                    .work(span.end(Some("the target did not answer in time".to_owned())));
                 *self.peer.lock() = None;
                 Ok(Err(format!("no answer within {:?}", self.within)))
             }

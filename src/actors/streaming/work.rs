@@ -72,14 +72,15 @@ pub struct Source {
     pub within: Duration,
     /// What is injected.
     pub faults: Arc<Faults>,
-    /// Where passes are told of.
+    /// Where passes and calls are told of.
     pub traces: Arc<Traces>,
 }
 
 /// Works on a stream until it cannot go on; says why.
 pub async fn work(source: Source, stream: Arc<Stream>, points: Points) -> Failed {
     let _alone = stream.worker.lock().await;
-    let target = Target::new(Arc::clone(&stream), source.peers.clone(), source.within);
+    let (peers, traces) = (source.peers.clone(), Arc::clone(&source.traces));
+    let target = Target::new(Arc::clone(&stream), peers, traces, source.within);
     let failed = tokio::select! {
         failed = keep_up(&source, &stream, &target, &points) => failed,
         failed = forward(&stream, &target, &points) => failed,

@@ -5,6 +5,7 @@
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use std::cell::RefCell;
+use std::fmt;
 
 thread_local! {
     static CHANCE: RefCell<SmallRng> = RefCell::new(SmallRng::from_os_rng());
@@ -80,6 +81,14 @@ impl TraceContext {
     }
 }
 
+/// As a `traceparent`.
+impl fmt::Display for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (trace, span, flags) = (self.trace, self.span, u8::from(self.sampled));
+        write!(f, "00-{trace:032x}-{span:016x}-{flags:02x}")
+    }
+}
+
 /// An id for a span.
 #[must_use]
 pub fn span_id() -> u64 {
@@ -97,10 +106,15 @@ mod tests {
                 sampled,
                 ..TraceContext::root()
             };
-            let (trace, span, flags) = (context.trace, context.span, u8::from(sampled));
-            let text = format!("00-{trace:032x}-{span:016x}-{flags:02x}");
-            assert_eq!(TraceContext::parse(&text), Some(context));
+            assert_eq!(TraceContext::parse(&context.to_string()), Some(context));
         }
+        let known = TraceContext {
+            trace: 0x4bf9,
+            span: 0xf067,
+            sampled: true,
+        };
+        let text = "00-00000000000000000000000000004bf9-000000000000f067-01";
+        assert_eq!(known.to_string(), text);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! Owns: what is noted. Does not own: which trails are kept (see [`traces`]), or how they are told (see
 //! [`crate::telemetry`]).
 
+pub mod call;
 pub mod context;
 pub mod hop;
 mod limit;
@@ -15,6 +16,7 @@ pub mod slowest;
 pub mod traces;
 pub mod work;
 
+pub use call::Caller;
 pub use context::TraceContext;
 pub use hop::{Detail, Hop};
 
@@ -33,6 +35,7 @@ const MOST_HOPS: usize = 64;
 
 tokio::task_local! {
     static TRAIL: Arc<Trail>;
+    static WORK: TraceContext;
 }
 
 /// What is asked for, by the names that it has on the wire and in the conventions for databases.
@@ -207,6 +210,22 @@ pub async fn along<F: Future>(trail: Arc<Trail>, work: F) -> F::Output {
     TRAIL.scope(trail, work).await
 }
 
+/// Carries out `work`, which no request does; this is its span.
+pub async fn as_work<F: Future>(span: TraceContext, work: F) -> F::Output {
+    WORK.scope(span, work).await
+}
+
+/// Has `work`, which another task is given to do, belong to the request that this one carries out.
+pub fn taken_along<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    let trail = current();
+    async move {
+        match trail {
+            Some(trail) => along(trail, work).await,
+            None => work.await,
+        }
+    }
+}
+
 /// As [`along`], for what waits for nothing.
 pub fn say<T>(trail: &Arc<Trail>, what: impl FnOnce() -> T) -> T {
     TRAIL.sync_scope(Arc::clone(trail), what)
@@ -222,6 +241,25 @@ pub fn current() -> Option<Arc<Trail>> {
 #[must_use]
 pub fn current_context() -> Option<TraceContext> {
     TRAIL.try_with(|trail| trail.context).ok()
+}
+
+/// For whom this task makes calls to other nodes: a request, or some work.
+#[must_use]
+pub fn caller() -> Option<Caller> {
+    let of_work = || {
+        let context = WORK.try_with(|context| *context).ok()?;
+        Some(Caller {
+            context,
+            parent: None,
+            state: None,
+        })
+    };
+    let of_request = |trail: Arc<Trail>| Caller {
+        context: trail.context,
+        parent: trail.parent,
+        state: trail.state.clone(),
+    };
+    current().map(of_request).or_else(of_work)
 }
 
 /// All of the request that this task carries out has been received. It is about this tenant's keys; a batch, about those of

@@ -1,6 +1,8 @@
+use super::call::Calling;
 use super::slowest::SLOWEST;
 use super::traces::{Kept, Sampling, Traces};
 use super::*;
+use crate::actors::address_book::NodeAddress;
 use crate::storage::looked::Looked;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc::{Receiver, channel};
@@ -284,4 +286,79 @@ async fn a_trail_has_a_bound() {
         trail.hop("cache", (trail.started, trail.started), Detail::None);
     }
     assert_eq!((trail.noted().hops.len(), trail.noted().left_out), (MOST_HOPS, 36));
+}
+
+/// A call of another node.
+fn calling(traces: &Arc<Traces>) -> Calling {
+    let to = NodeAddress::parse("node:1").unwrap();
+    Calling::begin(traces, "Write", &to)
+}
+
+/// The `traceparent` that goes along with it.
+fn parent_in(calling: &Calling) -> Option<TraceContext> {
+    let (text, _state) = calling.headers()?;
+    Some(TraceContext::parse(&text).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_another_node_is_part_of_its_requests_trace_and_told_if_that_is_sampled() {
+    let parent = |sampled| TraceContext {
+        sampled,
+        ..TraceContext::root()
+    };
+    let (traces, mut queue) = traces(0.0, 1000);
+    let trail = traces.begin(&WRITE, Some(parent(true)), Some("vendor=opaque")).unwrap();
+    along(Arc::clone(&trail), async {
+        // What another task is given to do belongs to the request, too.
+        let theirs = Arc::clone(&traces);
+        let call = tokio::spawn(taken_along(async move { calling(&theirs) }));
+        assert_told(call.await.unwrap(), &trail, &mut queue, DONE);
+        assert_told(calling(&traces), &trail, &mut queue, FAILED);
+        drop(calling(&traces));
+    })
+    .await;
+    let Some(Kept::Call(given_up)) = queue.try_recv().ok() else {
+        panic!("a call that was given up is told");
+    };
+    assert_eq!(given_up.outcome.status, "CANCELLED");
+
+    // The request itself may be kept, if it fails: what goes along is its own span.
+    let trail = traces.begin(&WRITE, Some(parent(false)), None).unwrap();
+    let sent = along(Arc::clone(&trail), async { parent_in(&calling(&traces)) }).await;
+    assert_eq!((sent, kept(&mut queue)), (Some(trail.context), 0));
+
+    let work = traces.root();
+    let sent = as_work(work, async { parent_in(&calling(&traces)) }).await;
+    assert_eq!(sent, Some(work));
+    assert_eq!(parent_in(&calling(&traces)), None, "it is made for nobody");
+}
+
+/// Asserts that the call goes on below the trail, and that it is told so.
+fn assert_told(call: Calling, trail: &Trail, queue: &mut Receiver<Kept>, outcome: Outcome) {
+    let sent = parent_in(&call).unwrap();
+    assert_eq!(call.headers().unwrap().1, Some("vendor=opaque"));
+    assert!(sent.sampled && sent.trace == trail.context.trace && sent.span != trail.context.span);
+    call.end(outcome);
+    let Some(Kept::Call(told)) = queue.try_recv().ok() else {
+        panic!("a call is told at its end");
+    };
+    assert_eq!((told.context, told.outcome), (sent, outcome));
+    assert_eq!(told.caller.context, trail.context);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_sends_no_traces_passes_on_what_came() {
+    let slow = Duration::from_secs(1);
+    let traces = Traces::new(Sampling { ratio: 1.0, slow }, None);
+    for sampled in [false, true] {
+        let came = TraceContext {
+            sampled,
+            ..TraceContext::root()
+        };
+        for parent in [Some(came), None] {
+            let trail = traces.begin(&WRITE, parent, None).unwrap();
+            let sent = along(trail, async { parent_in(&calling(&traces)) }).await;
+            assert_eq!(sent, parent);
+        }
+    }
 }

@@ -6,6 +6,7 @@
 //!
 //! Owns: that choice, the queue's near end, and the counts. Does not own: the queue's far end (see [`crate::telemetry`]).
 
+use crate::actors::trail::call::Call;
 use crate::actors::trail::context::TraceContext;
 use crate::actors::trail::limit::Limit;
 use crate::actors::trail::slowest::{SlowRequest, Slowest};
@@ -40,6 +41,8 @@ pub enum Kept {
     Request(Arc<Trail>),
     /// Other work.
     Work(Box<Work>),
+    /// A call of another node.
+    Call(Box<Call>),
 }
 
 /// What is to be kept.
@@ -58,7 +61,7 @@ pub struct TraceCounts {
     pub exported: AtomicU64,
     /// Spans that it has not taken, or not in time.
     pub failed: AtomicU64,
-    /// Requests and pieces of work for which the queue had no room.
+    /// Requests, calls and pieces of work for which the queue had no room.
     pub dropped: AtomicU64,
     /// Failed and slow requests beyond those that are kept in a second.
     pub limited: AtomicU64,
@@ -103,6 +106,19 @@ impl Traces {
         self.queue.is_some() || !self.sampling.slow.is_zero()
     }
 
+    /// Whether they are sent anywhere.
+    pub(super) fn are_sent(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// The first span of a trace that begins here.
+    #[must_use]
+    pub fn root(&self) -> TraceContext {
+        let root = TraceContext::root();
+        let sampled = root.is_in_ratio(self.sampling.ratio);
+        TraceContext { sampled, ..root }
+    }
+
     /// A request arrives, perhaps as a part of another's trace. [`None`] when nobody will ask for its trail.
     #[must_use]
     pub fn begin(
@@ -116,11 +132,7 @@ impl Traces {
         }
         let context = match parent {
             Some(parent) => parent.child(),
-            None => {
-                let root = TraceContext::root();
-                let sampled = root.is_in_ratio(self.sampling.ratio);
-                TraceContext { sampled, ..root }
-            }
+            None => self.root(),
         };
         let state = state.filter(|state| state.len() <= MOST_STATE && parent.is_some());
         Some(Trail::new(context, parent, state.map(Into::into), operation))
@@ -164,9 +176,9 @@ impl Traces {
         }
     }
 
-    /// Some work has ended.
+    /// Some work has ended. It is kept when it failed, or is sampled.
     pub fn work(&self, work: Work) {
-        if self.queue.is_some() {
+        if work.context.sampled || work.error.is_some() {
             self.keep(Kept::Work(Box::new(work)), true);
         }
     }
@@ -179,7 +191,7 @@ impl Traces {
     }
 
     /// Sends it on. The last quarter of the queue is for what tells of trouble, or of work.
-    fn keep(&self, kept: Kept, is_telling: bool) {
+    pub(super) fn keep(&self, kept: Kept, is_telling: bool) {
         let Some(queue) = &self.queue else {
             return;
         };

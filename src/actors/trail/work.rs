@@ -45,7 +45,7 @@ impl From<String> for Value {
 pub struct Work {
     /// What it is.
     pub name: &'static str,
-    /// Its own span.
+    /// Its own span; that of rare work is sampled always.
     pub context: TraceContext,
     /// When it was due.
     pub queued: Instant,
