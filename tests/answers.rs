@@ -9,6 +9,7 @@ use pairdb_node::rpc::pb::operation::Operation;
 use pairdb_node::rpc::pb::operation_result::Result as Outcome;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
@@ -44,6 +45,8 @@ async fn clients_that_take_nothing_hold_no_more_than_the_stated_bound_and_the_ot
         ("PAIRDB__MEM_TABLE__MAX_SIZE", "16MiB"),
         ("PAIRDB__MEM_TABLE__FLUSH_THRESHOLD", "14MiB"),
         ("PAIRDB__CACHE__MAX_SIZE", "32MiB"),
+        // However slow the machine is: those that take nothing are to stay.
+        ("PAIRDB__SERVER__READ_TIMEOUT", "10m"),
     ];
     let node = Process::start(dir.path(), free_port(), &environment);
     let mut other = client(&node.addr);
@@ -107,6 +110,75 @@ async fn clients_that_take_nothing_hold_no_more_than_the_stated_bound_and_the_ot
     }
     eventually("nothing is held", async || waiting(&other).await == 0).await;
     first.clone().read(read("large")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_take_nothing_give_others_their_room_and_one_that_takes_slowly_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Process::start(dir.path(), free_port(), &[("PAIRDB__SERVER__READ_TIMEOUT", "5s")]);
+    let mut other = client(&node.addr);
+    other.write(write("large", &vec![7; VALUE], &[("c", 1)])).await.unwrap();
+    let slow = client(&node.addr);
+    let (_sender, mut results) = ask(&slow).await;
+    let mut idle = Vec::new();
+    for _ in 0..8 {
+        let client = client(&node.addr);
+        idle.push((ask(&client).await, client));
+    }
+    eventually("there is no room left", async || {
+        waiting(&other).await > ALL_BYTES - VALUE
+    })
+    .await;
+    let (begun, mut pace) = (Instant::now(), tokio::time::interval(Duration::from_secs(1)));
+    let mut taken = 0;
+    let mut take = async || {
+        let result = results.message().await.expect("who takes answers stays").unwrap();
+        assert!(matches!(result.result, Some(Outcome::Read(_))), "{:?}", result.result);
+        taken += 1;
+        taken
+    };
+    let found = loop {
+        pace.tick().await;
+        take().await;
+        match other.read(read("large")).await {
+            Ok(found) => break found.into_inner(),
+            Err(refused) => assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}"),
+        }
+        assert!(begun.elapsed() < PATIENCE, "nobody gives room");
+    };
+    assert_eq!(found.value.len(), VALUE);
+    let log = std::fs::read_to_string(dir.path().join("node.log")).unwrap();
+    assert!(
+        log.contains("a connection is closed: its client takes no answers"),
+        "{log}"
+    );
+    while take().await < READS {}
+}
+
+#[test]
+fn a_connection_is_in_the_way_when_it_takes_nothing_and_others_are_refused() {
+    let room: Arc<AnswerRoom> = Arc::default();
+    let connections: Vec<_> = (0..40).map(|_| room.of_connection()).collect();
+    let (first, last) = (&connections[0], &connections[39]);
+    let mut held = vec![first.try_hold(VALUE).unwrap()];
+    assert!(!first.is_in_the_way(), "it is looked at for the first time");
+    assert!(!first.is_in_the_way(), "nobody wants its room");
+    // Past its own bound it is its own fault.
+    assert!(first.try_hold_streamed(STREAMED_BYTES).is_none());
+    assert!(!first.is_in_the_way());
+    for connection in &connections[1..] {
+        held.extend(std::iter::from_fn(|| connection.try_hold(MIB)));
+    }
+    let refused = || assert!(last.try_hold(VALUE).is_none());
+    refused();
+    first.taken(SURE_BYTES);
+    assert!(!first.is_in_the_way(), "it takes what it asked for");
+    refused();
+    assert!(first.is_in_the_way());
+    assert!(!first.is_in_the_way(), "nobody was refused since");
+    assert!(!last.is_in_the_way(), "it holds nothing");
+    refused();
+    assert!(!last.is_in_the_way(), "it holds nothing");
 }
 
 #[tokio::test]

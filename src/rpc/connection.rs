@@ -1,4 +1,4 @@
-//! One connection: counted while it is open, and sparing with system calls.
+//! One connection: counted while it is open, sparing with system calls, and ended when its client keeps others from answers.
 //!
 //! Answers become ready in groups (a batch of writes shares one sync), but each would be written by itself, because the
 //! scheduler runs a connection right after the first answer that is ready for it. So a small write is put off by one turn
@@ -32,11 +32,14 @@ pub(super) struct Connection {
     /// Until the first bytes arrive: when they must have.
     silent: Option<Pin<Box<Sleep>>>,
     room: Arc<ConnectionRoom>,
+    /// How often it is looked at whether it is in the way, and when the next time is.
+    look_every: Duration,
+    look: Pin<Box<Sleep>>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    pub(super) fn new(accepted: Accepted, room: Arc<ConnectionRoom>) -> io::Result<Self> {
+    pub(super) fn new(accepted: Accepted, room: Arc<ConnectionRoom>, look_every: Duration) -> io::Result<Self> {
         // Answers are small, and each is waited for.
         accepted.stream.set_nodelay(true)?;
         Ok(Self {
@@ -44,6 +47,8 @@ impl Connection {
             put_off: false,
             silent: Some(Box::pin(tokio::time::sleep(FIRST_BYTES_WITHIN))),
             room,
+            look_every,
+            look: Box::pin(tokio::time::sleep(look_every)),
             _permit: accepted.permit,
         })
     }
@@ -58,9 +63,30 @@ impl Connection {
         true
     }
 
-    fn written(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn written(&mut self, result: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.put_off &= result.is_pending();
+        match result {
+            Poll::Ready(Ok(bytes)) => self.room.taken(bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => return self.given_up(context),
+        }
         result
+    }
+
+    /// Is ready, with an error, once its client is in the way of others.
+    fn given_up<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        while self.look.as_mut().poll(context).is_ready() {
+            self.look.set(tokio::time::sleep(self.look_every));
+            if self.room.is_in_the_way() {
+                tracing::warn!(
+                    peer = ?self.stream.peer_addr().ok(),
+                    within = ?self.look_every,
+                    "a connection is closed: its client takes no answers, and others are refused for want of room"
+                );
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -86,6 +112,9 @@ impl AsyncRead for Connection {
             std::task::ready!(silent.as_mut().poll(context));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        if result.is_pending() {
+            return self.given_up(context);
+        }
         result
     }
 }
@@ -96,7 +125,7 @@ impl AsyncWrite for Connection {
             return Poll::Pending;
         }
         let result = Pin::new(&mut self.stream).poll_write(context, data);
-        self.written(result)
+        self.written(result, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -116,7 +145,7 @@ impl AsyncWrite for Connection {
             return Poll::Pending;
         }
         let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.written(result)
+        self.written(result, context)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -75,8 +75,9 @@ fn services(node: StorageNode, serving: Serving) -> Routes {
 }
 
 async fn run(node: StorageNode, http2: Http2, accepted: mpsc::Receiver<Accepted>, stopped: oneshot::Receiver<()>) {
-    let room = Arc::clone(&node.requests.answers);
-    let incoming = ReceiverStream::new(accepted).map(move |accepted| Connection::new(accepted, room.of_connection()));
+    let (room, look_every) = (Arc::clone(&node.requests.answers), node.requests.timeouts.read);
+    let incoming =
+        ReceiverStream::new(accepted).map(move |accepted| Connection::new(accepted, room.of_connection(), look_every));
     let state = State {
         requests: node.requests.clone(),
         health: Arc::clone(&node.health),
