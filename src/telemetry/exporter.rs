@@ -2,7 +2,7 @@
 //!
 //! It has a thread and a runtime of its own: whatever becomes of the collector, no request shares anything with it but a queue
 //! that nobody waits for. Spans are made here, of what the queue brings. What the collector does not take in time is lost, and
-//! counted.
+//! counted. What it rejects of a batch that it takes otherwise counts as taken: the library does not pass that answer on.
 //!
 //! Owns: the queue's far end, and the flush at an orderly stop. Does not own: what is kept.
 
