@@ -601,8 +601,11 @@ weaken last_notes_refused idempotency src/actors/wal/mod.rs \
     'if state.ended || state.closing.is_some() {' \
     'if state.refuses {'
 weaken answers_without_a_bound answers src/actors/answer_room.rs \
-    'if own + bytes > most.max(SURE_BYTES) {' \
-    'if own + bytes > most.max(200 << 20) {'
+    'if own + bytes > most.min(left).max(SURE_BYTES) {' \
+    'if own + bytes > most.min(left).max(200 << 20) {'
+weaken connections_that_take_nothing_stay answers src/actors/answer_room.rs \
+    'now.has_much && takes_nothing' \
+    'now.has_much && !takes_nothing'
 weaken room_given_back_before_the_answer_is_taken answers src/rpc/stream.rs \
     'hands.add(held);' \
     'drop(held);'
@@ -629,6 +632,21 @@ weaken restart_without_its_request traces src/actors/watched.rs \
 weaken flush_without_its_cause traces src/actors/memtable.rs \
     'causes.filled(view.active.id(), by);' \
     'causes.filled(view.active.id(), by.and(None));'
+weaken flush_linked_to_what_nobody_keeps traces src/actors/trail/context.rs \
+    'self.sampled.then_some(self)' \
+    'Some(self)'
+weaken calls_of_other_nodes_without_a_trace traces src/rpc/outgoing.rs \
+    'request.metadata_mut().insert(name, value);' \
+    'drop((name, value));'
+weaken calls_of_other_nodes_say_that_all_is_kept traces src/actors/trail/context.rs \
+    'u8::from(self.sampled));' \
+    '1);'
+weaken operation_left_at_its_deadline_was_cancelled traces src/rpc/trails.rs \
+    'given_up(self.timeout, self.arrived.elapsed())' \
+    'given_up(None, self.arrived.elapsed())'
+weaken read_made_anew_counted_again observability src/actors/requests.rs \
+    'self.counts.again(&versions);' \
+    'self.counts.read(&versions, Duration::ZERO);'
 weaken log_level_kept logs src/telemetry/logs.rs \
     'change.filter.reload(wanted).map_err(|error| error.to_string())?;' \
     'drop(wanted);'
