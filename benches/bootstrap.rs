@@ -8,7 +8,7 @@
 
 mod load;
 
-use load::{Client, Failure, Node, Outcome, clock, median, offer, start, write};
+use load::{Client, Failure, Node, Outcome, clock, median, offer, start, start_elsewhere, write};
 use pairdb_node::rpc::pb;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -142,7 +142,7 @@ async fn main() -> Result<ExitCode, Failure> {
     load(&source, Duration::from_secs(1)).await?;
     let (mut rates, mut ratios, mut is_well) = (Vec::new(), Vec::new(), true);
     for pair in 1..=pairs {
-        let target = start(&[("NODE_ID", "target")])?;
+        let target = start_elsewhere(&[("NODE_ID", "target")])?;
         let alone = load(&source, TIME).await?;
         let (copied, beside) = tokio::join!(copy(&source, &target), load(&source, TIME));
         let ((took, bytes, copied), beside) = (copied?, beside?);

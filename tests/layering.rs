@@ -52,8 +52,8 @@ fn storage_opens_files_and_reads_clocks_through_its_traits_alone() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/storage");
     for (owners, names) in [
         (&["fs/real.rs"][..], &["std::fs", "rustix::fs"][..]),
-        (&["compaction/priority.rs"], &["rustix::process", "rustix::thread"]),
-        (&["fs/real.rs", "compaction/priority.rs"], &["rustix"]),
+        (&["storage/priority.rs"], &["rustix::process", "rustix::thread"]),
+        (&["fs/real.rs", "storage/priority.rs"], &["rustix"]),
         (&["time.rs"], &["SystemTime", "Instant::now", "thread::sleep"]),
     ] {
         let owns = |file: &PathBuf| owners.iter().any(|owner| file.ends_with(owner));

@@ -13,8 +13,8 @@ use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -35,9 +35,19 @@ pub struct Node {
     _dir: tempfile::TempDir,
 }
 
-/// Starts a node on the first half of the processors, and keeps the other half for this process: so what the generator of
-/// the load does takes nothing from the node. With one processor both share it.
-pub fn start(environment: &[(&str, &str)]) -> Result<Node, Failure> {
+/// The processors of nodes, and those of this process.
+#[derive(Clone, Copy)]
+struct Halves {
+    node: CpuSet,
+    own: CpuSet,
+}
+
+/// Halves what this process may use as it begins: once a node has been started, it has its own half alone.
+fn halves() -> Result<Halves, Failure> {
+    static HALVES: OnceLock<Halves> = OnceLock::new();
+    if let Some(halves) = HALVES.get() {
+        return Ok(*halves);
+    }
     let all = sched_getaffinity(None)?;
     let mut numbers = (0..CpuSet::MAX_CPU).filter(|number| all.is_set(*number));
     let (mut node, mut own) = (CpuSet::new(), CpuSet::new());
@@ -45,6 +55,13 @@ pub fn start(environment: &[(&str, &str)]) -> Result<Node, Failure> {
         node.set(number);
     }
     numbers.for_each(|number| own.set(number));
+    Ok(*HALVES.get_or_init(|| Halves { node, own }))
+}
+
+/// Starts a node on the first half of the processors, and keeps the other half for this process: so what the generator of
+/// the load does takes nothing from the node. With one processor both share it.
+pub fn start(environment: &[(&str, &str)]) -> Result<Node, Failure> {
+    let Halves { node, own } = halves()?;
     let dir = tempfile::tempdir()?;
     if node.count() > 0 {
         sched_setaffinity(None, &node)?;
@@ -52,6 +69,15 @@ pub fn start(environment: &[(&str, &str)]) -> Result<Node, Failure> {
     // Inherited.
     let process = Process::start(dir.path(), free_port(), environment);
     sched_setaffinity(None, &own)?;
+    Ok(Node { process, _dir: dir })
+}
+
+/// Starts a node on the processors of this process: one that stands for another machine, and takes nothing from the node
+/// under measurement.
+pub fn start_elsewhere(environment: &[(&str, &str)]) -> Result<Node, Failure> {
+    sched_setaffinity(None, &halves()?.own)?;
+    let dir = tempfile::tempdir()?;
+    let process = Process::start(dir.path(), free_port(), environment);
     Ok(Node { process, _dir: dir })
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Owns: starting them, and the loop of a thread that has a queue. Does not own: what they do.
 
-use crate::storage::compaction::priority;
+use crate::storage::priority;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};

@@ -23,6 +23,7 @@ pub mod lost;
 pub mod manifest;
 pub mod memtable;
 pub mod merger;
+pub mod priority;
 pub mod published;
 pub mod recovery;
 pub mod remembered;

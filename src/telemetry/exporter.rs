@@ -1,13 +1,16 @@
 //! Sends what is kept to a collector, by OTLP over gRPC.
 //!
 //! It has a thread and a runtime of its own: whatever becomes of the collector, no request shares anything with it but a queue
-//! that nobody waits for. Spans are made here, of what the queue brings. What the collector does not take in time is lost, and
-//! counted. What it rejects of a batch that it takes otherwise counts as taken: the library does not pass that answer on.
+//! that nobody waits for. Spans are made here, of what the queue brings, with what requests leave of the processors: to make a
+//! request's spans and send them costs as much as to answer a read from the cache, so that under full load and with all requests
+//! sampled most find the queue full, and are counted. So is what the collector does not take in time. What it rejects of a batch
+//! that it takes otherwise counts as taken: the library does not pass that answer on.
 //!
 //! Owns: the queue's far end, and the flush at an orderly stop. Does not own: what is kept.
 
 use crate::actors::trail::traces::{Kept, QUEUE, Sampling, TraceCounts, Traces};
 use crate::config::Config;
+use crate::storage::priority;
 use crate::telemetry::spans::Spans;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
@@ -62,6 +65,7 @@ pub fn start(config: &Config) -> (Arc<Traces>, Option<Exporter>) {
         is_failing: false,
     };
     let work = move || {
+        priority::lower_to_the_last();
         sending.run(queue, stopped);
         // Whoever stopped it may not wait any more.
         let _ = done.send(());

@@ -3,8 +3,8 @@
 //! Owns: the threads, and when they wake. Does not own: the work.
 
 use super::Store;
-use crate::storage::compaction::priority;
 use crate::storage::error::Result;
+use crate::storage::priority;
 use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::sync::Arc;
