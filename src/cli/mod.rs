@@ -6,6 +6,7 @@ mod backup;
 mod bench;
 mod chaos;
 mod client;
+mod config;
 mod drain;
 mod fault;
 mod inspect;
@@ -13,6 +14,7 @@ mod kv;
 mod log_level;
 mod serve;
 mod status;
+mod token;
 mod top;
 mod transfer;
 mod verify;
@@ -37,6 +39,10 @@ pub struct Cli {
 enum Command {
     /// Run the node until SIGTERM or SIGINT
     Serve(serve::ServeArgs),
+    /// Check the configuration of a node, or print it
+    Config(config::ConfigArgs),
+    /// Make a token for a tenant, or the line that has a node know one
+    Token(token::TokenArgs),
     /// Store a value; reads it from standard input when none is given
     Put(kv::PutArgs),
     /// Print the value of a key
@@ -99,6 +105,70 @@ struct Target {
     /// Tenant whose keys are meant
     #[arg(long, value_name = "NAME", default_value = "default")]
     tenant: String,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// How to get in.
+#[derive(Debug, Clone, Default, Args)]
+struct Access {
+    /// Certificates that the node's is to be signed by: for https://
+    #[arg(long, env = "PAIRDB_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Certificate to show, where the node asks for one
+    #[arg(long, env = "PAIRDB_CERT", value_name = "FILE", requires_all = ["cert_key", "ca"])]
+    cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long = "key", env = "PAIRDB_KEY", value_name = "FILE", requires = "cert")]
+    cert_key: Option<PathBuf>,
+    /// File with the token to show, and nothing else
+    #[arg(long, env = "PAIRDB_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// How to get in where the node is administered over the network.
+#[derive(Debug, Clone, Args)]
+struct AdminAccess {
+    /// Certificates that the node's is to be signed by: for https://
+    #[arg(long, global = true, env = "PAIRDB_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Certificate to show, where the node asks for one
+    #[arg(long, global = true, env = "PAIRDB_CERT", value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long = "key", global = true, env = "PAIRDB_KEY", value_name = "FILE")]
+    cert_key: Option<PathBuf>,
+    /// File with the token to show, where the node asks for one (security.admin_tokens_file)
+    #[arg(long, global = true, env = "PAIRDB_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+}
+
+impl AdminAccess {
+    fn access(&self) -> Access {
+        Access {
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            cert_key: self.cert_key.clone(),
+            token_file: self.admin_token_file.clone(),
+        }
+    }
+}
+
+/// A node that runs on a data directory, which is asked by the socket there.
+#[derive(Debug, Clone, Args)]
+struct Running {
+    #[command(flatten)]
+    data: DataDir,
+    /// File with the token to show, where the node asks for one (security.admin_tokens_file)
+    #[arg(long, env = "PAIRDB_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+}
+
+impl Running {
+    /// Its way to the node.
+    fn socket(&self) -> Result<client::Socket, Failure> {
+        client::Socket::new(&self.data.config()?.storage.data_dir, self.admin_token_file.as_deref())
+    }
 }
 
 /// Which data directory is meant.
@@ -168,6 +238,8 @@ impl Command {
     async fn run(self) -> Result<ExitCode, Failure> {
         match self {
             Self::Serve(args) => serve::run(args).await,
+            Self::Config(args) => config::run(&args),
+            Self::Token(args) => token::run(&args),
             Self::Put(args) => kv::put(args).await,
             Self::Get(args) => kv::get(args).await,
             Self::Delete(args) => kv::delete(args).await,

@@ -10,13 +10,14 @@ use crate::rpc::convert::clock_to_wire;
 use crate::rpc::pb;
 use crate::rpc::pb::operation_result::Result as Outcome;
 use crate::rpc::pb::storage_node_service_client::StorageNodeServiceClient;
+use crate::rpc::security::{Security, Shown, Way, by_tls};
 use crate::storage::key::Key;
 use crate::storage::version::{Value, Version};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Response, Status};
 
 /// Longest time that a connection may take.
@@ -24,18 +25,28 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Single writes of a batch that are under way at once.
 const SINGLES: usize = 32;
 
-/// Reaches nodes by gRPC, on a connection each, made when it is first used.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct GrpcDial;
+/// Reaches nodes by gRPC, on a connection each, made when it is first used. Each connection is made, and each call shows a
+/// token, as the files say at that moment.
+#[derive(Debug, Clone)]
+pub struct GrpcDial {
+    /// How other nodes are trusted, and what they are shown.
+    pub security: Arc<Security>,
+}
 
 impl Dial for GrpcDial {
     fn dial(&self, address: &NodeAddress) -> Result<Arc<dyn Peer>, PeerError> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|error| PeerError::Refused(format!("{address} is no address: {error}")))?;
-        let channel = endpoint
+        let scheme = self.security.to_peers().map_or("http", |_| "https");
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+            .map_err(|error| PeerError::Refused(format!("{address} is no address: {error}")))?
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .connect_lazy();
+            .tcp_nodelay(true);
+        let channel = if scheme == "https" {
+            let security = Arc::clone(&self.security);
+            endpoint.connect_with_connector_lazy(by_tls(move || security.to_peers()))
+        } else {
+            endpoint.connect_lazy()
+        };
+        let channel = Way::new(channel, Shown::ToPeers(Arc::clone(&self.security)));
         Ok(Arc::new(GrpcPeer {
             address: address.to_string(),
             client: StorageNodeServiceClient::new(channel)
@@ -49,7 +60,7 @@ impl Dial for GrpcDial {
 #[derive(Clone)]
 struct GrpcPeer {
     address: String,
-    client: StorageNodeServiceClient<Channel>,
+    client: StorageNodeServiceClient<Way>,
     /// It has not said yet that it knows no batches.
     has_batches: Arc<AtomicBool>,
 }
@@ -231,10 +242,8 @@ fn failed(address: &str, status: &Status) -> PeerError {
         Code::InvalidArgument
         | Code::FailedPrecondition
         | Code::OutOfRange
-        | Code::PermissionDenied
-        | Code::Unauthenticated
         | Code::Unimplemented => PeerError::Refused(why),
-        // Of the node, or of the way to it.
+        // Of the node, or of the way to it: also of the token, which may be known there in a moment.
         _ => PeerError::Passing(why),
     }
 }
