@@ -187,7 +187,9 @@ impl Reloader {
             change: Change::NeedsRestart,
         });
         outcomes.extend(others);
-        outcomes.extend(self.security.look().into_iter().map(of_look));
+        let looked = self.security.look().into_iter().map(of_look);
+        let news = looked.filter(|look| !outcomes.contains(look)).collect::<Vec<_>>();
+        outcomes.extend(news);
         self.note(outcomes.clone(), None);
         outcomes
     }
