@@ -2,6 +2,7 @@
 //!
 //! Owns: arguments, and what a person reads. Does not own: the node (see [`crate::node`]).
 
+mod access;
 mod backup;
 mod bench;
 mod chaos;
@@ -23,6 +24,7 @@ mod words;
 pub use chaos::history;
 
 use crate::config::Config;
+use access::{Access, AdminAccess, Running};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,7 +39,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the node until SIGTERM or SIGINT
+    /// Run the node until SIGTERM or SIGINT; at SIGHUP it reads its configuration again
     Serve(serve::ServeArgs),
     /// Check the configuration of a node, or print it
     Config(config::ConfigArgs),
@@ -107,68 +109,6 @@ struct Target {
     tenant: String,
     #[command(flatten)]
     access: Access,
-}
-
-/// How to get in.
-#[derive(Debug, Clone, Default, Args)]
-struct Access {
-    /// Certificates that the node's is to be signed by: for https://
-    #[arg(long, env = "PAIRDB_CA", value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// Certificate to show, where the node asks for one
-    #[arg(long, env = "PAIRDB_CERT", value_name = "FILE", requires_all = ["cert_key", "ca"])]
-    cert: Option<PathBuf>,
-    /// Its key
-    #[arg(long = "key", env = "PAIRDB_KEY", value_name = "FILE", requires = "cert")]
-    cert_key: Option<PathBuf>,
-    /// File with the token to show, and nothing else
-    #[arg(long, env = "PAIRDB_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
-}
-
-/// How to get in where the node is administered over the network.
-#[derive(Debug, Clone, Args)]
-struct AdminAccess {
-    /// Certificates that the node's is to be signed by: for https://
-    #[arg(long, global = true, env = "PAIRDB_CA", value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// Certificate to show, where the node asks for one
-    #[arg(long, global = true, env = "PAIRDB_CERT", value_name = "FILE")]
-    cert: Option<PathBuf>,
-    /// Its key
-    #[arg(long = "key", global = true, env = "PAIRDB_KEY", value_name = "FILE")]
-    cert_key: Option<PathBuf>,
-    /// File with the token to show, where the node asks for one (security.admin_tokens_file)
-    #[arg(long, global = true, env = "PAIRDB_ADMIN_TOKEN_FILE", value_name = "FILE")]
-    admin_token_file: Option<PathBuf>,
-}
-
-impl AdminAccess {
-    fn access(&self) -> Access {
-        Access {
-            ca: self.ca.clone(),
-            cert: self.cert.clone(),
-            cert_key: self.cert_key.clone(),
-            token_file: self.admin_token_file.clone(),
-        }
-    }
-}
-
-/// A node that runs on a data directory, which is asked by the socket there.
-#[derive(Debug, Clone, Args)]
-struct Running {
-    #[command(flatten)]
-    data: DataDir,
-    /// File with the token to show, where the node asks for one (security.admin_tokens_file)
-    #[arg(long, env = "PAIRDB_ADMIN_TOKEN_FILE", value_name = "FILE")]
-    admin_token_file: Option<PathBuf>,
-}
-
-impl Running {
-    /// Its way to the node.
-    fn socket(&self) -> Result<client::Socket, Failure> {
-        client::Socket::new(&self.data.config()?.storage.data_dir, self.admin_token_file.as_deref())
-    }
 }
 
 /// Which data directory is meant.

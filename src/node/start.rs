@@ -50,9 +50,9 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub async fn start_on(config: &Config, mut machine: Machine) -> Result<Self, NodeError> {
+        let security = Security::open(config.security.files()).map_err(NodeError::Security)?;
         // Bound before the recovery, so that a taken port is known at once; listened on after it, so that until then a
         // client is refused and does not hang.
-        let security = Security::open(config.security.files()).map_err(NodeError::Security)?;
         let (socket, shown) = bind(&config.server.host, config.server.port).await?;
         let faults = Faults::new(Tree::new(Arc::clone(&machine.time)));
         let fault_socket = match config.admin.fault_injection {
