@@ -252,7 +252,14 @@ fn what_is_printed_is_the_whole_of_it_and_reads_back_the_same() {
     let toml = "[cluster]\nnodes = { \"n 2\" = \"10.0.0.2:1\" }\n[tenants.quota.\"Big.Corp\"]\nbytes_per_s = 1234567\n\
                 [cache]\nmax_size = \"1500001B\"\n[commit_log]\nmax_age = \"36h\"\n[security]\ntokens_file = \"tokens\"";
     std::fs::write(&file, toml).unwrap();
-    let args = ["config", "print", "--config", file.to_str().unwrap(), "--listen", "[::1]:7"];
+    let args = [
+        "config",
+        "print",
+        "--config",
+        file.to_str().unwrap(),
+        "--listen",
+        "[::1]:7",
+    ];
     let printed = pairdb(&args, &[("PAIRDB__SERVER__NODE_ID", "of the environment")]);
     assert!(printed.status.success(), "{printed:?}");
     std::fs::write(&again, &printed.stdout).unwrap();
@@ -280,7 +287,10 @@ fn a_check_says_what_is_wrong_and_fails() {
     let bad = pairdb(&["config", "check"], &wrong);
     let told = String::from_utf8(bad.stderr).unwrap();
     assert_eq!(bad.status.code(), Some(1));
-    assert!(told.contains("server.port") && told.contains("cache.recency_weight"), "{told}");
+    assert!(
+        told.contains("server.port") && told.contains("cache.recency_weight"),
+        "{told}"
+    );
     let no_file = pairdb(&["config", "print", "--config", "/nowhere/at/all.toml"], &[]);
     assert!(!no_file.status.success() && no_file.stdout.is_empty());
 }

@@ -9,8 +9,8 @@ use pairdb_node::actors::address_book::NodeAddress;
 use pairdb_node::actors::reloads::{Change, Outcome};
 use pairdb_node::config::{Config, Quota};
 use pairdb_node::node::Node;
-use pairdb_node::storage::time::{ManualTime, Time};
 use pairdb_node::storage::compaction::throttle::Throttle;
+use pairdb_node::storage::time::{ManualTime, Time};
 use secure::{line, put};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -83,7 +83,10 @@ async fn what_can_change_does_and_what_cannot_says_so_each_time() {
     let address = NodeAddress::parse("10.0.0.2:1");
     assert_eq!(node.requests().peers.book.get("other"), address);
     let traces = &node.requests().handles.traces;
-    assert!(!traces.are_on(), "no request is slow any more, and there is no collector");
+    assert!(
+        !traces.are_on(),
+        "no request is slow any more, and there is no collector"
+    );
     // The same again: what needs a restart still does.
     let again = reload(&node, &now);
     assert_eq!(keys(&again, &Change::NeedsRestart), restart);
@@ -174,12 +177,16 @@ async fn no_key_changes_without_a_word_of_it() {
     for (section, keys) in all.as_object().unwrap() {
         for (key, value) in keys.as_object().unwrap() {
             let Some(value) = other(value) else {
-                assert!(["nodes", "default", "quota"].contains(&key.as_str()), "{section}.{key} was not tried");
+                assert!(
+                    ["nodes", "default", "quota"].contains(&key.as_str()),
+                    "{section}.{key} was not tried"
+                );
                 continue;
             };
             let mut changed = all.clone();
             changed[section][key] = value;
-            let changed: Config = serde_json::from_value(changed).unwrap_or_else(|error| panic!("{section}.{key}: {error}"));
+            let changed: Config =
+                serde_json::from_value(changed).unwrap_or_else(|error| panic!("{section}.{key}: {error}"));
             assert_ne!(changed, config, "{section}.{key}");
             let outcomes = reload(&node, &changed);
             let [outcome] = &outcomes[..] else {
@@ -332,7 +339,9 @@ async fn sighup_reads_the_file_again_and_a_bad_one_changes_nothing() {
     put(&file, "[compaction]\nthrottle = 11\n[server]\nprot = 1\n");
     node.hang_up();
     eventually("it is refused", async || {
-        node.reloaded()["refused"].as_str().is_some_and(|why| why.contains("prot"))
+        node.reloaded()["refused"]
+            .as_str()
+            .is_some_and(|why| why.contains("prot"))
     })
     .await;
     assert_eq!(node.reloaded()["keys"], json!([]));
@@ -355,7 +364,10 @@ async fn who_listens_beyond_loopback_unprotected_is_told_so_loudly() {
     node.logged("LISTENING BEYOND LOOPBACK").await;
     let log = node.log();
     let line = log.lines().find(|line| line.contains("LISTENING")).unwrap();
-    assert!(line.contains("WITHOUT TLS") && line.contains("WITHOUT TOKENS"), "{line}");
+    assert!(
+        line.contains("WITHOUT TLS") && line.contains("WITHOUT TOKENS"),
+        "{line}"
+    );
     let quiet = tempfile::tempdir().unwrap();
     let node = Running::start(quiet.path(), "", &format!("127.0.0.1:{}", free_port()));
     node.logged("serving").await;

@@ -141,7 +141,10 @@ async fn limits_of_connections_hold_with_tls() {
     assert_eq!(silent.read(&mut [0; 64]).await.unwrap_or(0), 0, "it is closed");
     assert_eq!(other.read(&mut [0; 64]).await.unwrap_or(0), 0, "it is closed");
     assert!(handshakes_refused(&node) >= 2);
-    eventually("there is room", async || late.write(write("k", b"v", &[])).await.is_ok()).await;
+    eventually("there is room", async || {
+        late.write(write("k", b"v", &[])).await.is_ok()
+    })
+    .await;
     // Large values, in both directions, and many calls at once on one connection.
     let large: Vec<u8> = (0..9_000_000_u32).map(|n| (n * 31 >> 3) as u8).collect();
     late.write(write("large", &large, &[])).await.unwrap();
@@ -293,14 +296,20 @@ async fn nodes_talk_to_each_other_by_tls_with_their_own_certificates_and_a_token
     let mut source = tls(from.address(), &authority.pem, Some(&own), token);
     let mut target = tls(to.address(), &authority.pem, Some(&own), token);
     source.write(write("k", b"v", &[("c", 1)])).await.unwrap();
-    source.start_streaming(order("to", to.address(), &WHOLE_RING)).await.unwrap();
+    source
+        .start_streaming(order("to", to.address(), &WHOLE_RING))
+        .await
+        .unwrap();
     let status = || pb::StreamStatusRequest {
         source_node_id: String::new(),
         target_node_id: "to".into(),
     };
     let mut asking = source.clone();
     let mut problem = async || asking.get_stream_status(status()).await.unwrap().into_inner().problem;
-    eventually("it does not trust the target", async || problem().await.contains("UnknownIssuer")).await;
+    eventually("it does not trust the target", async || {
+        problem().await.contains("UnknownIssuer")
+    })
+    .await;
     put(&dir.path().join("from/peers.crt"), &authority.pem);
     eventually("the target does not know the token", async || {
         problem().await.contains("Unauthenticated")
@@ -342,7 +351,10 @@ async fn the_coordinator_is_spoken_to_by_tls_with_a_token() {
     server.alpn_protocols = vec![b"h2".to_vec()];
     let asked = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        let stream = tokio_rustls::TlsAcceptor::from(Arc::new(server)).accept(stream).await.unwrap();
+        let stream = tokio_rustls::TlsAcceptor::from(Arc::new(server))
+            .accept(stream)
+            .await
+            .unwrap();
         let mut connection = h2::server::handshake(stream).await.unwrap();
         let (request, _answer) = connection.accept().await.unwrap().unwrap();
         let shown = request.headers()["authorization"].to_str().unwrap().to_owned();
@@ -411,7 +423,11 @@ fn the_command_line_speaks_tls_and_says_what_it_lacks() {
     let all = ["--ca", &ca, "--cert", &own_cert, "--key", &own_key];
     let done = run(&[&["put", "k", "v", "--addr", &node.addr], &all[..]].concat(), &[]);
     assert!(done.status.success(), "{done:?}");
-    let environment = [("PAIRDB_CA", &*ca), ("PAIRDB_CERT", &own_cert), ("PAIRDB_KEY", &own_key)];
+    let environment = [
+        ("PAIRDB_CA", &*ca),
+        ("PAIRDB_CERT", &own_cert),
+        ("PAIRDB_KEY", &own_key),
+    ];
     let got = run(&["get", "k", "--addr", &secret], &environment);
     assert_eq!(got.stdout, b"v", "{got:?}");
     for (args, said) in [
@@ -419,8 +435,14 @@ fn the_command_line_speaks_tls_and_says_what_it_lacks() {
         (vec!["get", "k", "--addr", &secret, "--ca", &ca], "cannot"),
         (vec!["get", "k", "--addr", &secret, "--ca", "/nowhere"], "/nowhere"),
         (vec!["get", "k", "--addr", &secret, "--ca", &own_key], "no certificate"),
-        (vec!["get", "k", "--addr", "http://127.0.0.1:1", "--ca", &ca], "must be https"),
-        (vec!["get", "k", "--addr", &secret, "--ca", &ca, "--cert", &own_cert], "--key"),
+        (
+            vec!["get", "k", "--addr", "http://127.0.0.1:1", "--ca", &ca],
+            "must be https",
+        ),
+        (
+            vec!["get", "k", "--addr", &secret, "--ca", &ca, "--cert", &own_cert],
+            "--key",
+        ),
     ] {
         let refused = run(&args, &[]);
         let told = String::from_utf8_lossy(&refused.stderr);

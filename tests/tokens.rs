@@ -95,7 +95,10 @@ fn requests() -> BTreeMap<&'static str, Vec<u8>> {
             "NotifyStreamingComplete",
             pb::StreamingCompleteRequest::default().encode_to_vec(),
         ),
-        ("CompareKeys", pb::CompareKeysRequest { keys: vec![digest] }.encode_to_vec()),
+        (
+            "CompareKeys",
+            pb::CompareKeysRequest { keys: vec![digest] }.encode_to_vec(),
+        ),
         ("HealthCheck", Vec::new()),
         ("BatchWrite", Vec::new()),
         ("BatchRead", Vec::new()),
@@ -129,7 +132,10 @@ async fn call(node: SocketAddr, path: &str, authorization: Option<&str>, body: &
 
 fn explained(status: &Status) {
     let info = status.get_details_error_info().expect("an ErrorInfo");
-    assert_eq!((info.domain.as_str(), info.reason.as_str()), ("storage.pairdb", "UNKNOWN"));
+    assert_eq!(
+        (info.domain.as_str(), info.reason.as_str()),
+        ("storage.pairdb", "UNKNOWN")
+    );
 }
 
 #[test]
@@ -319,7 +325,9 @@ async fn a_token_that_is_taken_back_counts_no_more_also_on_an_open_stream() {
         &(line("other", THEIRS) + &line("other", second)),
     );
     eventually("it counts no more", async || {
-        ours.read(read("k")).await.is_err_and(|status| status.code() == Code::Unauthenticated)
+        ours.read(read("k"))
+            .await
+            .is_err_and(|status| status.code() == Code::Unauthenticated)
     })
     .await;
     assert_eq!(ask().await, Some(Code::Unauthenticated), "the open stream");
@@ -390,7 +398,10 @@ async fn who_administers_the_node_needs_a_token_of_his_own() {
     let ours = plain_client(node.address(), Some(ADMIN)).read(read("k")).await;
     assert_eq!(ours.unwrap_err().code(), Code::Unauthenticated, "nor is his one there");
     put(&dir.path().join("admins"), &line("bert", "token-of-who-comes-next"));
-    eventually("his counts no more", async || admin(dir.path(), Some(ADMIN)).await.is_err()).await;
+    eventually("his counts no more", async || {
+        admin(dir.path(), Some(ADMIN)).await.is_err()
+    })
+    .await;
     admin(dir.path(), Some("token-of-who-comes-next")).await.unwrap();
     node.shutdown().await;
 }
@@ -414,7 +425,10 @@ fn the_command_line_makes_tokens_and_shows_them_and_no_log_has_one() {
         let mut command = binary(&["token", "hash", tenant]);
         command.stdin(std::fs::File::open(file).unwrap()).output().unwrap()
     };
-    assert_eq!(String::from_utf8(hash("acme", &token_file).stdout).unwrap().trim(), known);
+    assert_eq!(
+        String::from_utf8(hash("acme", &token_file).stdout).unwrap().trim(),
+        known
+    );
     let short = put(&dir.path().join("short"), "secret");
     for (refused, said) in [
         (hash("acme", &short), "at least 16"),
@@ -450,8 +464,20 @@ fn the_command_line_makes_tokens_and_shows_them_and_no_log_has_one() {
     let told = String::from_utf8_lossy(&without.stderr);
     assert!(!without.status.success() && told.contains("--token-file"), "{told}");
     let other = run(&["get", "k", "--addr", &addr, "--tenant", "b", "--token-file", token_file]);
-    assert!(String::from_utf8_lossy(&other.stderr).contains("not one of tenant"), "{other:?}");
-    let bench = ["bench", "--workload", "mixed", "--keys", "10", "--duration", "200ms", "--json"];
+    assert!(
+        String::from_utf8_lossy(&other.stderr).contains("not one of tenant"),
+        "{other:?}"
+    );
+    let bench = [
+        "bench",
+        "--workload",
+        "mixed",
+        "--keys",
+        "10",
+        "--duration",
+        "200ms",
+        "--json",
+    ];
     let benched = run(&[&bench[..], &target[..]].concat());
     let report: serde_json::Value = serde_json::from_slice(&benched.stdout).expect("a report");
     assert_eq!(report["errors"], 0, "{report}");

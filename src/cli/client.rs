@@ -42,7 +42,9 @@ impl Door {
         let endpoint = Endpoint::from_shared(url)
             .map_err(|error| format!("--addr {addr}: {error}; it must be like http://127.0.0.1:50052"))?;
         match (endpoint.uri().scheme_str(), tls.is_some()) {
-            (Some("https"), false) => return Err(format!("--addr {addr}: needs --ca, the certificates to trust").into()),
+            (Some("https"), false) => {
+                return Err(format!("--addr {addr}: needs --ca, the certificates to trust").into());
+            }
             (Some("http"), true) => return Err(format!("--addr {addr}: must be https:// where --ca is given").into()),
             _ => {}
         }

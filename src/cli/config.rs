@@ -28,7 +28,12 @@ pub(super) fn run(args: &ConfigArgs) -> Result<ExitCode, Failure> {
         ConfigCommand::Check(args) => {
             let config = args.load()?;
             let files = Security::open(config.security.files());
-            files.map_err(|problems| format!("the files of [security] cannot be used:\n  - {}", problems.join("\n  - ")))?;
+            files.map_err(|problems| {
+                format!(
+                    "the files of [security] cannot be used:\n  - {}",
+                    problems.join("\n  - ")
+                )
+            })?;
             "the configuration can work\n".to_owned()
         }
         ConfigCommand::Print(args) => toml::to_string(&args.load()?)?,

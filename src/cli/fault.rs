@@ -2,8 +2,8 @@
 //!
 //! Owns: arguments, and what a person reads. Does not own: what happens (the node's; see `admin.fault_injection`).
 
-use super::{AdminAccess, Failure};
 use super::client::{explain, fault_service};
+use super::{AdminAccess, Failure};
 use crate::rpc::admin_pb as pb;
 use clap::{Args, Subcommand, ValueEnum};
 use std::process::ExitCode;

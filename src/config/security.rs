@@ -84,7 +84,9 @@ impl Config {
             ("coordinator_token_file", &security.coordinator_token_file),
         ] {
             if file.as_ref().is_some_and(|file| file.as_os_str().is_empty()) {
-                problems.push(format!("security.{key} = \"\": must be a file; leave the key out for none"));
+                problems.push(format!(
+                    "security.{key} = \"\": must be a file; leave the key out for none"
+                ));
             }
         }
         if security.tls_cert.is_some() != security.tls_key.is_some() {
@@ -96,7 +98,8 @@ impl Config {
         }
         if security.client_ca.is_some() && security.tls_cert.is_none() {
             problems.push(
-                "security.client_ca: needs security.tls_cert and tls_key: without TLS no client shows a certificate".to_owned(),
+                "security.client_ca: needs security.tls_cert and tls_key: without TLS no client shows a certificate"
+                    .to_owned(),
             );
         }
         if security.check_interval.is_zero() {

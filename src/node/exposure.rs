@@ -16,7 +16,12 @@ pub(super) fn warnings(config: &Config, address: SocketAddr, faults: Option<Sock
     );
     let breakers = faults.and_then(|address| {
         let has_tokens = security.admin_tokens_file.is_some();
-        listener(config, address, has_tokens, "breaks the node (security.admin_tokens_file)")
+        listener(
+            config,
+            address,
+            has_tokens,
+            "breaks the node (security.admin_tokens_file)",
+        )
     });
     let shown = |to: &str, token: bool, is_secret: bool| {
         let warning = format!("THE TOKEN FOR {to} GOES THERE IN PLAIN TEXT (security.{to}_ca is not set)");
@@ -28,7 +33,10 @@ pub(super) fn warnings(config: &Config, address: SocketAddr, faults: Option<Sock
         security.coordinator_token_file.is_some(),
         security.coordinator_ca.is_some(),
     );
-    [clients, breakers, to_peers, to_coordinator].into_iter().flatten().collect()
+    [clients, breakers, to_peers, to_coordinator]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn listener(config: &Config, address: SocketAddr, has_tokens: bool, harm: &str) -> Option<String> {
@@ -62,7 +70,10 @@ mod tests {
         assert!(warnings(&config, own, Some(own)).is_empty());
         assert!(warnings(&config, "[::1]:1".parse().unwrap(), None).is_empty());
         let open = warnings(&config, all, None);
-        assert!(open[0].contains("WITHOUT TLS") && open[0].contains("WITHOUT TOKENS"), "{open:?}");
+        assert!(
+            open[0].contains("WITHOUT TLS") && open[0].contains("WITHOUT TOKENS"),
+            "{open:?}"
+        );
         assert!(warnings(&config, own, Some(all))[0].contains("breaks the node"));
         let file = || Some(PathBuf::from("f"));
         config.security.tokens_file = file();

@@ -163,8 +163,8 @@ impl Reloader {
             if keys.is_empty() {
                 continue;
             }
-            let is_other_way = part.keys.contains(&"security.tls_cert")
-                && running.security.speaks_tls() != now.security.speaks_tls();
+            let is_other_way =
+                part.keys.contains(&"security.tls_cert") && running.security.speaks_tls() != now.security.speaks_tls();
             let change = if is_other_way {
                 Change::NeedsRestart
             } else {
@@ -278,7 +278,10 @@ fn flatten(path: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
 /// Takes those that belong to one of `names`.
 fn take(keys: &mut BTreeSet<String>, names: &[&str]) -> Vec<String> {
     let is_within = |key: &str| {
-        let is_below = |name: &&str| key.strip_prefix(*name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let is_below = |name: &&str| {
+            key.strip_prefix(*name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
         names.iter().any(|name| is_below(name))
     };
     let (taken, left) = std::mem::take(keys).into_iter().partition(|key| is_within(key));

@@ -103,7 +103,12 @@ impl Node {
         };
         let (parts, locks) = Parts::new(config, found, machine, faults, address.port(), traces, security);
         let security = Arc::clone(&parts.security);
-        let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health), http2(config), security);
+        let serve = rpc::server::serve(
+            parts.requests.clone(),
+            Arc::clone(&parts.health),
+            http2(config),
+            security,
+        );
         let reloader = Reloader::new(config, &parts, telemetry::set_level);
         let admin = admin_service(config, &parts);
         let fault_service = match fault_socket {

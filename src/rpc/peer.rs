@@ -239,10 +239,9 @@ fn failed(address: &str, status: &Status) -> PeerError {
     );
     match status.code() {
         // Said of what was sent: it will not be taken another time either.
-        Code::InvalidArgument
-        | Code::FailedPrecondition
-        | Code::OutOfRange
-        | Code::Unimplemented => PeerError::Refused(why),
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::Unimplemented => {
+            PeerError::Refused(why)
+        }
         // Of the node, or of the way to it: also of the token, which may be known there in a moment.
         _ => PeerError::Passing(why),
     }

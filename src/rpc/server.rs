@@ -80,8 +80,8 @@ async fn run(node: StorageNode, http2: Http2, accepted: mpsc::Receiver<Accepted>
     let room = Arc::clone(&node.requests.answers);
     let security = Arc::clone(&node.security);
     let guard = Guard::new(&security, Whom::Tenants);
-    let incoming = ReceiverStream::new(accepted)
-        .map(move |accepted| Connection::new(accepted, room.of_connection(), &security));
+    let incoming =
+        ReceiverStream::new(accepted).map(move |accepted| Connection::new(accepted, room.of_connection(), &security));
     let state = State {
         requests: node.requests.clone(),
         health: Arc::clone(&node.health),

@@ -209,7 +209,9 @@ impl StorageNodeService for StorageNode {
     }
 
     async fn read(&self, request: Request<pb::ReadRequest>) -> Answer<pb::ReadResponse> {
-        let found = self.get(self.rights(&request), request.get_ref(), room_of(&request)).await;
+        let found = self
+            .get(self.rights(&request), request.get_ref(), room_of(&request))
+            .await;
         held_answer(found)
     }
 

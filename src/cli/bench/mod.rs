@@ -9,8 +9,8 @@ mod workload;
 
 pub(super) use baseline::{BaselineServerArgs, serve as serve_baseline};
 
-use super::{Access, Failure};
 use super::client::{Client, connect};
+use super::{Access, Failure};
 use clap::{Args, ValueEnum};
 use report::{Measured, Report};
 use std::process::ExitCode;

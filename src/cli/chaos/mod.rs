@@ -10,8 +10,8 @@ mod report;
 mod schedule;
 mod target;
 
-use super::{Access, Failure};
 use super::client::{Client, connect, fault_service};
+use super::{Access, Failure};
 use clap::Args;
 use hdrhistogram::Histogram;
 use history::{Act, Event, check};

@@ -3,9 +3,9 @@
 //! Owns: the header, and what is open to everybody (`grpc.health.v1` and reflection, which tell nothing of anybody's data).
 //! Does not own: what a call may do with its token (see [`super::Rights`]).
 
+use super::Security;
 use super::rights::unauthenticated;
 use super::tokens::{Digest, Tokens};
-use super::Security;
 use arc_swap::ArcSwapOption;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;

@@ -156,12 +156,21 @@ impl Security {
         let (tokens, admins) = (one(&files.tokens), one(&files.admin_tokens));
         let (to_peers, to_coordinator) = (one(&files.peer_token), one(&files.coordinator_token));
         let looks = [
-            ("security.tls_cert", self.server.look(&files.of_server(), tls::server_of)),
+            (
+                "security.tls_cert",
+                self.server.look(&files.of_server(), tls::server_of),
+            ),
             ("security.tokens_file", self.tokens.look(&tokens, Tokens::of)),
             ("security.admin_tokens_file", self.admins.look(&admins, Tokens::of)),
             ("security.peer_ca", self.peers.look(&peers, tls::client_of)),
-            ("security.peer_token_file", self.peer_token.look(&to_peers, way::shown_of)),
-            ("security.coordinator_ca", self.coordinator.look(&coordinator, tls::client_of)),
+            (
+                "security.peer_token_file",
+                self.peer_token.look(&to_peers, way::shown_of),
+            ),
+            (
+                "security.coordinator_ca",
+                self.coordinator.look(&coordinator, tls::client_of),
+            ),
             (
                 "security.coordinator_token_file",
                 self.coordinator_token.look(&to_coordinator, way::shown_of),

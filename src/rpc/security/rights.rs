@@ -5,8 +5,8 @@
 //!
 //! Owns: the answer, and the words of a refusal. Does not own: tokens.
 
-use super::tokens::{Digest, Tokens};
 use super::Security;
+use super::tokens::{Digest, Tokens};
 use crate::actors::write::NewWrite;
 use crate::rpc::status::Failed;
 use std::sync::atomic::Ordering;

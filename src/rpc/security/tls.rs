@@ -61,9 +61,7 @@ pub(super) fn server_of(files: &[Vec<u8>]) -> Result<ServerConfig, String> {
             builder.with_client_cert_verifier(verifier.build().map_err(|error| error.to_string())?)
         }
     };
-    let mut config = builder
-        .with_single_cert(chain(own.0)?, key(own.1)?)
-        .map_err(mismatch)?;
+    let mut config = builder.with_single_cert(chain(own.0)?, key(own.1)?).map_err(mismatch)?;
     config.alpn_protocols.push(HTTP2.to_vec());
     Ok(config)
 }

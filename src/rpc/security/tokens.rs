@@ -148,7 +148,9 @@ impl Tokens {
 /// # Errors
 /// In words, without the token.
 pub fn read_token(content: &[u8]) -> Result<&str, String> {
-    let token = std::str::from_utf8(content).map_err(|_| "is not UTF-8".to_owned())?.trim();
+    let token = std::str::from_utf8(content)
+        .map_err(|_| "is not UTF-8".to_owned())?
+        .trim();
     if token.len() < LEAST_TOKEN_BYTES || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(format!(
             "is no token, which has one line of at least {LEAST_TOKEN_BYTES} letters, digits and signs"

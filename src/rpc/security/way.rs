@@ -2,8 +2,8 @@
 //!
 //! Owns: the connection, and the token on each call. Does not own: the service that is called, or how it is trusted.
 
-use super::tokens::read_token;
 use super::Security;
+use super::tokens::read_token;
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Uri};
 use hyper_util::rt::TokioIo;
