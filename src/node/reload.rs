@@ -282,7 +282,7 @@ fn take(keys: &mut BTreeSet<String>, names: &[&str]) -> Vec<String> {
             key.strip_prefix(*name)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        names.iter().any(|name| is_below(name))
+        names.iter().any(is_below)
     };
     let (taken, left) = std::mem::take(keys).into_iter().partition(|key| is_within(key));
     *keys = left;

@@ -42,19 +42,19 @@ impl<'a> Rights<'a> {
     ///
     /// # Errors
     /// That the token is not this tenant's, or is none any more; so for the next two.
-    pub(in crate::rpc) fn to_tenant(&self, tenant: &str) -> Result<(), Failed> {
+    pub(in crate::rpc) fn to_tenant(self, tenant: &str) -> Result<(), Failed> {
         let is_of = |tokens: &Tokens, digest: &Digest| tokens.is_of(digest, tenant);
         self.check(is_of, || format!("this token is not one of tenant {tenant:?}"))
     }
 
     /// To what concerns all tenants, or the node itself.
-    pub(in crate::rpc) fn to_all(&self) -> Result<(), Failed> {
+    pub(in crate::rpc) fn to_all(self) -> Result<(), Failed> {
         let why = || "this needs a token that stands for all tenants (*)".to_owned();
         self.check(Tokens::is_of_all, why)
     }
 
     /// To a write. To say that it is a copy from another node is not for a tenant: no quota holds it up.
-    pub(in crate::rpc) fn to_write(&self, write: &NewWrite) -> Result<(), Failed> {
+    pub(in crate::rpc) fn to_write(self, write: &NewWrite) -> Result<(), Failed> {
         self.to_tenant(write.key.tenant())?;
         if write.is_copy {
             return self.to_all();
