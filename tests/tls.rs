@@ -146,7 +146,7 @@ async fn limits_of_connections_hold_with_tls() {
     })
     .await;
     // Large values, in both directions, and many calls at once on one connection.
-    let large: Vec<u8> = (0..9_000_000_u32).map(|n| (n * 31 >> 3) as u8).collect();
+    let large: Vec<u8> = (0..9_000_000_u32).map(|n| ((n * 31) >> 3) as u8).collect();
     late.write(write("large", &large, &[])).await.unwrap();
     assert_eq!(late.read(read("large")).await.unwrap().into_inner().value, large);
     let calls = (0..300).map(|n| {
