@@ -208,3 +208,89 @@ fn what_this_version_cannot_honour_is_refused() {
     let error = load("[gossip]\nenabled = true").unwrap_err();
     assert!(error.contains("this version has no"), "{error}");
 }
+
+#[test]
+fn all_that_does_not_fit_is_told_at_once() {
+    let toml = "[server]\nport = \"x\"\nread_timeout = \"soon\"\n[cache]\nfrequency_weight = 2.0\n[tenants.quota.\"a.b\"]\n\
+                bytes_per_s = \"fast\"\n[mem_table]\nmax_size = \"1MiB\"";
+    let error = load(toml).unwrap_err();
+    for key in [
+        "server.port",
+        "server.read_timeout",
+        "cache.frequency_weight",
+        "tenants.quota.a.b.bytes_per_s",
+        "mem_table.max_size",
+    ] {
+        assert!(error.contains(key), "{key}: {error}");
+    }
+}
+
+#[test]
+fn what_goes_together_in_security_is_checked() {
+    for (toml, expected) in [
+        ("tls_cert = \"a\"", "must both be there"),
+        ("tls_key = \"a\"", "must both be there"),
+        ("client_ca = \"a\"", "needs security.tls_cert"),
+        ("tokens_file = \"\"", "must be a file"),
+        ("check_interval = \"0s\"", "longer than zero"),
+        ("tls_cret = \"a\"", "tls_cret"),
+    ] {
+        let error = load(&format!("[security]\n{toml}")).expect_err(toml);
+        assert!(error.contains(expected), "{toml}: {error}");
+    }
+}
+
+fn pairdb(args: &[&str], environment: &[(&str, &str)]) -> std::process::Output {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pairdb-node"));
+    command.args(args).envs(environment.iter().copied()).output().unwrap()
+}
+
+#[test]
+fn what_is_printed_is_the_whole_of_it_and_reads_back_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, again) = (dir.path().join("config.toml"), dir.path().join("again.toml"));
+    let toml = "[cluster]\nnodes = { \"n 2\" = \"10.0.0.2:1\" }\n[tenants.quota.\"Big.Corp\"]\nbytes_per_s = 1234567\n\
+                [cache]\nmax_size = \"1500001B\"\n[commit_log]\nmax_age = \"36h\"\n[security]\ntokens_file = \"tokens\"";
+    std::fs::write(&file, toml).unwrap();
+    let args = [
+        "config",
+        "print",
+        "--config",
+        file.to_str().unwrap(),
+        "--listen",
+        "[::1]:7",
+    ];
+    let printed = pairdb(&args, &[("PAIRDB__SERVER__NODE_ID", "of the environment")]);
+    assert!(printed.status.success(), "{printed:?}");
+    std::fs::write(&again, &printed.stdout).unwrap();
+    let read = Config::load(Some(&again), [], &[]).unwrap();
+    let environment = [("PAIRDB__SERVER__NODE_ID".to_owned(), "of the environment".to_owned())];
+    let flags = [("server.host", "::1".to_owned()), ("server.port", "7".to_owned())];
+    assert_eq!(read, Config::load(Some(&file), environment, &flags).unwrap());
+    let text = String::from_utf8(printed.stdout).unwrap();
+    let defaults = serde_json::to_value(Config::default()).unwrap();
+    for (section, keys) in defaults.as_object().unwrap() {
+        for (key, value) in keys.as_object().unwrap() {
+            let is_one = !value.is_null() && !value.is_object();
+            assert!(!is_one || text.contains(&format!("\n{key} = ")), "no {section}.{key}");
+        }
+    }
+    assert!(text.contains("tokens_file = \"tokens\""), "{text}");
+}
+
+#[test]
+fn a_check_says_what_is_wrong_and_fails() {
+    let good = pairdb(&["config", "check"], &[]);
+    assert!(good.status.success(), "{good:?}");
+    assert!(String::from_utf8(good.stdout).unwrap().contains("can work"));
+    let wrong = [("PAIRDB__SERVER__PORT", "x"), ("PAIRDB__CACHE__RECENCY_WEIGHT", "7")];
+    let bad = pairdb(&["config", "check"], &wrong);
+    let told = String::from_utf8(bad.stderr).unwrap();
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(
+        told.contains("server.port") && told.contains("cache.recency_weight"),
+        "{told}"
+    );
+    let no_file = pairdb(&["config", "print", "--config", "/nowhere/at/all.toml"], &[]);
+    assert!(!no_file.status.success() && no_file.stdout.is_empty());
+}

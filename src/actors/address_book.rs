@@ -58,6 +58,15 @@ impl AddressBook {
         Self(Arc::new(RwLock::new(nodes)))
     }
 
+    /// Takes over what the configuration says now, where it said something else `before`. What others have said since stays.
+    pub fn reconfigure(&self, before: &BTreeMap<String, NodeAddress>, now: &BTreeMap<String, NodeAddress>) {
+        let mut nodes = self.0.write();
+        nodes.retain(|id, address| now.contains_key(id) || before.get(id) != Some(address));
+        for (id, address) in now.iter().filter(|(id, address)| before.get(*id) != Some(*address)) {
+            nodes.insert(id.clone(), address.clone());
+        }
+    }
+
     /// Where a node is.
     #[must_use]
     pub fn get(&self, node_id: &str) -> Option<NodeAddress> {

@@ -133,7 +133,7 @@ impl Admission {
             None if deletes_only => Duration::ZERO,
             None => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
-                let stop = self.disk.thresholds.stop * 100.0;
+                let stop = self.disk.thresholds().stop * 100.0;
                 return Err(Refusal::DiskFull(format!(
                     "more than {stop:.0} % of it is taken (disk.stop_usage); only deletes are accepted until there is space"
                 )));

@@ -33,8 +33,7 @@ const STOPPED: u64 = u64::MAX;
 /// What was seen last.
 #[derive(Debug)]
 pub struct DiskWatch {
-    /// The thresholds.
-    pub thresholds: SpaceThresholds,
+    thresholds: ArcSwap<SpaceThresholds>,
     disks: ArcSwap<Vec<DiskUse>>,
     /// How long a write is to be held up, in microseconds, or [`STOPPED`].
     delay_us: AtomicU64,
@@ -45,10 +44,22 @@ impl DiskWatch {
     #[must_use]
     pub fn new(thresholds: SpaceThresholds) -> Arc<Self> {
         Arc::new(Self {
-            thresholds,
+            thresholds: ArcSwap::from_pointee(thresholds),
             disks: ArcSwap::default(),
             delay_us: AtomicU64::new(0),
         })
+    }
+
+    /// The thresholds.
+    #[must_use]
+    pub fn thresholds(&self) -> SpaceThresholds {
+        **self.thresholds.load()
+    }
+
+    /// Judges by other thresholds from here on, also what was seen already.
+    pub fn set_thresholds(&self, thresholds: SpaceThresholds) {
+        self.thresholds.store(Arc::new(thresholds));
+        self.judge(self.disks().first());
     }
 
     /// The file systems, the fullest first.
@@ -61,7 +72,7 @@ impl DiskWatch {
     #[must_use]
     pub fn level(&self) -> SpaceLevel {
         let used = self.disks().first().map_or(0.0, |disk| disk.space.used());
-        self.thresholds.level(used)
+        self.thresholds().level(used)
     }
 
     /// How long a write is to be held up; [`None`]: it is to be refused.
@@ -74,9 +85,13 @@ impl DiskWatch {
     }
 
     fn saw(&self, disks: Vec<DiskUse>) {
-        let used = disks.first().map_or(0.0, |disk| disk.space.used());
-        let delay = self.thresholds.write_delay(used);
+        self.judge(disks.first());
         self.disks.store(Arc::new(disks));
+    }
+
+    fn judge(&self, fullest: Option<&DiskUse>) {
+        let used = fullest.map_or(0.0, |disk| disk.space.used());
+        let delay = self.thresholds().write_delay(used);
         self.delay_us.store(
             delay.map_or(STOPPED, |delay| delay.as_micros() as u64),
             Ordering::Relaxed,

@@ -4,6 +4,7 @@
 //! the answer comes even when none of them answers. Does not own: the numbers' sources.
 
 use crate::actors::Handles;
+use crate::actors::access::AccessCounts;
 use crate::actors::admission::Admission;
 use crate::actors::answer_room::AnswerRoom;
 use crate::actors::cache::{CacheStats, ShardStats};
@@ -16,6 +17,7 @@ use crate::actors::memtable::MemtableStats;
 use crate::actors::overload::{Kind, Overload};
 use crate::actors::quotas::Quotas;
 use crate::actors::registration::{Registered, RegistrationWatch};
+use crate::actors::reloads::ReloadWatch;
 use crate::actors::request_counts::RequestCounts;
 use crate::actors::streaming::Streaming;
 use crate::actors::supervisor::{ChildStatus, Tree};
@@ -119,6 +121,10 @@ pub struct Health {
     pub streaming: Arc<Streaming>,
     /// Requests.
     pub requests: Arc<RequestCounts>,
+    /// What was refused to those who may not ask.
+    pub access: Arc<AccessCounts>,
+    /// What became of reloads.
+    pub reloads: Arc<ReloadWatch>,
 }
 
 impl Health {

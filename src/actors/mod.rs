@@ -2,6 +2,7 @@
 //!
 //! Owns all concurrency of the node. Knows `storage`, and nothing of gRPC: the gateway is given a function that serves.
 
+pub mod access;
 pub mod address;
 pub mod address_book;
 pub mod admission;
@@ -28,6 +29,7 @@ pub mod quotas;
 pub mod ranges;
 pub mod refusal;
 pub mod registration;
+pub mod reloads;
 pub mod replication;
 pub mod reply;
 pub mod request_counts;

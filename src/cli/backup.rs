@@ -1,7 +1,7 @@
 //! `backup` and `restore`
 
-use super::client::{admin, explain};
-use super::{DataDir, Failure};
+use super::client::explain;
+use super::{DataDir, Failure, Running};
 use crate::node::storage_options;
 use crate::rpc::admin_pb as pb;
 use crate::storage::backup::{self, Copied};
@@ -24,7 +24,7 @@ pub(super) struct BackupArgs {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     #[command(flatten)]
-    data: DataDir,
+    node: Running,
 }
 
 #[derive(Debug, Args)]
@@ -40,7 +40,7 @@ pub(super) struct RestoreArgs {
 }
 
 pub(super) async fn backup(args: BackupArgs) -> Result<ExitCode, Failure> {
-    let config = args.data.config()?;
+    let config = args.node.data.config()?;
     let base = std::path::absolute(&args.to)?;
     if let Some(name) = args.name.as_deref().filter(|name| !backup::is_name(name)) {
         return Err(format!("--name {name}: must be a file name that does not begin with a dot").into());
@@ -49,7 +49,7 @@ pub(super) async fn backup(args: BackupArgs) -> Result<ExitCode, Failure> {
         let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         now.replace([':', '-'], "")
     });
-    let copied = match admin(&config.storage.data_dir).await {
+    let copied = match args.node.socket()?.connect().await {
         Ok(mut node) => {
             let request = pb::BackupRequest {
                 directory: base.to_str().ok_or("--to must be valid UTF-8")?.to_owned(),

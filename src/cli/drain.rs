@@ -2,8 +2,8 @@
 //!
 //! Owns: asking a node that runs, and setting the mark of one that does not. Does not own: draining (the node's).
 
-use super::client::{admin, explain};
-use super::{DataDir, Failure};
+use super::client::explain;
+use super::{DataDir, Failure, Running};
 use crate::node;
 use crate::rpc::admin_pb as pb;
 use crate::storage::drain_mark;
@@ -19,7 +19,7 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 pub(super) struct DrainArgs {
     #[command(flatten)]
-    data: DataDir,
+    node: Running,
     /// Longest time to wait until everything is in tables; the node goes on with it in any case
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -28,18 +28,18 @@ pub(super) struct DrainArgs {
 #[derive(Debug, Args)]
 pub(super) struct UndrainArgs {
     #[command(flatten)]
-    data: DataDir,
+    node: Running,
 }
 
 pub(super) async fn drain(args: &DrainArgs) -> Result<ExitCode, Failure> {
-    let marked = on_stopped(&args.data, |dir| {
+    let marked = on_stopped(&args.node.data, |dir| {
         drain_mark::set(&RealFs, dir, RealTime::default().now_ms())
     })?;
     if marked {
         println!("no node runs there; when one starts, it will take no writes");
         return Ok(ExitCode::SUCCESS);
     }
-    let mut node = admin(&args.data.config()?.storage.data_dir).await?;
+    let mut node = args.node.socket()?.connect().await?;
     let request = pb::DrainRequest {
         timeout_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
     };
@@ -53,8 +53,8 @@ pub(super) async fn drain(args: &DrainArgs) -> Result<ExitCode, Failure> {
 }
 
 pub(super) async fn undrain(args: &UndrainArgs) -> Result<ExitCode, Failure> {
-    if !on_stopped(&args.data, |dir| drain_mark::clear(&RealFs, dir))? {
-        let mut node = admin(&args.data.config()?.storage.data_dir).await?;
+    if !on_stopped(&args.node.data, |dir| drain_mark::clear(&RealFs, dir))? {
+        let mut node = args.node.socket()?.connect().await?;
         let answer = node.undrain(pb::UndrainRequest {}).await;
         answer.map_err(|status| explain(&status))?;
     }

@@ -2,8 +2,8 @@
 //!
 //! Owns: arguments, and what a person reads. Does not own: what happens (the node's; see `admin.fault_injection`).
 
-use super::Failure;
 use super::client::{explain, fault_service};
+use super::{AdminAccess, Failure};
 use crate::rpc::admin_pb as pb;
 use clap::{Args, Subcommand, ValueEnum};
 use std::process::ExitCode;
@@ -14,6 +14,8 @@ pub(super) struct FaultArgs {
     /// Address at which the node lets faults be injected: its admin.host and admin.port
     #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:50053")]
     admin_addr: String,
+    #[command(flatten)]
+    access: AdminAccess,
     #[command(subcommand)]
     command: FaultCommand,
 }
@@ -77,7 +79,7 @@ struct InjectArgs {
 }
 
 pub(super) async fn run(args: FaultArgs) -> Result<ExitCode, Failure> {
-    let mut node = fault_service(&args.admin_addr).await?;
+    let mut node = fault_service(&args.admin_addr, &args.access.access()).await?;
     match args.command {
         FaultCommand::List => {
             let answer = node.actors(pb::ActorsRequest {}).await;

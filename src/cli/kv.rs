@@ -50,13 +50,13 @@ pub(super) async fn put(args: PutArgs) -> Result<ExitCode, Failure> {
         value,
         ..pb::WriteRequest::default()
     };
-    let mut client = connect(&args.target.addr).await?;
+    let mut client = connect(&args.target.addr, &args.target.access).await?;
     client.write(request).await.map_err(|status| explain(&status))?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) async fn get(args: KeyArgs) -> Result<ExitCode, Failure> {
-    let mut client = connect(&args.target.addr).await?;
+    let mut client = connect(&args.target.addr, &args.target.access).await?;
     let request = pb::ReadRequest {
         tenant_id: args.target.tenant,
         key: args.key,
@@ -79,13 +79,13 @@ pub(super) async fn delete(args: KeyArgs) -> Result<ExitCode, Failure> {
         key: args.key,
         ..pb::DeleteRequest::default()
     };
-    let mut client = connect(&args.target.addr).await?;
+    let mut client = connect(&args.target.addr, &args.target.access).await?;
     client.delete(request).await.map_err(|status| explain(&status))?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) async fn health(args: HealthArgs) -> Result<ExitCode, Failure> {
-    let mut client = connect(&args.target.addr).await?;
+    let mut client = connect(&args.target.addr, &args.target.access).await?;
     let response = client
         .health_check(pb::HealthCheckRequest {})
         .await

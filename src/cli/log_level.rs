@@ -2,8 +2,8 @@
 //!
 //! Owns: asking the node. Does not own: what a filter may say (the node's).
 
-use super::client::{admin, explain};
-use super::{DataDir, Failure};
+use super::client::explain;
+use super::{Failure, Running};
 use crate::rpc::admin_pb as pb;
 use clap::Args;
 use std::process::ExitCode;
@@ -14,11 +14,11 @@ pub(super) struct LogLevelArgs {
     #[arg(value_name = "FILTER")]
     filter: String,
     #[command(flatten)]
-    data: DataDir,
+    node: Running,
 }
 
 pub(super) async fn run(args: LogLevelArgs) -> Result<ExitCode, Failure> {
-    let mut node = admin(&args.data.config()?.storage.data_dir).await?;
+    let mut node = args.node.socket()?.connect().await?;
     let request = pb::SetLogLevelRequest {
         filter: args.filter.clone(),
     };

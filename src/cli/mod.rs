@@ -2,10 +2,12 @@
 //!
 //! Owns: arguments, and what a person reads. Does not own: the node (see [`crate::node`]).
 
+mod access;
 mod backup;
 mod bench;
 mod chaos;
 mod client;
+mod config;
 mod drain;
 mod fault;
 mod inspect;
@@ -13,6 +15,7 @@ mod kv;
 mod log_level;
 mod serve;
 mod status;
+mod token;
 mod top;
 mod transfer;
 mod verify;
@@ -21,6 +24,7 @@ mod words;
 pub use chaos::history;
 
 use crate::config::Config;
+use access::{Access, AdminAccess, Running};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,8 +39,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the node until SIGTERM or SIGINT
+    /// Run the node until SIGTERM or SIGINT; at SIGHUP it reads its configuration again
     Serve(serve::ServeArgs),
+    /// Check the configuration of a node, or print it
+    Config(config::ConfigArgs),
+    /// Make a token for a tenant, or the line that has a node know one
+    Token(token::TokenArgs),
     /// Store a value; reads it from standard input when none is given
     Put(kv::PutArgs),
     /// Print the value of a key
@@ -99,6 +107,8 @@ struct Target {
     /// Tenant whose keys are meant
     #[arg(long, value_name = "NAME", default_value = "default")]
     tenant: String,
+    #[command(flatten)]
+    access: Access,
 }
 
 /// Which data directory is meant.
@@ -168,6 +178,8 @@ impl Command {
     async fn run(self) -> Result<ExitCode, Failure> {
         match self {
             Self::Serve(args) => serve::run(args).await,
+            Self::Config(args) => config::run(&args),
+            Self::Token(args) => token::run(&args),
             Self::Put(args) => kv::put(args).await,
             Self::Get(args) => kv::get(args).await,
             Self::Delete(args) => kv::delete(args).await,

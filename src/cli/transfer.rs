@@ -62,7 +62,7 @@ pub(super) async fn import(args: TransferArgs) -> Result<ExitCode, Failure> {
     if !args.dir.is_dir() {
         return Err(format!("{} is not a directory", args.dir.display()).into());
     }
-    let client = connect_lazily(&args.target.addr)?;
+    let client = connect_lazily(&args.target.addr, &args.target.access)?;
     let mut tally = Tally::default();
     let mut files = Vec::new();
     for entry in walkdir::WalkDir::new(&args.dir).follow_links(true).sort_by_file_name() {
@@ -252,7 +252,7 @@ fn key_of(dir: &Path, path: &Path) -> Result<String, String> {
 
 pub(super) async fn export(args: TransferArgs) -> Result<ExitCode, Failure> {
     fs::create_dir_all(&args.dir).map_err(|error| format!("cannot create {}: {error}", args.dir.display()))?;
-    let mut client = connect(&args.target.addr).await?;
+    let mut client = connect(&args.target.addr, &args.target.access).await?;
     let request = pb::ScanRequest {
         tenant_id: args.target.tenant,
         ..pb::ScanRequest::default()

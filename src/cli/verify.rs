@@ -3,8 +3,8 @@
 //! Owns: the locks for the time of it, asking a node that runs instead, and what a person or a program reads of the result.
 //! Does not own: what is checked (see [`crate::storage::verify`]).
 
-use super::client::{admin, explain};
-use super::{DataDir, Failure};
+use super::client::{Socket, explain};
+use super::{Failure, Running};
 use crate::node;
 use crate::rpc::admin_pb as pb;
 use crate::storage::error::Error;
@@ -21,14 +21,14 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     #[command(flatten)]
-    data: DataDir,
+    node: Running,
     /// Print one JSON object on the last line
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(args: &VerifyArgs) -> Result<ExitCode, Failure> {
-    let options = node::storage_options(&args.data.config()?);
+    let options = node::storage_options(&args.node.data.config()?);
     if !options.data_dir.is_dir() {
         let dir = options.data_dir.display();
         return Err(format!("there is no data directory at {dir}; name the node's by --data-dir or --config").into());
@@ -36,7 +36,7 @@ pub(super) async fn run(args: &VerifyArgs) -> Result<ExitCode, Failure> {
     let begun = Instant::now();
     let found = match recovery::lock_existing(&RealFs, &options) {
         Ok(_locks) => verify(&RealFs, &options, |_bytes| Ok(()))?,
-        Err(Error::Locked { dir }) => ask_the_node(&options.data_dir, &dir).await?,
+        Err(Error::Locked { dir }) => ask_the_node(&args.node.socket()?, &options.data_dir, &dir).await?,
         Err(other) => return Err(other.into()),
     };
     match report(&mut io::stdout().lock(), &found, begun.elapsed(), args.json) {
@@ -50,8 +50,8 @@ pub(super) async fn run(args: &VerifyArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Has the node that runs on the directory read its files.
-async fn ask_the_node(data_dir: &Path, locked: &Path) -> Result<Verification, Failure> {
-    let mut node = admin(data_dir).await.map_err(|_silent| {
+async fn ask_the_node(socket: &Socket, data_dir: &Path, locked: &Path) -> Result<Verification, Failure> {
+    let mut node = socket.connect().await.map_err(|_silent| {
         Failure(format!(
             "a node is running on {}, and its admin socket does not answer; stop it to have its files verified",
             locked.display()

@@ -214,6 +214,7 @@ impl Config {
         problems.extend(self.check_tracing());
         problems.extend(self.check_tenants());
         problems.extend(self.check_cluster());
+        problems.extend(self.check_security());
         problems.extend(self.not_yet());
         if problems.is_empty() {
             Ok(())

@@ -2,6 +2,7 @@
 //!
 //! Owns: names and types. Does not own: defaults, or which values can work.
 
+use super::security::Security;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,6 +47,8 @@ pub struct Config {
     pub supervisor: Supervisor,
     /// Faults to see that the node holds.
     pub admin: Admin,
+    /// Who may talk to the node, and how.
+    pub security: Security,
 }
 
 /// `[server]`
@@ -91,12 +94,14 @@ pub struct Storage {
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs, reason = "config.toml documents each key")]
 pub struct CommitLog {
+    #[serde(serialize_with = "super::sizes::serialize")]
     pub segment_size: ByteSize,
     #[serde(with = "humantime_serde")]
     pub max_age: Duration,
     pub sync_writes: bool,
     #[serde(with = "humantime_serde")]
     pub sync_interval: Duration,
+    #[serde(serialize_with = "super::sizes::serialize")]
     pub buffer_size: ByteSize,
 }
 
@@ -105,7 +110,9 @@ pub struct CommitLog {
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs, reason = "config.toml documents each key")]
 pub struct MemTable {
+    #[serde(serialize_with = "super::sizes::serialize")]
     pub max_size: ByteSize,
+    #[serde(serialize_with = "super::sizes::serialize")]
     pub flush_threshold: ByteSize,
     pub num_mem_tables: usize,
 }
@@ -115,11 +122,15 @@ pub struct MemTable {
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs, reason = "config.toml documents each key")]
 pub struct SsTable {
+    #[serde(serialize_with = "super::sizes::serialize")]
     pub l0_size: ByteSize,
+    #[serde(serialize_with = "super::sizes::serialize")]
     pub l1_size: ByteSize,
+    #[serde(serialize_with = "super::sizes::serialize")]
     pub l2_size: ByteSize,
     pub level_multiplier: u64,
     pub bloom_filter_fp: f64,
+    #[serde(serialize_with = "super::sizes::serialize")]
     pub block_size: ByteSize,
     pub index_interval: usize,
     pub compression: Compression,
@@ -139,6 +150,7 @@ pub enum Compression {
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs, reason = "config.toml documents each key")]
 pub struct Cache {
+    #[serde(serialize_with = "super::sizes::serialize")]
     pub max_size: ByteSize,
     pub frequency_weight: f64,
     pub recency_weight: f64,
@@ -181,7 +193,9 @@ pub struct Tenants {
 #[allow(missing_docs, reason = "config.toml documents each key")]
 pub struct Quota {
     pub operations_per_s: u64,
+    #[serde(serialize_with = "super::sizes::serialize")]
     pub bytes_per_s: ByteSize,
+    #[serde(serialize_with = "super::sizes::serialize")]
     pub stored_bytes: ByteSize,
 }
 
@@ -306,6 +320,20 @@ pub struct Admin {
     pub host: String,
     pub port: u16,
     pub fault_injection: bool,
+}
+
+impl Level {
+    /// As the configuration has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
 }
 
 impl Config {

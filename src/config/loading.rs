@@ -4,6 +4,7 @@
 
 use super::Config;
 use super::advertised::Pod;
+use config::{Value, ValueKind};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -68,12 +69,56 @@ impl Config {
             };
         }
         let merged = builder.build().map_err(unreadable)?;
-        let mut config: Self = serde_path_to_error::deserialize(merged).map_err(|error| {
-            let key = error.path().to_string();
-            ConfigError::Unreadable(format!("configuration key {key}: {}", error.into_inner()))
-        })?;
+        let mut config = all_of(merged)?;
         pod.name(&mut config.server);
         config.check()?;
         Ok(config)
     }
+}
+
+/// The configuration that stands in `merged`. What does not fit a key is left out, so that everything else that does not is told
+/// at once with it.
+fn all_of(merged: config::Config) -> Result<Config, ConfigError> {
+    let mut root: Value = merged
+        .try_deserialize()
+        .map_err(|error| ConfigError::Unreadable(error.to_string()))?;
+    let mut problems = Vec::new();
+    loop {
+        let error = match serde_path_to_error::deserialize::<_, Config>(root.clone()) {
+            Ok(config) if problems.is_empty() => return Ok(config),
+            Ok(config) => {
+                if let Err(ConfigError::Impossible(others)) = config.check() {
+                    problems.extend(others);
+                }
+                break;
+            }
+            Err(error) => error,
+        };
+        let key = error.path().to_string();
+        let is_left_out = remove(&mut root, &key);
+        problems.push(format!("configuration key {key}: {}", error.into_inner()));
+        if !is_left_out {
+            break;
+        }
+    }
+    Err(match <[String; 1]>::try_from(problems) {
+        Ok([problem]) => ConfigError::Unreadable(problem),
+        Err(problems) => ConfigError::Impossible(problems),
+    })
+}
+
+/// Leaves out a key; says whether it was there.
+fn remove(within: &mut Value, key: &str) -> bool {
+    let ValueKind::Table(table) = &mut within.kind else {
+        return false;
+    };
+    if table.remove(key).is_some() {
+        return true;
+    }
+    // A tenant's name may have dots of its own.
+    let sections = table.iter_mut().filter_map(|(name, section)| {
+        let rest = key.strip_prefix(name.as_str())?.strip_prefix('.')?;
+        Some((section, rest))
+    });
+    sections.into_iter().any(|(section, rest)| remove(section, rest))
 }

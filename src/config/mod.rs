@@ -8,9 +8,12 @@ mod checks;
 mod defaults;
 mod keys;
 mod loading;
+mod security;
+mod sizes;
 
 pub use keys::{
     Cache, Cluster, CommitLog, Compaction, Compression, Config, Coordinator, Disk, Gossip, Level, LogFormat, Logging,
     MemTable, Metrics, Quota, Server, SsTable, Storage, Supervisor, Tenants, Tracing,
 };
 pub use loading::ConfigError;
+pub use security::Security;

@@ -23,7 +23,6 @@ use crate::actors::wal::{SyncPolicy, WalActor, WalOptions};
 use crate::config::Config;
 use crate::rpc::coordinator::GrpcCoordinator;
 use crate::storage::cache::CacheOptions;
-use crate::storage::compaction::throttle::Throttle;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,8 +74,7 @@ impl Parts {
                 },
             ));
         }
-        let rate = u64::from(config.disk.scrub_throttle).saturating_mul(1_000_000);
-        let throttle = Arc::new(Throttle::new(Arc::clone(&self.time), rate));
+        let throttle = Arc::clone(&self.scrub_throttle);
         let (tables, progress) = (Arc::clone(&self.tables), Arc::clone(&self.health.scrub));
         let (interval, neighbours) = (config.disk.scrub_interval, handles.clone());
         children.push(ChildSpec::new("scrub", handles.scrub.clone(), move || ScrubActor {
@@ -207,6 +205,7 @@ impl Parts {
                 port: told.port,
             },
             connect_timeout: told.timeout,
+            security: Arc::clone(&self.security),
         });
         let member = Member {
             node_id: config.server.node_id.clone(),

@@ -32,9 +32,11 @@ use crate::actors::vitals::Vitals;
 use crate::actors::wal::SharedLog;
 use crate::config::{self, Config};
 use crate::rpc::peer::GrpcDial;
+use crate::rpc::security::Security;
 use crate::rpc::server::Http2;
 use crate::storage::compaction::debt::LevelOptions;
 use crate::storage::compaction::jobs::Jobs;
+use crate::storage::compaction::throttle::Throttle;
 use crate::storage::fs::{DirLock, FileSystem};
 use crate::storage::idempotency::{REMEMBERED_BYTES, Recent};
 use crate::storage::log::writer::LogOptions;
@@ -48,6 +50,7 @@ use crate::storage::tables::Tables;
 use crate::storage::time::Time;
 use crate::storage::view::Published;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -115,7 +118,21 @@ pub fn storage_options(config: &Config) -> Options {
     }
 }
 
-fn quotas(config: &Config, published: &Arc<Published>, time: &Arc<dyn Time>) -> Arc<Quotas> {
+/// MB/s, as the configuration has them, in bytes a second.
+pub(super) fn rate(megabytes: u32) -> u64 {
+    u64::from(megabytes).saturating_mul(1_000_000)
+}
+
+pub(super) fn thresholds(config: &Config) -> SpaceThresholds {
+    SpaceThresholds {
+        warn: config.disk.warn_usage,
+        throttle: config.storage.max_disk_usage,
+        stop: config.disk.stop_usage,
+    }
+}
+
+/// The quotas of tenants, and that of everybody else.
+pub(super) fn quota_settings(config: &Config) -> (BTreeMap<String, Quota>, Quota) {
     let quota = |quota: &config::Quota| Quota {
         operations_per_s: quota.operations_per_s,
         bytes_per_s: quota.bytes_per_s.as_u64(),
@@ -127,17 +144,21 @@ fn quotas(config: &Config, published: &Arc<Published>, time: &Arc<dyn Time>) -> 
         .iter()
         .map(|(name, own)| (name.clone(), quota(own)))
         .collect();
-    Quotas::new(own, quota(&tenants.default), Arc::clone(published), Arc::clone(time))
+    (own, quota(&tenants.default))
 }
 
-fn address_book(config: &Config) -> AddressBook {
+fn quotas(config: &Config, published: &Arc<Published>, time: &Arc<dyn Time>) -> Arc<Quotas> {
+    let (own, default) = quota_settings(config);
+    Quotas::new(own, default, Arc::clone(published), Arc::clone(time))
+}
+
+/// Where the other nodes are.
+pub(super) fn addresses(config: &Config) -> BTreeMap<String, NodeAddress> {
     let nodes = config.cluster.nodes.iter();
     // The configuration was checked: all of them are addresses.
-    AddressBook::new(
-        nodes
-            .filter_map(|(id, address)| Some((id.clone(), NodeAddress::parse(address)?)))
-            .collect(),
-    )
+    nodes
+        .filter_map(|(id, address)| Some((id.clone(), NodeAddress::parse(address)?)))
+        .collect()
 }
 
 /// What the actors share, made once: it outlives every generation of them.
@@ -148,6 +169,8 @@ pub(super) struct Parts {
     pub(super) log: Arc<SharedLog>,
     pub(super) tables: Arc<Tables>,
     pub(super) jobs: Arc<Jobs>,
+    pub(super) scrub_throttle: Arc<Throttle>,
+    pub(super) security: Arc<Security>,
     pub(super) fs: Arc<dyn FileSystem>,
     pub(super) time: Arc<dyn Time>,
 }
@@ -169,6 +192,7 @@ impl Parts {
         faults: Arc<Faults>,
         port: u16,
         traces: Arc<Traces>,
+        security: Arc<Security>,
     ) -> (Self, Vec<DirLock>) {
         let Found {
             recovered,
@@ -180,11 +204,7 @@ impl Parts {
         let Machine { fs, time, threads } = machine;
         let memory = config.mem_table.num_mem_tables;
         let write_bytes = memory.saturating_mul(bytes(config.mem_table.max_size));
-        let disk = DiskWatch::new(SpaceThresholds {
-            warn: config.disk.warn_usage,
-            throttle: config.storage.max_disk_usage,
-            stop: config.disk.stop_usage,
-        });
+        let disk = DiskWatch::new(thresholds(config));
         let admission = Admission::new(
             AdmissionLimits {
                 writes: MAX_WRITES,
@@ -239,7 +259,7 @@ impl Parts {
             Arc::clone(&recovered.tables),
             Arc::clone(&handles.published),
             Arc::clone(&time),
-            u64::from(config.compaction.throttle).saturating_mul(1_000_000),
+            rate(config.compaction.throttle),
         );
         let drained = Drained {
             admission: Arc::clone(&admission),
@@ -294,8 +314,11 @@ impl Parts {
             shards: (0..shards).map(|_| Arc::new(ShardStats::default())).collect(),
             cache_max_bytes: bytes(config.cache.max_size),
             requests: Arc::clone(&counts),
+            access: Arc::clone(&security.counts),
+            reloads: Arc::default(),
         });
         let dial = Arc::new(GrpcDial {
+            security: Arc::clone(&security),
             traces: Arc::clone(&handles.traces),
         });
         let requests = Requests {
@@ -312,7 +335,7 @@ impl Parts {
             },
             counts,
             peers: Peers {
-                book: address_book(config),
+                book: AddressBook::new(addresses(config)),
                 dial,
                 copies: Arc::new(Semaphore::new(MAX_COPIES)),
             },
@@ -328,6 +351,8 @@ impl Parts {
             log,
             tables: recovered.tables,
             jobs,
+            scrub_throttle: Arc::new(Throttle::new(Arc::clone(&time), rate(config.disk.scrub_throttle))),
+            security,
             fs,
             time,
         };

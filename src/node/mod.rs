@@ -1,16 +1,20 @@
 //! The node: puts the engine, the actors and the protocol together.
 //!
 //! Owns: what ends the process, the order of its start (`start`) and of its shutdown (`shutdown`), and what it is made of
-//! (`composition`, `children`) and runs on (`machine`). It alone sees all layers. Does not own: any work.
+//! (`composition`, `children`) and runs on (`machine`), what of it changes meanwhile (`reload`), and what stands open
+//! (`exposure`). It alone sees all layers. Does not own: any work.
 
 mod children;
 mod composition;
+mod exposure;
 mod machine;
+mod reload;
 mod shutdown;
 mod start;
 
 pub use composition::{http2, storage_options};
 pub use machine::Machine;
+pub use reload::Reloader;
 
 use crate::actors::health::Health;
 use crate::actors::requests::Requests;
@@ -27,7 +31,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// Why the node cannot start, or had to end.
@@ -44,6 +48,9 @@ pub enum NodeError {
     /// The data cannot be opened.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// What says who may talk to the node cannot be used.
+    #[error("the files of [security] cannot be used:\n  - {}", .0.join("\n  - "))]
+    Security(Vec<String>),
     /// An actor ended again and again.
     #[error("gave up: {0}")]
     GaveUp(String),
@@ -69,6 +76,9 @@ pub struct Node {
     fault_service: Option<FaultService>,
     observed: Option<Observed>,
     exporter: Option<Exporter>,
+    reloader: Arc<Reloader>,
+    /// Looks at the files of `[security]`.
+    files: JoinHandle<()>,
     _locks: Vec<DirLock>,
 }
 
@@ -105,7 +115,19 @@ impl Drop for Observed {
     }
 }
 
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.files.abort();
+    }
+}
+
 impl Node {
+    /// Its way to take over a changed configuration.
+    #[must_use]
+    pub fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
+    }
+
     /// Where it shows metrics and status, if it does.
     #[must_use]
     pub fn metrics_address(&self) -> Option<SocketAddr> {
@@ -158,11 +180,16 @@ impl Node {
     }
 }
 
-/// Runs a node until `stop` completes or it cannot go on.
+/// Runs a node until `stop` completes or it cannot go on. `reloads`: configurations that it is to take over, or why there is none.
 ///
 /// # Errors
 /// As [`Node::start`]; [`NodeError::GaveUp`] when an actor ended again and again.
-pub async fn run(config: &Config, fs: Arc<dyn FileSystem>, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
+pub async fn run(
+    config: &Config,
+    fs: Arc<dyn FileSystem>,
+    stop: impl Future<Output = ()>,
+    mut reloads: mpsc::Receiver<Result<Config, String>>,
+) -> Result<(), NodeError> {
     let node = Node::start(config, fs).await?;
     let report = node.report();
     tracing::info!(
@@ -174,12 +201,29 @@ pub async fn run(config: &Config, fs: Arc<dyn FileSystem>, stop: impl Future<Out
         torn_bytes = report.torn_bytes,
         "serving"
     );
-    tokio::select! {
-        () = stop => {
-            tracing::info!("stopping");
-            node.shutdown().await;
-            Ok(())
+    for warning in exposure::warnings(config, node.address(), node.fault_address()) {
+        tracing::warn!("{warning}");
+    }
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => {
+                tracing::info!("stopping");
+                node.shutdown().await;
+                return Ok(());
+            }
+            why = node.failed() => return Err(NodeError::GaveUp(why)),
+            Some(reload) = reloads.recv() => take_over(Arc::clone(node.reloader()), reload).await,
         }
-        why = node.failed() => Err(NodeError::GaveUp(why)),
+    }
+}
+
+async fn take_over(reloader: Arc<Reloader>, reload: Result<Config, String>) {
+    let work = move || match reload {
+        Ok(config) => drop(reloader.reload(&config)),
+        Err(why) => reloader.refused(&why),
+    };
+    if let Err(error) = tokio::task::spawn_blocking(work).await {
+        tracing::error!(%error, "a reload failed");
     }
 }

@@ -5,6 +5,7 @@
 use super::children::intensity;
 use super::composition::{Found, Parts, http2, storage_options};
 use super::machine::Machine;
+use super::reload::{Reloader, watch_files};
 use super::{FaultService, Node, NodeError, Observed};
 use crate::actors::fault_fs::FaultFs;
 use crate::actors::faults::{Faults, SUPERVISOR};
@@ -16,6 +17,7 @@ use crate::actors::watched::{Own, Watched};
 use crate::config::Config;
 use crate::http;
 use crate::rpc;
+use crate::rpc::security::Security;
 use crate::storage::drain_mark;
 use crate::storage::error::Error;
 use crate::storage::fs::FileSystem;
@@ -48,6 +50,7 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub async fn start_on(config: &Config, mut machine: Machine) -> Result<Self, NodeError> {
+        let security = Security::open(config.security.files()).map_err(NodeError::Security)?;
         // Bound before the recovery, so that a taken port is known at once; listened on after it, so that until then a
         // client is refused and does not hang.
         let (socket, shown) = bind(&config.server.host, config.server.port).await?;
@@ -98,8 +101,15 @@ impl Node {
             is_draining,
             streams,
         };
-        let (parts, locks) = Parts::new(config, found, machine, faults, address.port(), traces);
-        let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health), http2(config));
+        let (parts, locks) = Parts::new(config, found, machine, faults, address.port(), traces, security);
+        let security = Arc::clone(&parts.security);
+        let serve = rpc::server::serve(
+            parts.requests.clone(),
+            Arc::clone(&parts.health),
+            http2(config),
+            security,
+        );
+        let reloader = Reloader::new(config, &parts, telemetry::set_level);
         let admin = admin_service(config, &parts);
         let fault_service = match fault_socket {
             Some((socket, shown)) => Some(fault_service(socket, &shown, &parts)?),
@@ -133,6 +143,8 @@ impl Node {
             fault_service,
             observed,
             exporter,
+            files: tokio::spawn(watch_files(Arc::clone(&reloader), config.security.check_interval)),
+            reloader,
             _locks: locks,
         };
         node.wait_until_serving().await?;
@@ -223,6 +235,7 @@ fn admin_service(config: &Config, parts: &Parts) -> Option<JoinHandle<()>> {
             maintenance,
             Arc::clone(&parts.health),
             telemetry::set_level,
+            Arc::clone(&parts.security),
         ))),
         Err(error) => {
             let dir = config.storage.data_dir.display();
@@ -241,7 +254,11 @@ fn fault_service(socket: TcpSocket, shown: &str, parts: &Parts) -> Result<FaultS
     let listener = socket.listen(LISTEN_BACKLOG).map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     tracing::warn!(%address, "faults can be injected into this node (admin.fault_injection): it is no place for data that matter");
-    let task = tokio::spawn(rpc::faults::serve(listener, Arc::clone(&parts.requests.handles.faults)));
+    let task = tokio::spawn(rpc::faults::serve(
+        listener,
+        Arc::clone(&parts.requests.handles.faults),
+        Arc::clone(&parts.security),
+    ));
     Ok(FaultService { address, task })
 }
 

@@ -1,6 +1,6 @@
 //! Batches: many operations in one call.
 //!
-//! Owns: their translation, and that an operation which is outside a limit fails alone. Does not own: carrying them out
+//! Owns: their translation, and that an operation which is outside a limit, or not allowed, fails alone. Does not own: carrying them out
 //! (see [`crate::actors::batches`]).
 
 use crate::actors::answer_room::{ConnectionRoom, HeldRoom};
@@ -13,6 +13,7 @@ use crate::rpc::convert::{
 };
 use crate::rpc::pb;
 use crate::rpc::pb::operation_result::Result as Outcome;
+use crate::rpc::security::Rights;
 use crate::rpc::sending::hold;
 use crate::rpc::status::Failed;
 use crate::rpc::trails;
@@ -25,8 +26,12 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// When the number of operations is outside its limit; so for the next two.
-pub(super) async fn write(requests: &Requests, batch: pb::BatchWriteRequest) -> Result<pb::BatchResponse, Failed> {
-    let writes = checked(batch.operations, write_from_wire)?;
+pub(super) async fn write(
+    requests: &Requests,
+    rights: Rights<'_>,
+    batch: pb::BatchWriteRequest,
+) -> Result<pb::BatchResponse, Failed> {
+    let writes = checked(batch.operations, |request| allowed(rights, write_from_wire(request)))?;
     let written = |outcome: &WriteOutcome| Outcome::Write(write_response(outcome));
     Ok(put(requests, writes, written).await)
 }
@@ -35,8 +40,12 @@ pub(super) async fn write(requests: &Requests, batch: pb::BatchWriteRequest) -> 
 ///
 /// # Errors
 /// As [`write`].
-pub(super) async fn delete(requests: &Requests, batch: pb::BatchDeleteRequest) -> Result<pb::BatchResponse, Failed> {
-    let deletes = checked(batch.operations, delete_from_wire)?;
+pub(super) async fn delete(
+    requests: &Requests,
+    rights: Rights<'_>,
+    batch: pb::BatchDeleteRequest,
+) -> Result<pb::BatchResponse, Failed> {
+    let deletes = checked(batch.operations, |request| allowed(rights, delete_from_wire(request)))?;
     let deleted = |outcome: &WriteOutcome| Outcome::Delete(delete_response(outcome));
     Ok(put(requests, deletes, deleted).await)
 }
@@ -47,11 +56,14 @@ pub(super) async fn delete(requests: &Requests, batch: pb::BatchDeleteRequest) -
 /// As [`write`], and when the client is to take other answers first.
 pub(super) async fn read(
     requests: &Requests,
+    rights: Rights<'_>,
     room: Option<Arc<ConnectionRoom>>,
     batch: pb::BatchReadRequest,
 ) -> Result<(pb::BatchResponse, Option<HeldRoom>), Failed> {
     let reads = checked(batch.operations, |request: pb::ReadRequest| {
-        Key::new(&request.tenant_id, &request.key)
+        let key = Key::new(&request.tenant_id, &request.key).map_err(|error| Failed::from(&error))?;
+        rights.to_tenant(key.tenant())?;
+        Ok(key)
     })?;
     let (keys, refused) = sort_out(reads);
     let results = requests.read_batch(keys).await;
@@ -77,9 +89,16 @@ fn found(versions: &Versions, bytes: &mut usize) -> Result<pb::ReadResponse, Fai
     read_response(versions)
 }
 
+/// A write that is within its limits, and allowed to whom it comes from.
+fn allowed(rights: Rights<'_>, write: Result<NewWrite, LimitError>) -> Result<NewWrite, Failed> {
+    let write = write.map_err(|error| Failed::from(&error))?;
+    rights.to_write(&write)?;
+    Ok(write)
+}
+
 async fn put(
     requests: &Requests,
-    writes: Vec<Result<NewWrite, LimitError>>,
+    writes: Vec<Result<NewWrite, Failed>>,
     written: impl Fn(&WriteOutcome) -> Outcome,
 ) -> pb::BatchResponse {
     let (writes, refused) = sort_out(writes);
@@ -97,15 +116,15 @@ async fn put(
 /// Checks the number of operations, and each by itself.
 fn checked<R, T>(
     operations: Vec<R>,
-    check: impl FnMut(R) -> Result<T, LimitError>,
-) -> Result<Vec<Result<T, LimitError>>, Failed> {
+    check: impl FnMut(R) -> Result<T, Failed>,
+) -> Result<Vec<Result<T, Failed>>, Failed> {
     limits::check_batch(operations.len()).map_err(|error| Failed::from(&error))?;
     Ok(operations.into_iter().map(check).collect())
 }
 
 /// Parts what is to be carried out from what was refused. The refusals keep the places: [`None`] is an operation that is
 /// carried out.
-fn sort_out<T>(checked: Vec<Result<T, LimitError>>) -> (Vec<T>, Vec<Option<LimitError>>) {
+fn sort_out<T>(checked: Vec<Result<T, Failed>>) -> (Vec<T>, Vec<Option<Failed>>) {
     let mut accepted = Vec::with_capacity(checked.len());
     let refused = checked
         .into_iter()
@@ -116,7 +135,7 @@ fn sort_out<T>(checked: Vec<Result<T, LimitError>>) -> (Vec<T>, Vec<Option<Limit
 
 /// Puts the results where their operations were.
 fn response(
-    refused: Vec<Option<LimitError>>,
+    refused: Vec<Option<Failed>>,
     mut outcomes: impl Iterator<Item = Result<Outcome, Failed>>,
 ) -> pb::BatchResponse {
     let lost = || {
@@ -125,9 +144,9 @@ fn response(
         )))
     };
     let mut worst: Option<usize> = None;
-    let mut result = |refused: Option<LimitError>| {
+    let mut result = |refused: Option<Failed>| {
         let outcome = match refused {
-            Some(error) => Err(Failed::from(&error)),
+            Some(failed) => Err(failed),
             None => outcomes.next().unwrap_or_else(lost),
         };
         if let Err(failed) = &outcome {

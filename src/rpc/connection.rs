@@ -1,4 +1,5 @@
-//! One connection: counted while it is open, sparing with system calls, and ended when its client keeps others from answers.
+//! One connection: counted while it is open, sparing with system calls (of TLS, with its records), and ended when its client
+//! keeps others from answers.
 //!
 //! Answers become ready in groups (a batch of writes shares one sync), but each would be written by itself, because the
 //! scheduler runs a connection right after the first answer that is ready for it. So a small write is put off by one turn
@@ -6,6 +7,7 @@
 
 use crate::actors::answer_room::ConnectionRoom;
 use crate::actors::gateway::Accepted;
+use crate::rpc::security::{HANDSHAKE_WITHIN, Incoming, Security};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -13,7 +15,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
@@ -26,7 +27,7 @@ const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(3);
 
 /// A connection of the storage protocol.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Incoming,
     /// The write at hand has been put off once.
     put_off: bool,
     /// Until the first bytes arrive: when they must have.
@@ -39,13 +40,20 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(accepted: Accepted, room: Arc<ConnectionRoom>, look_every: Duration) -> io::Result<Self> {
+    pub(super) fn new(
+        accepted: Accepted,
+        room: Arc<ConnectionRoom>,
+        look_every: Duration,
+        security: &Security,
+    ) -> io::Result<Self> {
         // Answers are small, and each is waited for.
         accepted.stream.set_nodelay(true)?;
+        let tls = security.server();
+        let within = FIRST_BYTES_WITHIN + tls.as_ref().map_or(Duration::ZERO, |_| HANDSHAKE_WITHIN);
         Ok(Self {
-            stream: accepted.stream,
+            stream: Incoming::new(accepted.stream, tls, &security.counts),
             put_off: false,
-            silent: Some(Box::pin(tokio::time::sleep(FIRST_BYTES_WITHIN))),
+            silent: Some(Box::pin(tokio::time::sleep(within))),
             room,
             look_every,
             look: Box::pin(tokio::time::sleep(look_every)),

@@ -6,8 +6,10 @@ use crate::actors::address_book::NodeAddress;
 use crate::actors::registration::{AddError, Asked, Coordinator, Member};
 use crate::rpc::coordinator_pb as pb;
 use crate::rpc::coordinator_pb::coordinator_service_client::CoordinatorServiceClient;
+use crate::rpc::security::{Security, Shown, Way, by_tls};
+use std::sync::Arc;
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
 /// A coordinator at an address. Connects anew for each question: there are few of them, and long pauses in between.
@@ -17,19 +19,28 @@ pub struct GrpcCoordinator {
     pub address: NodeAddress,
     /// Longest time that a connection may take.
     pub connect_timeout: Duration,
+    /// How it is trusted, and what it is shown.
+    pub security: Arc<Security>,
 }
 
-type Client = CoordinatorServiceClient<Channel>;
+type Client = CoordinatorServiceClient<Way>;
 
 impl GrpcCoordinator {
     async fn connect(self) -> Result<Client, String> {
         let shown = self.address.to_string();
-        let endpoint = Endpoint::from_shared(format!("http://{shown}"))
-            .map_err(|error| format!("the coordinator's address {shown} is none: {error}"))?;
-        let channel = endpoint.connect_timeout(self.connect_timeout).connect().await;
+        let tls = self.security.to_coordinator();
+        let scheme = tls.as_ref().map_or("http", |_| "https");
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{shown}"))
+            .map_err(|error| format!("the coordinator's address {shown} is none: {error}"))?
+            .connect_timeout(self.connect_timeout);
+        let channel = match tls {
+            Some(_) => endpoint.connect_with_connector(by_tls(move || tls.clone())).await,
+            None => endpoint.connect().await,
+        };
         let channel =
             channel.map_err(|error| format!("the coordinator at {shown} cannot be reached: {}", deepest(&error)))?;
-        Ok(Client::new(channel))
+        let token = Shown::from(self.security.coordinator_token());
+        Ok(Client::new(Way::new(channel, token)))
     }
 }
 

@@ -5,17 +5,23 @@
 use crate::actors::faults::{DISK_IO, Fault, Faults, Injection, MESSAGE, Refused, SUPERVISOR};
 use crate::rpc::admin_pb as pb;
 use crate::rpc::admin_pb::fault_service_server::{FaultService, FaultServiceServer};
+use crate::rpc::security::{Guard, Incoming, Security, Whom};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 /// Serves until the task that runs it is ended.
-pub async fn serve(listener: TcpListener, faults: Arc<Faults>) {
+pub async fn serve(listener: TcpListener, faults: Arc<Faults>, security: Arc<Security>) {
+    let guard = Guard::new(&security, Whom::Admins);
+    let incoming = TcpListenerStream::new(listener)
+        .map(move |accepted| accepted.map(|stream| Incoming::new(stream, security.server(), &security.counts)));
     let served = tonic::transport::Server::builder()
+        .layer(guard)
         .add_service(FaultServiceServer::new(Injector { faults }))
-        .serve_with_incoming(TcpListenerStream::new(listener))
+        .serve_with_incoming(incoming)
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "the fault service ended");

@@ -18,6 +18,7 @@ mod ranges;
 mod receiving;
 mod reflection;
 mod replicate;
+pub mod security;
 mod sending;
 pub mod server;
 mod service;

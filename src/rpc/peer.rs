@@ -13,13 +13,14 @@ use crate::rpc::outgoing::{ended, request};
 use crate::rpc::pb;
 use crate::rpc::pb::operation_result::Result as Outcome;
 use crate::rpc::pb::storage_node_service_client::StorageNodeServiceClient;
+use crate::rpc::security::{Security, Shown, Way, by_tls};
 use crate::storage::key::Key;
 use crate::storage::version::{Value, Version};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Response, Status};
 
 /// Longest time that a connection may take.
@@ -27,21 +28,30 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Single writes of a batch that are under way at once.
 const SINGLES: usize = 32;
 
-/// Reaches nodes by gRPC, on a connection each, made when it is first used.
+/// Reaches nodes by gRPC, on a connection each, made when it is first used. Each connection is made, and each call shows a
+/// token, as the files say at that moment.
 #[derive(Debug, Clone)]
 pub struct GrpcDial {
+    /// How other nodes are trusted, and what they are shown.
+    pub security: Arc<Security>,
     /// Where the calls are told of.
     pub traces: Arc<Traces>,
 }
 
 impl Dial for GrpcDial {
     fn dial(&self, address: &NodeAddress) -> Result<Arc<dyn Peer>, PeerError> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|error| PeerError::Refused(format!("{address} is no address: {error}")))?;
-        let channel = endpoint
+        let scheme = self.security.to_peers().map_or("http", |_| "https");
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+            .map_err(|error| PeerError::Refused(format!("{address} is no address: {error}")))?
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .connect_lazy();
+            .tcp_nodelay(true);
+        let channel = if scheme == "https" {
+            let security = Arc::clone(&self.security);
+            endpoint.connect_with_connector_lazy(by_tls(move || security.to_peers()))
+        } else {
+            endpoint.connect_lazy()
+        };
+        let channel = Way::new(channel, Shown::ToPeers(Arc::clone(&self.security)));
         Ok(Arc::new(GrpcPeer {
             address: address.clone(),
             traces: Arc::clone(&self.traces),
@@ -57,7 +67,7 @@ impl Dial for GrpcDial {
 struct GrpcPeer {
     address: NodeAddress,
     traces: Arc<Traces>,
-    client: StorageNodeServiceClient<Channel>,
+    client: StorageNodeServiceClient<Way>,
     /// It has not said yet that it knows no batches.
     has_batches: Arc<AtomicBool>,
 }
@@ -248,13 +258,10 @@ fn failed(address: &NodeAddress, status: &Status) -> PeerError {
     );
     match status.code() {
         // Said of what was sent: it will not be taken another time either.
-        Code::InvalidArgument
-        | Code::FailedPrecondition
-        | Code::OutOfRange
-        | Code::PermissionDenied
-        | Code::Unauthenticated
-        | Code::Unimplemented => PeerError::Refused(why),
-        // Of the node, or of the way to it.
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::Unimplemented => {
+            PeerError::Refused(why)
+        }
+        // Of the node, or of the way to it: also of the token, which may be known there in a moment.
         _ => PeerError::Passing(why),
     }
 }

@@ -7,7 +7,9 @@ use crate::actors::ranges::{Entries, KeyRange, Pace, RangeItem};
 use crate::actors::refusal::Refusal;
 use crate::actors::requests::Requests;
 use crate::rpc::convert::{clock_to_wire, key_value_entry, siblings};
+use crate::rpc::security::Rights;
 use crate::rpc::service::Answer;
+use crate::rpc::status::Failed;
 use crate::rpc::{compression, pb, status};
 use crate::storage::key::Key;
 use crate::storage::limits;
@@ -27,18 +29,24 @@ const PAGE_BYTES: usize = 1 << 20;
 /// Keys that a call looks at for a page: where nearly all are deleted, it would else take its time without an answer.
 const PAGE_LOOKS: usize = 100_000;
 
-pub(super) fn scan(requests: &Requests, request: Request<pb::ScanRequest>) -> Answer<BoxStream<pb::ScanEntry>> {
+pub(super) fn scan(
+    requests: &Requests,
+    rights: Rights<'_>,
+    request: Request<pb::ScanRequest>,
+) -> Answer<BoxStream<pb::ScanEntry>> {
     let pace = Pace {
         entries: BATCH,
         until: deadline::current().map(Into::into),
     };
     let request = request.into_inner();
     let range = key_range(request.tenant_id, request.key_range_start, request.key_range_end)?;
+    rights.to_tenant(&range.tenant).map_err(Failed::status)?;
     stream(requests, range, pace, scan_entry)
 }
 
 pub(super) fn stream_keys(
     requests: &Requests,
+    rights: Rights<'_>,
     request: Request<pb::StreamKeysRequest>,
 ) -> Answer<BoxStream<pb::KeyValueEntry>> {
     let pace = Pace {
@@ -47,12 +55,18 @@ pub(super) fn stream_keys(
     };
     let request = request.into_inner();
     let range = key_range(request.tenant_id, request.key_range_start, request.key_range_end)?;
+    rights.to_tenant(&range.tenant).map_err(Failed::status)?;
     stream(requests, range, pace, key_value_entry)
 }
 
-pub(super) async fn get_key_range(requests: &Requests, request: pb::KeyRangeRequest) -> Answer<pb::KeyRangeResponse> {
+pub(super) async fn get_key_range(
+    requests: &Requests,
+    rights: Rights<'_>,
+    request: pb::KeyRangeRequest,
+) -> Answer<pb::KeyRangeResponse> {
     let most = asked_for(request.max_keys, PAGE_KEYS, MAX_PAGE_KEYS);
     let range = key_range(request.tenant_id, request.key_range_start, request.key_range_end)?;
+    rights.to_tenant(&range.tenant).map_err(Failed::status)?;
     let page = requests.look(range, move |entries| page(entries, most)).await;
     page.map(compression::answer)
         .map_err(|refusal| status::of_refusal(&refusal))

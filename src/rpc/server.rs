@@ -11,6 +11,7 @@ use crate::rpc::deadline::Deadlines;
 use crate::rpc::health::{Serving, State};
 use crate::rpc::pb::storage_node_service_server::StorageNodeServiceServer;
 use crate::rpc::receiving::ReceiveBudget;
+use crate::rpc::security::{Guard, Security, Whom};
 use crate::rpc::service::StorageNode;
 use crate::rpc::shedding::Shedding;
 use crate::rpc::trails::Trails;
@@ -50,11 +51,12 @@ impl Http2 {
 
 /// What serves the storage protocol, for the gateway to run.
 #[must_use]
-pub fn serve(requests: Requests, health: Arc<Health>, http2: Http2) -> Arc<Serve> {
+pub fn serve(requests: Requests, health: Arc<Health>, http2: Http2, security: Arc<Security>) -> Arc<Serve> {
     Arc::new(move |accepted, stopped| {
         let node = StorageNode {
             requests: requests.clone(),
             health: Arc::clone(&health),
+            security: Arc::clone(&security),
         };
         Box::pin(run(node, http2, accepted, stopped))
     })
@@ -76,8 +78,10 @@ fn services(node: StorageNode, serving: Serving) -> Routes {
 
 async fn run(node: StorageNode, http2: Http2, accepted: mpsc::Receiver<Accepted>, stopped: oneshot::Receiver<()>) {
     let (room, look_every) = (Arc::clone(&node.requests.answers), node.requests.timeouts.read);
-    let incoming =
-        ReceiverStream::new(accepted).map(move |accepted| Connection::new(accepted, room.of_connection(), look_every));
+    let security = Arc::clone(&node.security);
+    let guard = Guard::new(&security, Whom::Tenants);
+    let incoming = ReceiverStream::new(accepted)
+        .map(move |accepted| Connection::new(accepted, room.of_connection(), look_every, &security));
     let state = State {
         requests: node.requests.clone(),
         health: Arc::clone(&node.health),
@@ -90,6 +94,7 @@ async fn run(node: StorageNode, http2: Http2, accepted: mpsc::Receiver<Accepted>
     let served = http2
         .server()
         .layer(Trails(Arc::clone(&node.requests.handles.traces)))
+        .layer(guard)
         .layer(Shedding(Arc::new(node.requests.clone())))
         .layer(Deadlines)
         .layer(ReceiveBudget::new(reflection::unary_requests()))

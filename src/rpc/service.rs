@@ -14,6 +14,7 @@ use crate::rpc::convert::{
 use crate::rpc::pb::operation::Operation;
 use crate::rpc::pb::operation_result::Result as OperationOutcome;
 use crate::rpc::pb::storage_node_service_server::StorageNodeService;
+use crate::rpc::security::{Rights, Security};
 use crate::rpc::sending::{NOT_TAKEN, hold, holding, room_of};
 use crate::rpc::status::Failed;
 use crate::rpc::{batch, compression, drain, pb, ranges, replicate, stream, streaming};
@@ -44,21 +45,34 @@ fn held_answer<T: prost::Message>(outcome: Result<(T, Option<HeldRoom>), Failed>
 pub(super) struct StorageNode {
     pub(super) requests: Requests,
     pub(super) health: Arc<Health>,
+    pub(super) security: Arc<Security>,
 }
 
 impl StorageNode {
-    async fn put(&self, write: Result<NewWrite, LimitError>) -> Result<WriteOutcome, Failed> {
+    fn rights<T>(&self, request: &Request<T>) -> Rights<'_> {
+        Rights::of(&self.security, request)
+    }
+
+    /// For what concerns all tenants, or the node itself.
+    fn to_all<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        self.rights(request).to_all().map_err(Failed::status)
+    }
+
+    async fn put(&self, rights: Rights<'_>, write: Result<NewWrite, LimitError>) -> Result<WriteOutcome, Failed> {
         let write = write.map_err(|error| Failed::from(&error))?;
+        rights.to_write(&write)?;
         let outcome = self.requests.write(write).await;
         outcome.map_err(|refusal| Failed::from(&refusal))
     }
 
     async fn get(
         &self,
+        rights: Rights<'_>,
         request: &pb::ReadRequest,
         room: Option<Arc<ConnectionRoom>>,
     ) -> Result<(pb::ReadResponse, Option<HeldRoom>), Failed> {
         let key = Key::new(&request.tenant_id, &request.key).map_err(|error| Failed::from(&error))?;
+        rights.to_tenant(key.tenant())?;
         let versions = self.requests.read(key).await;
         let versions = versions.map_err(|refusal| Failed::from(&refusal))?;
         let held = hold(room, read_response_bytes(&versions))?;
@@ -69,6 +83,7 @@ impl StorageNode {
     /// which a change, once it is done, waits until its client is `gone`.
     pub(super) async fn operation(
         &self,
+        rights: Rights<'_>,
         operation: Option<Operation>,
         room: &Arc<ConnectionRoom>,
         gone: impl Future<Output = ()>,
@@ -76,25 +91,25 @@ impl StorageNode {
         let changed = match operation {
             None => Err(Failed::from(&limits::missing("operation"))),
             Some(Operation::Read(request)) => {
-                return match self.get_with_room(&request, room).await {
+                return match self.get_with_room(rights, &request, room).await {
                     Ok((found, held)) => (found.map(OperationOutcome::Read), Some(held)),
                     Err(failed) => (Err(failed), None),
                 };
             }
             Some(Operation::Write(request)) => {
-                self.change(write_from_wire(request), |outcome| {
+                self.change(rights, write_from_wire(request), |outcome| {
                     OperationOutcome::Write(write_response(outcome))
                 })
                 .await
             }
             Some(Operation::Delete(request)) => {
-                self.change(delete_from_wire(request), |outcome| {
+                self.change(rights, delete_from_wire(request), |outcome| {
                     OperationOutcome::Delete(delete_response(outcome))
                 })
                 .await
             }
             Some(Operation::Repair(request)) => {
-                self.change(repair_from_wire(request), |outcome| {
+                self.change(rights, repair_from_wire(request), |outcome| {
                     OperationOutcome::Repair(repair_response(outcome))
                 })
                 .await
@@ -111,10 +126,11 @@ impl StorageNode {
 
     async fn change(
         &self,
+        rights: Rights<'_>,
         write: Result<NewWrite, LimitError>,
         answer: fn(&WriteOutcome) -> OperationOutcome,
     ) -> Result<OperationOutcome, Failed> {
-        let outcome = self.entered(self.requests.enter(Kind::Write), self.put(write)).await?;
+        let outcome = self.entered(self.requests.enter(Kind::Write), self.put(rights, write)).await?;
         Ok(answer(&outcome))
     }
 
@@ -135,10 +151,12 @@ impl StorageNode {
     /// Reads a key, and once more when its client has taken enough: what was read is not kept until then.
     async fn get_with_room(
         &self,
+        rights: Rights<'_>,
         request: &pb::ReadRequest,
         room: &Arc<ConnectionRoom>,
     ) -> Result<(Result<pb::ReadResponse, Failed>, HeldRoom), Failed> {
         let key = Key::new(&request.tenant_id, &request.key).map_err(|error| Failed::from(&error))?;
+        rights.to_tenant(key.tenant())?;
         let mut held: Option<HeldRoom> = None;
         loop {
             let is_again = held.is_some();
@@ -184,68 +202,81 @@ impl StorageNode {
 #[tonic::async_trait]
 impl StorageNodeService for StorageNode {
     async fn write(&self, request: Request<pb::WriteRequest>) -> Answer<pb::WriteResponse> {
-        let outcome = self.put(write_from_wire(request.into_inner())).await;
+        let rights = self.rights(&request);
+        let outcome = self.put(rights, write_from_wire(request.into_inner())).await;
         answer(outcome.map(|outcome| write_response(&outcome)))
     }
 
     async fn repair(&self, request: Request<pb::RepairRequest>) -> Answer<pb::RepairResponse> {
-        let outcome = self.put(repair_from_wire(request.into_inner())).await;
+        let rights = self.rights(&request);
+        let outcome = self.put(rights, repair_from_wire(request.into_inner())).await;
         answer(outcome.map(|outcome| repair_response(&outcome)))
     }
 
     async fn delete(&self, request: Request<pb::DeleteRequest>) -> Answer<pb::DeleteResponse> {
-        let outcome = self.put(delete_from_wire(request.into_inner())).await;
+        let rights = self.rights(&request);
+        let outcome = self.put(rights, delete_from_wire(request.into_inner())).await;
         answer(outcome.map(|outcome| delete_response(&outcome)))
     }
 
     async fn read(&self, request: Request<pb::ReadRequest>) -> Answer<pb::ReadResponse> {
-        let found = self.get(request.get_ref(), room_of(&request)).await;
+        let found = self
+            .get(self.rights(&request), request.get_ref(), room_of(&request))
+            .await;
         held_answer(found)
     }
 
     async fn batch_write(&self, request: Request<pb::BatchWriteRequest>) -> Answer<pb::BatchResponse> {
-        answer(batch::write(&self.requests, request.into_inner()).await)
+        let rights = self.rights(&request);
+        answer(batch::write(&self.requests, rights, request.into_inner()).await)
     }
 
     async fn batch_read(&self, request: Request<pb::BatchReadRequest>) -> Answer<pb::BatchResponse> {
-        let room = room_of(&request);
-        held_answer(batch::read(&self.requests, room, request.into_inner()).await)
+        let (rights, room) = (self.rights(&request), room_of(&request));
+        held_answer(batch::read(&self.requests, rights, room, request.into_inner()).await)
     }
 
     async fn batch_delete(&self, request: Request<pb::BatchDeleteRequest>) -> Answer<pb::BatchResponse> {
-        answer(batch::delete(&self.requests, request.into_inner()).await)
+        let rights = self.rights(&request);
+        answer(batch::delete(&self.requests, rights, request.into_inner()).await)
     }
 
     async fn operations(&self, request: Request<Streaming<pb::Operation>>) -> Answer<BoxStream<pb::OperationResult>> {
         let room = room_of(&request).unwrap_or_else(|| self.requests.answers.of_connection());
-        Ok(stream::run(self.clone(), room, request))
+        let digest = Rights::digest(&request);
+        Ok(stream::run(self.clone(), digest, room, request))
     }
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Answer<BoxStream<pb::ScanEntry>> {
-        ranges::scan(&self.requests, request)
+        ranges::scan(&self.requests, self.rights(&request), request)
     }
 
     async fn stream_keys(&self, request: Request<pb::StreamKeysRequest>) -> Answer<BoxStream<pb::KeyValueEntry>> {
-        ranges::stream_keys(&self.requests, request)
+        ranges::stream_keys(&self.requests, self.rights(&request), request)
     }
 
     async fn get_key_range(&self, request: Request<pb::KeyRangeRequest>) -> Answer<pb::KeyRangeResponse> {
-        ranges::get_key_range(&self.requests, request.into_inner()).await
+        let rights = self.rights(&request);
+        ranges::get_key_range(&self.requests, rights, request.into_inner()).await
     }
 
     async fn replicate_data(&self, request: Request<pb::ReplicateRequest>) -> Answer<pb::ReplicateResponse> {
+        self.to_all(&request)?;
         replicate::replicate_data(&self.requests, &self.health.node_id, request).await
     }
 
     async fn start_streaming(&self, request: Request<pb::StartStreamingRequest>) -> Answer<pb::StartStreamingResponse> {
+        self.to_all(&request)?;
         streaming::start(&self.requests, &self.health.node_id, request.into_inner()).await
     }
 
     async fn stop_streaming(&self, request: Request<pb::StopStreamingRequest>) -> Answer<pb::StopStreamingResponse> {
+        self.to_all(&request)?;
         streaming::stop(&self.requests, &self.health.node_id, request.into_inner()).await
     }
 
     async fn get_stream_status(&self, request: Request<pb::StreamStatusRequest>) -> Answer<pb::StreamStatusResponse> {
+        self.to_all(&request)?;
         streaming::status_of(&self.requests, &self.health.node_id, request.get_ref())
     }
 
@@ -253,18 +284,22 @@ impl StorageNodeService for StorageNode {
         &self,
         request: Request<pb::StreamingCompleteRequest>,
     ) -> Answer<pb::StreamingCompleteResponse> {
+        self.to_all(&request)?;
         streaming::completed(&self.health.node_id, request.get_ref())
     }
 
     async fn compare_keys(&self, request: Request<pb::CompareKeysRequest>) -> Answer<pb::CompareKeysResponse> {
+        self.to_all(&request)?;
         streaming::compare(&self.requests, request.into_inner()).await
     }
 
     async fn drain_node(&self, request: Request<pb::DrainRequest>) -> Answer<pb::DrainResponse> {
+        self.to_all(&request)?;
         drain::drain_node(&self.requests.drain, request.into_inner()).await
     }
 
-    async fn health_check(&self, _request: Request<pb::HealthCheckRequest>) -> Answer<pb::HealthResponse> {
+    async fn health_check(&self, request: Request<pb::HealthCheckRequest>) -> Answer<pb::HealthResponse> {
+        self.to_all(&request)?;
         let (node, reasons) = self.health.status();
         let mut metrics: std::collections::HashMap<String, String> = self.health.metrics().into_iter().collect();
         if !reasons.is_empty() {

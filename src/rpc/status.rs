@@ -98,6 +98,18 @@ impl Failed {
         }
     }
 
+    /// That nobody knows whose call it is.
+    #[must_use]
+    pub fn unauthenticated(why: &str) -> Self {
+        Self::new(Code::Unauthenticated, ErrorCode::Unknown, why)
+    }
+
+    /// That whose call it is may not do this.
+    #[must_use]
+    pub fn denied(why: String) -> Self {
+        Self::new(Code::PermissionDenied, ErrorCode::Unknown, why)
+    }
+
     /// The code of its status.
     #[must_use]
     pub fn code(&self) -> Code {

@@ -12,6 +12,7 @@ use crate::actors::refusal::Refusal;
 use crate::actors::trail::{self, Trail};
 use crate::rpc::batch::result;
 use crate::rpc::pb::operation::Operation;
+use crate::rpc::security::{Digest, Rights};
 use crate::rpc::sending::Handed;
 use crate::rpc::service::StorageNode;
 use crate::rpc::status::Failed;
@@ -38,15 +39,16 @@ type Results = mpsc::Sender<(Result<pb::OperationResult, Status>, Option<HeldRoo
 /// Carries out the operations of a stream until the client ends it, or goes away, or the node is being stopped.
 pub(super) fn run(
     node: StorageNode,
+    digest: Option<Digest>,
     room: Arc<ConnectionRoom>,
     request: Request<Streaming<pb::Operation>>,
 ) -> Response<BoxStream<pb::OperationResult>> {
     let (results, receiver) = mpsc::channel(RESULTS_AHEAD);
-    let call = (trail::current(), Limit::of(request.metadata().as_ref()));
+    let caller = (digest, trail::current(), Limit::of(request.metadata().as_ref()));
     let operations = request.into_inner();
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(IN_FLIGHT));
-        let end = take(&node, &room, operations, &places, &results, call).await;
+        let end = take(&node, &room, operations, &places, &results, caller).await;
         // The results of all that were taken come first.
         let _all = places.acquire_many(IN_FLIGHT as u32).await;
         if let Some(status) = end {
@@ -82,7 +84,7 @@ async fn take(
     mut operations: Streaming<pb::Operation>,
     places: &Arc<Semaphore>,
     results: &Results,
-    (trail, limit): (Option<Arc<Trail>>, Limit),
+    (digest, trail, limit): (Option<Digest>, Option<Arc<Trail>>, Limit),
 ) -> Option<Status> {
     let mut stopping = std::pin::pin!(stopping(node));
     loop {
@@ -108,7 +110,8 @@ async fn take(
         tokio::spawn(async move {
             let is_read = matches!(operation.operation, Some(Operation::Read(_)));
             let named = trails::of_streamed(operation.operation.as_ref());
-            let done = node.operation(operation.operation, &room, results.closed());
+            let rights = Rights::by(&node.security, digest);
+            let done = node.operation(rights, operation.operation, &room, results.closed());
             let code = |done: &(Result<_, Failed>, _)| done.0.as_ref().err().map_or(Code::Ok, Failed::code);
             let traces = &node.requests.handles.traces;
             let (outcome, held) = tokio::select! {

@@ -43,13 +43,19 @@ impl Exporter {
     }
 }
 
+/// What a node with this configuration keeps of traces.
+#[must_use]
+pub fn sampling(config: &Config) -> Sampling {
+    Sampling {
+        ratio: config.tracing.sample_ratio,
+        slow: config.tracing.slow_request,
+    }
+}
+
 /// The traces of a node with this configuration, and what sends them, if they are sent anywhere.
 #[must_use]
 pub fn start(config: &Config) -> (Arc<Traces>, Option<Exporter>) {
-    let sampling = Sampling {
-        ratio: config.tracing.sample_ratio,
-        slow: config.tracing.slow_request,
-    };
+    let sampling = sampling(config);
     if !config.tracing.enabled {
         return (Traces::new(sampling, None), None);
     }

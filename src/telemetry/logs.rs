@@ -4,7 +4,7 @@
 //! ids of its trace and its span.
 
 use crate::actors::trail;
-use crate::config::{Level, LogFormat, Logging};
+use crate::config::{LogFormat, Logging};
 use parking_lot::Mutex;
 use std::fmt;
 use std::io::IsTerminal;
@@ -38,13 +38,7 @@ struct Change {
 /// # Errors
 /// When it was done before.
 pub fn init(logging: &Logging) -> Result<(), TryInitError> {
-    let level = match logging.level {
-        Level::Trace => "trace",
-        Level::Debug => "debug",
-        Level::Info => "info",
-        Level::Warn => "warn",
-        Level::Error => "error",
-    };
+    let level = logging.level.as_str();
     let (filter, change) = reload::Layer::new(filter(level).unwrap_or_default());
     let stderr = std::io::stderr;
     let layer = match logging.format {

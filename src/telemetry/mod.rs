@@ -7,5 +7,5 @@ mod exporter;
 mod logs;
 mod spans;
 
-pub use exporter::{Exporter, start};
+pub use exporter::{Exporter, sampling, start};
 pub use logs::{init, set_level};

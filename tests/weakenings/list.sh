@@ -610,6 +610,42 @@ weaken room_given_back_before_the_answer_is_taken answers src/rpc/stream.rs \
     'hands.add(held);' \
     'drop(held);'
 
+# Who may ask, and reloads.
+
+weaken token_that_nobody_has_lets_in tokens src/rpc/security/guard.rs \
+    'shown(request.headers()).filter(|digest| tokens.knows(digest))' \
+    'shown(request.headers())'
+weaken tenants_token_is_for_everybody tokens src/rpc/security/tokens.rs \
+    'grant.is_for_all || grant.tenants.contains(tenant)' \
+    'grant.is_for_all || !grant.tenants.is_empty()'
+weaken operations_of_a_batch_not_judged tokens src/rpc/batch.rs \
+    'rights.to_write(&write)?;' \
+    'let _ = rights;'
+weaken reads_of_a_stream_not_judged tokens src/rpc/service.rs \
+    'rights.to_tenant(key.tenant())?;
+        let mut held' \
+    'let _ = rights;
+        let mut held'
+weaken tenant_says_that_its_write_is_a_copy tokens src/rpc/security/rights.rs \
+    'if write.is_copy {' \
+    'if write.is_copy && write.clock.is_none() {'
+weaken node_drained_by_a_tenant tokens src/rpc/service.rs \
+    'self.to_all(&request)?;
+        drain::drain_node' \
+    'drain::drain_node'
+weaken client_needs_no_certificate tls src/rpc/security/tls.rs \
+    'WebPkiClientVerifier::builder_with_provider(Arc::new(trusted(trust)?), provider());' \
+    'WebPkiClientVerifier::builder_with_provider(Arc::new(trusted(trust)?), provider()).allow_unauthenticated();'
+weaken bad_certificate_takes_the_old_one_away tls src/rpc/security/slot.rs \
+    'make(&contents).map_err(named)?;' \
+    'make(&contents).map_err(named).inspect_err(|_| self.current.store(None))?;'
+weaken key_that_needs_a_restart_passed_over reload src/node/reload.rs \
+    'outcomes.extend(others);' \
+    'drop(others);'
+weaken refused_configuration_forgets_what_was_in_force reload src/node/reload.rs \
+    '(part.adopt)(&mut running, now);' \
+    '*running = now.clone();'
+
 # What is kept of traces, and what is logged.
 
 weaken failed_requests_are_kept_as_others traces src/actors/trail/traces.rs \

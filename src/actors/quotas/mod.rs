@@ -26,6 +26,7 @@ use crate::storage::memtable;
 use crate::storage::time::Time;
 use crate::storage::version::Versions;
 use crate::storage::view::Published;
+use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,7 +38,7 @@ const RETRY_STORED: Duration = Duration::from_secs(10);
 /// Asks whether a tenant may go on.
 #[derive(Debug)]
 pub struct Quotas {
-    tenants: Tenants,
+    tenants: ArcSwap<Tenants>,
     published: Arc<Published>,
     time: Arc<dyn Time>,
     /// Operations of tenants without a quota of their own.
@@ -102,7 +103,7 @@ impl Quotas {
         time: Arc<dyn Time>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            tenants: Tenants::new(own, default, time.elapsed()),
+            tenants: ArcSwap::from_pointee(Tenants::new(own, default, time.elapsed())),
             published,
             time,
             others: AtomicU64::new(0),
@@ -114,7 +115,14 @@ impl Quotas {
     /// Whether any tenant has a quota.
     #[must_use]
     pub fn are_any(&self) -> bool {
-        self.tenants.are_any()
+        self.tenants.load().are_any()
+    }
+
+    /// Puts other quotas in place of those that there are. A tenant whose quota stays has used what it has used; all keep
+    /// their counts.
+    pub fn replace(&self, own: BTreeMap<String, Quota>, default: Quota) {
+        let replaced = self.tenants.load().replaced(own, default, self.time.elapsed());
+        self.tenants.store(Arc::new(replaced));
     }
 
     /// Lets a write pass; `before` bytes of the tenant's writes that were sent together with it have passed already, and are
@@ -221,7 +229,7 @@ impl Quotas {
             operations: tenant.operations.load(Ordering::Relaxed),
             refused: tenant.refused.load(Ordering::Relaxed),
         };
-        self.tenants.own().map(usage).collect()
+        self.tenants.load().own().map(usage).collect()
     }
 
     /// What all others use together, beside `own`, which is [`Quotas::usage`]. They have no limit together.
@@ -241,8 +249,8 @@ impl Quotas {
 
     /// The table of tenants.
     #[must_use]
-    pub fn tenants(&self) -> &Tenants {
-        &self.tenants
+    pub fn tenants(&self) -> Arc<Tenants> {
+        self.tenants.load_full()
     }
 
     /// The tenant that asks for an operation, which is counted; [`None`] when it has no quota.
@@ -257,8 +265,9 @@ impl Quotas {
     }
 
     fn get(&self, name: &str) -> Option<Arc<Tenant>> {
-        if self.tenants.are_any() {
-            self.tenants.get(name, self.time.elapsed())
+        let tenants = self.tenants.load();
+        if tenants.are_any() {
+            tenants.get(name, self.time.elapsed())
         } else {
             None
         }

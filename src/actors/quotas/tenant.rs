@@ -46,9 +46,9 @@ pub struct Tenant {
     /// Whether a walk of it is under way.
     pub walks: AtomicBool,
     /// Operations that it asked for.
-    pub operations: AtomicU64,
-    /// Of these, those that were refused; both are of a tenant with a quota of its own.
-    pub refused: AtomicU64,
+    pub operations: Arc<AtomicU64>,
+    /// Of these, those that were refused; both are of a tenant with a quota of its own, and go on when it gets another.
+    pub refused: Arc<AtomicU64>,
     used: Mutex<Used>,
 }
 
@@ -71,12 +71,29 @@ impl Tenant {
     /// A tenant that has used nothing lately.
     #[must_use]
     pub fn new(quota: Quota, is_own: bool, now: Duration) -> Arc<Self> {
+        Self::counted(quota, is_own, now, Arc::default(), Arc::default())
+    }
+
+    /// The same tenant with another quota, of which it has used nothing.
+    #[must_use]
+    pub fn with(&self, quota: Quota, now: Duration) -> Arc<Self> {
+        let (operations, refused) = (Arc::clone(&self.operations), Arc::clone(&self.refused));
+        Self::counted(quota, self.is_own, now, operations, refused)
+    }
+
+    fn counted(
+        quota: Quota,
+        is_own: bool,
+        now: Duration,
+        operations: Arc<AtomicU64>,
+        refused: Arc<AtomicU64>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             quota,
             is_own,
             walks: AtomicBool::new(false),
-            operations: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            operations,
+            refused,
             used: Mutex::new(Used {
                 operations: Bucket::new(quota.operations_per_s, now),
                 bytes: Bucket::new(quota.bytes_per_s, now),

@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct Tenants {
     own: BTreeMap<String, Arc<Tenant>>,
     default: Quota,
-    others: Vec<Mutex<Shard>>,
+    others: Arc<Vec<Mutex<Shard>>>,
 }
 
 #[derive(Debug)]
@@ -40,16 +40,33 @@ impl Tenants {
     /// Those that have a quota of their own, and what each of the others may use.
     #[must_use]
     pub fn new(own: BTreeMap<String, Quota>, default: Quota, now: Duration) -> Self {
-        let shard = || Shard {
-            tenants: HashMap::new(),
-            rest: Tenant::new(default, false, now),
-            looked: now,
-        };
         let own = own.into_iter();
         Self {
             own: own.map(|(name, quota)| (name, Tenant::new(quota, true, now))).collect(),
             default,
-            others: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
+            others: shards(default, now),
+        }
+    }
+
+    /// The table with other quotas. A tenant whose quota stays the same stays as it is.
+    #[must_use]
+    pub fn replaced(&self, own: BTreeMap<String, Quota>, default: Quota, now: Duration) -> Self {
+        let tenant = |(name, quota): (String, Quota)| {
+            let tenant = match self.own.get(&name) {
+                Some(known) if known.quota == quota => Arc::clone(known),
+                Some(known) => known.with(quota, now),
+                None => Tenant::new(quota, true, now),
+            };
+            (name, tenant)
+        };
+        let others = match default == self.default {
+            true => Arc::clone(&self.others),
+            false => shards(default, now),
+        };
+        Self {
+            own: own.into_iter().map(tenant).collect(),
+            default,
+            others,
         }
     }
 
@@ -99,6 +116,15 @@ impl Tenants {
     }
 }
 
+fn shards(default: Quota, now: Duration) -> Arc<Vec<Mutex<Shard>>> {
+    let shard = |_number| Shard {
+        tenants: HashMap::new(),
+        rest: Tenant::new(default, false, now),
+        looked: now,
+    };
+    Arc::new((0..SHARDS).map(shard).map(Mutex::new).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,5 +169,30 @@ mod tests {
         let place = get("late", later);
         assert_eq!((0..9).filter(|_| place.pass(0, later).is_ok()).count(), 2);
         assert!(Arc::ptr_eq(&place, &get("late", later)), "it has a place of its own");
+    }
+
+    #[test]
+    fn other_quotas_leave_alone_whose_quota_stays() {
+        let tenants = tenants();
+        let now = Duration::ZERO;
+        let spend = |tenants: &Tenants, name: &str| {
+            let tenant = tenants.get(name, now).expect("a quota");
+            (0..100).filter(|_| tenant.pass(0, now).is_ok()).count()
+        };
+        assert_eq!((spend(&tenants, "own"), spend(&tenants, "other")), (7, 2));
+        let counted = tenants.get("own", now).expect("a quota");
+        counted.operations.store(5, std::sync::atomic::Ordering::Relaxed);
+        let quota = |operations_per_s| Quota {
+            operations_per_s,
+            ..Quota::default()
+        };
+        // The same again: what was used stays used.
+        let same = tenants.replaced([("own".to_owned(), quota(7))].into(), quota(2), now);
+        assert_eq!((spend(&same, "own"), spend(&same, "other")), (0, 0));
+        let others = same.replaced([("own".to_owned(), quota(9))].into(), quota(3), now);
+        assert_eq!((spend(&others, "own"), spend(&others, "other")), (9, 3));
+        let counted = others.get("own", now).expect("a quota");
+        assert_eq!(counted.operations.load(std::sync::atomic::Ordering::Relaxed), 5);
+        assert!(!others.replaced([].into(), Quota::default(), now).are_any());
     }
 }

@@ -54,6 +54,39 @@ pub struct Sampling {
     pub slow: Duration,
 }
 
+/// A [`Sampling`] that may change while requests are under way: they look at it one number at a time, without a lock.
+#[derive(Debug)]
+struct InForce {
+    /// The bits of an `f64`.
+    ratio: AtomicU64,
+    slow_ns: AtomicU64,
+}
+
+impl InForce {
+    fn new(sampling: Sampling) -> Self {
+        let this = Self {
+            ratio: AtomicU64::new(0),
+            slow_ns: AtomicU64::new(0),
+        };
+        this.set(sampling);
+        this
+    }
+
+    fn set(&self, sampling: Sampling) {
+        self.ratio.store(sampling.ratio.to_bits(), Ordering::Relaxed);
+        let slow_ns = u64::try_from(sampling.slow.as_nanos()).unwrap_or(u64::MAX);
+        self.slow_ns.store(slow_ns, Ordering::Relaxed);
+    }
+
+    fn ratio(&self) -> f64 {
+        f64::from_bits(self.ratio.load(Ordering::Relaxed))
+    }
+
+    fn slow(&self) -> Duration {
+        Duration::from_nanos(self.slow_ns.load(Ordering::Relaxed))
+    }
+}
+
 /// What became of what was kept.
 #[derive(Debug, Default)]
 pub struct TraceCounts {
@@ -70,7 +103,7 @@ pub struct TraceCounts {
 /// The traces of a node.
 #[derive(Debug)]
 pub struct Traces {
-    sampling: Sampling,
+    sampling: InForce,
     queue: Option<Sender<Kept>>,
     begun: Instant,
     kept: Limit,
@@ -88,7 +121,7 @@ impl Traces {
     #[must_use]
     pub fn new(sampling: Sampling, queue: Option<Sender<Kept>>) -> Arc<Self> {
         Arc::new(Self {
-            sampling,
+            sampling: InForce::new(sampling),
             queue,
             begun: Instant::now(),
             kept: Limit::new(KEPT_PER_SECOND),
@@ -100,10 +133,15 @@ impl Traces {
         })
     }
 
+    /// Keeps otherwise from here on.
+    pub fn set_sampling(&self, sampling: Sampling) {
+        self.sampling.set(sampling);
+    }
+
     /// Whether requests have trails: otherwise nobody will ask for one.
     #[must_use]
     pub fn are_on(&self) -> bool {
-        self.queue.is_some() || !self.sampling.slow.is_zero()
+        self.queue.is_some() || !self.sampling.slow().is_zero()
     }
 
     /// Whether they are sent anywhere.
@@ -115,7 +153,7 @@ impl Traces {
     #[must_use]
     pub fn root(&self) -> TraceContext {
         let root = TraceContext::root();
-        let sampled = root.is_in_ratio(self.sampling.ratio);
+        let sampled = root.is_in_ratio(self.sampling.ratio());
         TraceContext { sampled, ..root }
     }
 
@@ -147,8 +185,9 @@ impl Traces {
             noted.end = Some((took, outcome));
             noted.failure()
         };
-        let is_timed = trail.operation.is_timed && !self.sampling.slow.is_zero();
-        let is_slow = is_timed && took >= self.sampling.slow;
+        let slow = self.sampling.slow();
+        let is_timed = trail.operation.is_timed && !slow.is_zero();
+        let is_slow = is_timed && took >= slow;
         if is_timed {
             self.slowest.see(trail, took, now);
         }

@@ -9,8 +9,8 @@ mod workload;
 
 pub(super) use baseline::{BaselineServerArgs, serve as serve_baseline};
 
-use super::Failure;
 use super::client::{Client, connect};
+use super::{Access, Failure};
 use clap::{Args, ValueEnum};
 use report::{Measured, Report};
 use std::process::ExitCode;
@@ -24,6 +24,8 @@ pub(super) struct BenchArgs {
     /// Address of the node
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50052")]
     addr: String,
+    #[command(flatten)]
+    access: Access,
     /// Tenant whose keys are written and read
     #[arg(long, value_name = "NAME", default_value = "bench")]
     tenant: String,
@@ -76,7 +78,7 @@ enum Distribution {
 }
 
 pub(super) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
-    let node = connect_all(&args, &args.addr).await?;
+    let node = connect_all(&args, &args.addr, &args.access).await?;
     if args.workload != Workload::Write {
         eprintln!("loading {} keys", args.keys);
         workload::load(&args, &node).await?;
@@ -85,7 +87,7 @@ pub(super) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
     let mut compared = None;
     if args.baseline {
         let server = baseline::start(args.value_size).await?;
-        let empty = connect_all(&args, server.addr()).await?;
+        let empty = connect_all(&args, server.addr(), &Access::default()).await?;
         let slice = args.duration / ROUNDS;
         // The first requests of a process are the slowest; neither side's count.
         workload::measure(&args, &empty, slice / 2).await?;
@@ -109,10 +111,10 @@ pub(super) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn connect_all(args: &BenchArgs, addr: &str) -> Result<Vec<Client>, Failure> {
+async fn connect_all(args: &BenchArgs, addr: &str, access: &Access) -> Result<Vec<Client>, Failure> {
     let mut clients = Vec::new();
     for _ in 0..args.channels {
-        clients.push(connect(addr).await?);
+        clients.push(connect(addr, access).await?);
     }
     Ok(clients)
 }

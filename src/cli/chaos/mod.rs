@@ -10,8 +10,8 @@ mod report;
 mod schedule;
 mod target;
 
-use super::Failure;
 use super::client::{Client, connect, fault_service};
+use super::{Access, Failure};
 use clap::Args;
 use hdrhistogram::Histogram;
 use history::{Act, Event, check};
@@ -42,6 +42,11 @@ pub(super) struct ChaosArgs {
     /// Address at which that node lets faults be injected
     #[arg(long, value_name = "URL", requires = "addr")]
     admin_addr: Option<String>,
+    #[command(flatten)]
+    access: Access,
+    /// File with the token to show at --admin-addr, where the node asks for one (security.admin_tokens_file)
+    #[arg(long, env = "PAIRDB_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
     /// How long
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     duration: Duration,
@@ -168,11 +173,17 @@ pub(super) async fn run(args: ChaosArgs) -> Result<ExitCode, Failure> {
     let admin_addr = own
         .as_ref()
         .map_or_else(|| args.admin_addr.clone().unwrap_or_default(), OwnNode::admin_addr);
+    // A node of its own lets everybody in.
+    let access = own.as_ref().map_or_else(|| args.access.clone(), |_| Access::default());
+    let admin_access = Access {
+        token_file: args.admin_token_file.clone(),
+        ..access.clone()
+    };
     let mut clients = Vec::new();
     for _ in 0..args.channels {
-        clients.push(connect(&addr).await?);
+        clients.push(connect(&addr, &access).await?);
     }
-    let mut node = fault_service(&admin_addr).await?;
+    let mut node = fault_service(&admin_addr, &admin_access).await?;
     let before = generations(&targets(&mut node).await?);
     let mut schedule = Schedule::new(args.seed, targets(&mut node).await?);
     let shared = Shared::new();
@@ -230,7 +241,7 @@ pub(super) async fn run(args: ChaosArgs) -> Result<ExitCode, Failure> {
         own.kill_and_start().await?;
         run.report.process_killed = true;
     }
-    check_settled(&mut run, &addr).await?;
+    check_settled(&mut run, connect(&addr, &access).await?).await?;
     let report = finish(
         run.report,
         &args,
@@ -272,8 +283,7 @@ fn generations(targets: &[crate::rpc::admin_pb::Target]) -> HashMap<String, u64>
 }
 
 /// Reads everything again: each key must have what it may have.
-async fn check_settled(run: &mut Run, addr: &str) -> Result<(), Failure> {
-    let mut reader = connect(addr).await?;
+async fn check_settled(run: &mut Run, mut reader: Client) -> Result<(), Failure> {
     for settled in std::mem::take(&mut run.settled) {
         let seen = read_all(&mut reader, &settled.keys, &run.shared).await;
         run.report.hung += seen.hung;

@@ -6,9 +6,8 @@ use super::history::Moment;
 use super::load::Shared;
 use crate::actors::faults::DISK_IO;
 use crate::cli::Failure;
-use crate::cli::client::explain;
+use crate::cli::client::{FaultClient, explain};
 use crate::rpc::admin_pb as pb;
-use crate::rpc::admin_pb::fault_service_client::FaultServiceClient;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -16,7 +15,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tonic::transport::Channel;
 
 /// Of a hundred strikes, those that kill two actors at once …
 const PAIRS: u32 = 20;
@@ -25,7 +23,7 @@ const AT_POINTS: u32 = 30;
 /// Longest stall.
 const STALL_MS: u64 = 50;
 
-pub(super) type Node = FaultServiceClient<Channel>;
+pub(super) type Node = FaultClient;
 
 /// What happened.
 #[derive(Debug, Default)]

@@ -4,8 +4,8 @@
 
 mod text;
 
-use super::client::{admin, explain};
-use super::{DataDir, Failure};
+use super::client::explain;
+use super::{Failure, Running};
 use crate::rpc::admin_pb as pb;
 use clap::Args;
 use std::io::{self, Write};
@@ -14,15 +14,14 @@ use std::process::ExitCode;
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
-    data: DataDir,
+    node: Running,
     /// Print one JSON object instead
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
-    let config = args.data.config()?;
-    let mut node = admin(&config.storage.data_dir).await?;
+    let mut node = args.node.socket()?.connect().await?;
     let answer = node.status(pb::StatusRequest {}).await;
     let status = answer.map_err(|status| explain(&status))?.into_inner();
     let shown = if args.json {

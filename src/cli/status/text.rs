@@ -28,6 +28,7 @@ pub(super) fn of(status: &pb::StatusResponse) -> String {
     out.memory_and_disks(status);
     out.streams(&status.streams);
     out.slowest(&status.slow_requests);
+    out.reload(status.reload.as_ref());
     out.0
 }
 
@@ -356,6 +357,24 @@ impl Text {
         if hidden > 0 {
             self.line(&format!("  ({hidden} others with --json)"));
         }
+    }
+
+    fn reload(&mut self, reload: Option<&pb::Reload>) {
+        let Some(reload) = reload else {
+            return;
+        };
+        let at = UNIX_EPOCH + Duration::from_millis(reload.at_ms);
+        self.section(&format!(
+            "Last reload of the configuration, {}",
+            humantime::format_rfc3339_millis(at)
+        ));
+        if !reload.refused.is_empty() {
+            self.line(&format!("  refused, nothing has changed: {}", reload.refused));
+        } else if reload.keys.is_empty() {
+            self.line("  nothing had changed");
+        }
+        let rows = reload.keys.iter().map(|key| row([&key.key, &key.outcome, &key.error]));
+        self.rows(&[Left, Left, Left], &rows.collect::<Vec<_>>());
     }
 }
 

@@ -3,25 +3,22 @@
 //! Owns: when it is asked, and how long an answer may take. Does not own: what is shown of it.
 
 use super::super::Failure;
-use super::super::client::{admin, explain};
-use crate::rpc::admin_pb::admin_service_client::AdminServiceClient;
+use super::super::client::{AdminClient, Socket, explain};
 use crate::rpc::admin_pb::{StatusRequest, StatusResponse};
-use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
-use tonic::transport::Channel;
 
 /// Longest time to an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Sends what the node says, or why it says nothing, once in each `every`, for as long as somebody takes it.
-pub(super) async fn ask(data_dir: PathBuf, every: Duration, told: Sender<Result<StatusResponse, Failure>>) {
+pub(super) async fn ask(socket: Socket, every: Duration, told: Sender<Result<StatusResponse, Failure>>) {
     let mut turns = tokio::time::interval(every);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut node = None;
     loop {
         turns.tick().await;
-        let answer = tokio::time::timeout(PATIENCE, once(&mut node, &data_dir)).await;
+        let answer = tokio::time::timeout(PATIENCE, once(&mut node, &socket)).await;
         let answer = answer.unwrap_or_else(|_late| Err(format!("no answer within {PATIENCE:?}").into()));
         if told.send(answer).await.is_err() {
             return;
@@ -30,13 +27,10 @@ pub(super) async fn ask(data_dir: PathBuf, every: Duration, told: Sender<Result<
 }
 
 /// The connection of the time before; one that failed, or came to no answer, is not used again.
-async fn once(
-    node: &mut Option<AdminServiceClient<Channel>>,
-    data_dir: &std::path::Path,
-) -> Result<StatusResponse, Failure> {
+async fn once(node: &mut Option<AdminClient>, socket: &Socket) -> Result<StatusResponse, Failure> {
     let mut client = match node.take() {
         Some(client) => client,
-        None => admin(data_dir).await?,
+        None => socket.connect().await?,
     };
     let answer = client.status(StatusRequest {}).await;
     let status = answer.map_err(|status| explain(&status))?.into_inner();

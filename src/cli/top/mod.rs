@@ -10,7 +10,7 @@ mod screen;
 mod terminal;
 mod view;
 
-use super::{DataDir, Failure};
+use super::{Failure, Running};
 use clap::Args;
 use screen::{Known, screen};
 use std::process::ExitCode;
@@ -27,7 +27,7 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug, Args)]
 pub(super) struct TopArgs {
     #[command(flatten)]
-    data: DataDir,
+    node: Running,
     /// Time between two looks
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     interval: Duration,
@@ -37,14 +37,14 @@ pub(super) async fn run(args: &TopArgs) -> Result<ExitCode, Failure> {
     if args.interval < LEAST_INTERVAL {
         return Err(format!("--interval {:?}: must be at least {LEAST_INTERVAL:?}", args.interval).into());
     }
-    let config = args.data.config()?;
+    let socket = args.node.socket()?;
     // Caught before the terminal is another one: each would leave it so.
     let (mut resized, mut ended) = (signal(SignalKind::window_change())?, signal(SignalKind::terminate())?);
     let (mut interrupted, mut hung_up) = (signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     let mut quit = signal(SignalKind::quit())?;
     let terminal = Terminal::take()?;
     let (told, mut answers) = mpsc::channel(1);
-    let asking = tokio::spawn(asking::ask(config.storage.data_dir, args.interval, told));
+    let asking = tokio::spawn(asking::ask(socket, args.interval, told));
     let (typed, mut keys) = mpsc::channel(16);
     // Not awaited: it may be at a read that ends with the process alone.
     tokio::spawn(read_keys(typed));

@@ -51,7 +51,7 @@ impl Out<'_> {
             "Share of it that is used",
             number(&|space| space.used() * 100.0),
         )?;
-        let thresholds = health.disk.thresholds;
+        let thresholds = health.disk.thresholds();
         self.family(
             (
                 "system_disk_threshold_percent",

@@ -4,6 +4,7 @@
 //! a gauge of theirs ends in `_total`. Does not own: the numbers, which are read from where they are counted anyway when
 //! somebody asks: a request pays for no more than a few additions.
 
+mod access;
 mod actors;
 mod engine;
 mod machine;
@@ -64,6 +65,7 @@ impl Collector for Page {
         out.traces(&self.0)?;
         out.system(&self.0)?;
         out.node(&self.0)?;
+        out.access(&self.0)?;
         out.actors(&self.0)
     }
 }

@@ -1,7 +1,8 @@
 //! The admin service, on a socket of its own.
 //!
 //! Owns: its wire and its socket. Does not own: the work. The socket lies in the data directory and is its owner's alone:
-//! what is asked here is done with the node's rights.
+//! what is asked here is done with the node's rights. Where the configuration names tokens for administration, each call needs one as
+//! well.
 
 mod node_status;
 
@@ -12,6 +13,7 @@ use crate::actors::health::Health;
 use crate::actors::maintenance::Maintenance;
 use crate::rpc::admin_pb as pb;
 use crate::rpc::admin_pb::admin_service_server::{AdminService, AdminServiceServer};
+use crate::rpc::security::{Guard, Security, Whom};
 use crate::rpc::status;
 use crate::storage::backup;
 use crate::storage::error::Error;
@@ -45,13 +47,20 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves until the task that runs it is ended.
-pub async fn serve(listener: UnixListener, maintenance: Maintenance, health: Arc<Health>, set_log_level: SetLogLevel) {
+pub async fn serve(
+    listener: UnixListener,
+    maintenance: Maintenance,
+    health: Arc<Health>,
+    set_log_level: SetLogLevel,
+    security: Arc<Security>,
+) {
     let admin = Admin {
         maintenance,
         set_log_level,
         health,
     };
     let served = tonic::transport::Server::builder()
+        .layer(Guard::new(&security, Whom::Admins))
         .add_service(AdminServiceServer::new(admin))
         .serve_with_incoming(UnixListenerStream::new(listener))
         .await;

@@ -7,6 +7,7 @@ use crate::actors::faults::SUPERVISOR;
 use crate::actors::health::Health;
 use crate::actors::history::Handling;
 use crate::actors::mailbox::MailboxStats;
+use crate::actors::reloads::{Change, Outcome, Reload};
 use crate::actors::streaming::stream::StreamStatus;
 use crate::actors::streaming::streams_actor::STREAM_PREFIX;
 use crate::actors::supervisor::{ChildEnd, ChildStatus};
@@ -57,6 +58,27 @@ pub(crate) fn status(health: &Health) -> pb::StatusResponse {
         history: Some(history(health)),
         members: members(health, node.as_str()),
         write_memory: Some(write_memory(health)),
+        reload: health.reloads.last().map(|last| reload(&last)),
+    }
+}
+
+fn reload(last: &Reload) -> pb::Reload {
+    let key = |outcome: &Outcome| {
+        let (word, error) = match &outcome.change {
+            Change::Applied => ("applied", ""),
+            Change::NeedsRestart => ("needs restart", ""),
+            Change::Failed(why) => ("failed", why.as_str()),
+        };
+        pb::ReloadedKey {
+            key: outcome.key.clone(),
+            outcome: word.to_owned(),
+            error: error.to_owned(),
+        }
+    };
+    pb::Reload {
+        at_ms: last.at_ms,
+        refused: last.refused.clone().unwrap_or_default(),
+        keys: last.outcomes.iter().map(key).collect(),
     }
 }
 

@@ -133,6 +133,11 @@ impl Jobs {
         })
     }
 
+    /// Another pace for all jobs, in bytes a second; 0: without a limit.
+    pub fn set_pace(&self, bytes_per_second: u64) {
+        self.throttle.set_rate(bytes_per_second);
+    }
+
     /// Chooses the most urgent work that no job has yet; [`None`] when nothing is due.
     #[must_use]
     pub fn next(self: &Arc<Self>) -> Option<Job> {

@@ -6,6 +6,7 @@
 use crate::storage::time::Time;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Tokens are handed out for at most so much time at once: a pause must not be paid for by a burst.
@@ -19,7 +20,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Throttle {
     time: Arc<dyn Time>,
-    bytes_per_second: f64,
+    bytes_per_second: AtomicU64,
     bucket: Mutex<Bucket>,
 }
 
@@ -37,23 +38,33 @@ impl Throttle {
         let filled = time.elapsed();
         Self {
             time,
-            bytes_per_second: bytes_per_second as f64,
+            bytes_per_second: AtomicU64::new(bytes_per_second),
             bucket: Mutex::new(Bucket { bytes: 0.0, filled }),
         }
+    }
+
+    /// Another rate from here on, also for those who wait; 0: without a limit.
+    pub fn set_rate(&self, bytes_per_second: u64) {
+        self.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
+    }
+
+    fn rate(&self) -> f64 {
+        self.bytes_per_second.load(Ordering::Relaxed) as f64
     }
 
     /// Draws `bytes`, and waits until they are covered. `haste` is asked now and then for the factor by which the rate is
     /// exceeded; [`None`] ends the wait at once.
     pub fn draw(&self, bytes: u64, haste: impl Fn() -> Option<f64>) {
-        if self.bytes_per_second <= 0.0 {
-            return;
-        }
         let mut wanted = bytes as f64;
         loop {
+            let set = self.rate();
+            if set <= 0.0 {
+                return;
+            }
             let Some(factor) = haste() else {
                 return;
             };
-            let rate = self.bytes_per_second * factor;
+            let rate = set * factor;
             let missing = {
                 let mut bucket = self.bucket.lock();
                 let now = self.time.elapsed();

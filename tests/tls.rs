@@ -1,0 +1,453 @@
+//! TLS: who is refused, who is not, and that certificates are renewed on a running node.
+
+mod common;
+#[path = "common/secure.rs"]
+mod secure;
+#[path = "common/site.rs"]
+mod site;
+#[path = "common/streaming.rs"]
+mod streaming;
+
+use common::*;
+use pairdb_node::config::Config;
+use pairdb_node::node::Node;
+use pairdb_node::rpc::security::tls_client;
+use pairdb_node::rpc::{admin_pb, pb};
+use secure::*;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use streaming::{WHOLE_RING, order};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+/// A node that asks for certificates signed by `clients`.
+fn mutual(dir: &Path, servers: &Authority, clients: &Authority) -> Config {
+    let mut config = secure(dir, &servers.issue("node"));
+    config.security.client_ca = Some(put(&dir.join("clients.crt"), &clients.pem));
+    config
+}
+
+fn applied(node: &Node) -> u64 {
+    node.requests().handles.published.applied()
+}
+
+fn handshakes_refused(node: &Node) -> u64 {
+    node.health().access.handshakes.load(Ordering::Relaxed)
+}
+
+async fn greet(address: SocketAddr, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// The certificate that the node shows now.
+async fn shown_by(address: SocketAddr, ca: &str) -> Option<Vec<u8>> {
+    let stream = greet(address, tls_client(ca.as_bytes(), None).unwrap()).await.ok()?;
+    let certificates = stream.get_ref().1.peer_certificates()?;
+    certificates.first().map(|first| first.to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_trusted_is_refused_and_who_is_gets_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let (servers, clients, strangers) = (Authority::new("s"), Authority::new("c"), Authority::new("x"));
+    let node = start(&mutual(dir.path(), &servers, &clients)).await;
+    let address = node.address();
+    let good = clients.issue("client");
+    let write = || write("k", b"v", &[("c", 1)]);
+    for (who, refused) in [
+        ("no certificate", tls(address, &servers.pem, None, None)),
+        (
+            "a stranger's certificate",
+            tls(address, &servers.pem, Some(&strangers.issue("x")), None),
+        ),
+        (
+            "an expired certificate",
+            tls(address, &servers.pem, Some(&clients.expired("client")), None),
+        ),
+    ] {
+        let before = handshakes_refused(&node);
+        let mut refused = refused;
+        let status = refused.write(write()).await.expect_err(who);
+        assert_ne!(status.code(), tonic::Code::Ok, "{who}: {status}");
+        eventually(who, async || handshakes_refused(&node) > before).await;
+    }
+    // The client's own refusal: the node is not who it should be.
+    let status = tls(address, &strangers.pem, Some(&good), None)
+        .write(write())
+        .await
+        .expect_err("the node is signed by another");
+    assert!(format!("{status:?}").contains("UnknownIssuer"), "{status:?}");
+    let before = handshakes_refused(&node);
+    client(address).write(write()).await.expect_err("plain text");
+    eventually("plain text is refused", async || handshakes_refused(&node) > before).await;
+    assert_eq!(applied(&node), 0, "something of theirs was carried out");
+    let mut trusted = tls(address, &servers.pem, Some(&good), None);
+    trusted.write(write()).await.unwrap();
+    assert_eq!(trusted.read(read("k")).await.unwrap().into_inner().value, b"v");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_refuses_a_node_that_is_another_or_expired_or_speaks_no_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("a");
+    for (number, (issued, why)) in [
+        (authority.issue_for("elsewhere.test"), "NotValidForName"),
+        (authority.expired("node"), "Expired"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let dir = dir.path().join(number.to_string());
+        std::fs::create_dir_all(&dir).unwrap();
+        let node = start(&secure(&dir, &issued)).await;
+        let status = tls(node.address(), &authority.pem, None, None).read(read("k")).await;
+        let status = status.expect_err(why);
+        assert!(format!("{status:?}").contains(why), "{why}: {status:?}");
+        node.shutdown().await;
+    }
+    let node = start(&config(&dir.path().join("plain"))).await;
+    let status = tls(node.address(), &authority.pem, None, None).read(read("k")).await;
+    assert_eq!(status.expect_err("no TLS").code(), tonic::Code::Unavailable);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_connections_hold_with_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("a");
+    let mut config = secure(dir.path(), &authority.issue("node"));
+    config.server.max_connections = 2;
+    let node = start(&config).await;
+    let address = node.address();
+    // HTTP/1.1 alone is nothing that the node speaks.
+    let mut old = tls_client(authority.pem.as_bytes(), None).unwrap();
+    old.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let refused = greet(address, old).await.map(drop).expect_err("HTTP/1.1");
+    assert!(refused.to_string().contains("NoApplicationProtocol"), "{refused}");
+    // Two that say nothing keep their places for a while, and no longer.
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let mut other = TcpStream::connect(address).await.unwrap();
+    let mut late = tls(address, &authority.pem, None, None);
+    late.write(write("k", b"v", &[])).await.expect_err("no place is left");
+    assert_eq!(silent.read(&mut [0; 64]).await.unwrap_or(0), 0, "it is closed");
+    assert_eq!(other.read(&mut [0; 64]).await.unwrap_or(0), 0, "it is closed");
+    assert!(handshakes_refused(&node) >= 2);
+    eventually("there is room", async || {
+        late.write(write("k", b"v", &[])).await.is_ok()
+    })
+    .await;
+    // Large values, in both directions, and many calls at once on one connection.
+    let large: Vec<u8> = (0..9_000_000_u32).map(|n| ((n * 31) >> 3) as u8).collect();
+    late.write(write("large", &large, &[])).await.unwrap();
+    assert_eq!(late.read(read("large")).await.unwrap().into_inner().value, large);
+    let calls = (0..300).map(|n| {
+        let mut client = late.clone();
+        tokio::spawn(async move { client.write(write(&format!("k{n}"), &[7; 100], &[])).await.map(drop) })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap().unwrap();
+    }
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_renewed_under_load_and_no_call_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("a");
+    let node = start(&secure(dir.path(), &authority.issue("first"))).await;
+    let address = node.address();
+    let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let load = (0..6).map(|number| {
+        let (stop, calls, ca) = (Arc::clone(&stop), Arc::clone(&calls), authority.pem.clone());
+        tokio::spawn(async move {
+            let mut kept = tls(address, &ca, None, None);
+            while !stop.load(Ordering::Relaxed) {
+                if number % 2 == 0 {
+                    // A connection for each call.
+                    kept = tls(address, &ca, None, None);
+                }
+                kept.write(write(&format!("k{number}"), b"v", &[])).await.unwrap();
+                calls.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    });
+    let load: Vec<_> = load.collect();
+    for round in 0..5 {
+        let next = authority.issue(&format!("renewed {round}"));
+        put_identity(dir.path(), &next);
+        let is_shown = async || shown_by(address, &authority.pem).await.as_ref() == Some(&next.der);
+        eventually("the node shows the new certificate", is_shown).await;
+        let before = calls.load(Ordering::Relaxed);
+        eventually("calls go on", async || calls.load(Ordering::Relaxed) > before + 30).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for load in load {
+        load.await.expect("no call failed");
+    }
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_certificate_leaves_the_old_one_in_service_and_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("a");
+    let first = authority.issue("first");
+    let mut config = secure(dir.path(), &first);
+    (config.metrics.enabled, config.metrics.port) = (true, 0);
+    let node = start(&config).await;
+    let failed = async || site::metrics(&node).await["reloads_total{outcome=\"failed\"}"] as u64;
+    assert_eq!(failed().await, 0);
+    let other = authority.issue("other");
+    for (what, cert) in [
+        ("no PEM", "garbage"),
+        ("a certificate of another key", &other.cert),
+        ("nothing", ""),
+        ("half of it", &first.cert[..first.cert.len() / 2]),
+    ] {
+        put(&dir.path().join("node.crt"), cert);
+        let before = failed().await;
+        // Two more: the second look began after the file was there.
+        eventually(what, async || failed().await > before + 1).await;
+        let shown = shown_by(node.address(), &authority.pem).await;
+        assert_eq!(shown.as_ref(), Some(&first.der), "{what}");
+        let last = node.health().reloads.last().unwrap();
+        assert_eq!(last.outcomes[0].key, "security.tls_cert", "{what}: {last:?}");
+        tls(node.address(), &authority.pem, None, None)
+            .write(write("k", b"v", &[]))
+            .await
+            .unwrap();
+    }
+    std::fs::remove_file(dir.path().join("node.crt")).unwrap();
+    let before = failed().await;
+    eventually("no file", async || failed().await > before + 1).await;
+    assert_eq!(shown_by(node.address(), &authority.pem).await, Some(first.der));
+    put_identity(dir.path(), &other);
+    let is_shown = async || shown_by(node.address(), &authority.pem).await.as_ref() == Some(&other.der);
+    eventually("what is whole is shown", is_shown).await;
+    eventually("it counts as a success", async || {
+        site::metrics(&node).await["reloads_total{outcome=\"succeeded\"}"] >= 1.0
+    })
+    .await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_the_node_trusts_no_more_gets_no_new_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let (servers, before, after) = (Authority::new("s"), Authority::new("b"), Authority::new("a"));
+    let node = start(&mutual(dir.path(), &servers, &before)).await;
+    let (old, new) = (before.issue("old"), after.issue("new"));
+    // The same configuration each time, so that the client would take up the session of its last connection.
+    let config = {
+        let own = Some((old.cert.as_bytes(), old.key.as_bytes()));
+        Arc::new(tls_client(servers.pem.as_bytes(), own).unwrap())
+    };
+    let call = async |config: &Arc<ClientConfig>| {
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("https://{}", node.address())).unwrap();
+        let config = Arc::clone(config);
+        let connector = pairdb_node::rpc::security::by_tls(move || Some(Arc::clone(&config)));
+        let channel = endpoint.connect_with_connector_lazy(connector);
+        let mut client = pb::storage_node_service_client::StorageNodeServiceClient::new(channel);
+        client.write(write("k", b"v", &[])).await
+    };
+    call(&config).await.unwrap();
+    call(&config).await.unwrap();
+    put(&dir.path().join("clients.crt"), &after.pem);
+    eventually("the new authority counts", async || {
+        let mut client = tls(node.address(), &servers.pem, Some(&new), None);
+        client.write(write("k", b"v", &[])).await.is_ok()
+    })
+    .await;
+    call(&config).await.expect_err("the old authority counts no more");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_talk_to_each_other_by_tls_with_their_own_certificates_and_a_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let (authority, strangers) = (Authority::new("a"), Authority::new("x"));
+    let configured = |name: &str| {
+        let dir = dir.path().join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut config = mutual(&dir, &authority, &authority);
+        config.server.node_id = name.to_owned();
+        let security = &mut config.security;
+        security.peer_ca = Some(put(&dir.join("peers.crt"), &authority.pem));
+        security.tokens_file = Some(put(&dir.join("tokens"), &line("*", "the-token-of-all-nodes")));
+        security.peer_token_file = Some(put(&dir.join("token"), "the-token-of-all-nodes\n"));
+        config
+    };
+    let (from, to) = (configured("from"), configured("to"));
+    // At first the source shows a token that the target does not know.
+    put(&dir.path().join("from/token"), "a-token-that-nobody-knows");
+    put(&dir.path().join("from/peers.crt"), &strangers.pem);
+    let (from, to) = (start(&from).await, start(&to).await);
+    let own = authority.issue("client");
+    let token = Some("the-token-of-all-nodes");
+    let mut source = tls(from.address(), &authority.pem, Some(&own), token);
+    let mut target = tls(to.address(), &authority.pem, Some(&own), token);
+    source.write(write("k", b"v", &[("c", 1)])).await.unwrap();
+    source
+        .start_streaming(order("to", to.address(), &WHOLE_RING))
+        .await
+        .unwrap();
+    let status = || pb::StreamStatusRequest {
+        source_node_id: String::new(),
+        target_node_id: "to".into(),
+    };
+    let mut asking = source.clone();
+    let mut problem = async || asking.get_stream_status(status()).await.unwrap().into_inner().problem;
+    eventually("it does not trust the target", async || {
+        problem().await.contains("UnknownIssuer")
+    })
+    .await;
+    put(&dir.path().join("from/peers.crt"), &authority.pem);
+    eventually("the target does not know the token", async || {
+        problem().await.contains("Unauthenticated")
+    })
+    .await;
+    assert!(!problem().await.contains("nobody-knows"), "the token is told");
+    put(&dir.path().join("from/token"), "the-token-of-all-nodes");
+    eventually("it completes by itself", async || {
+        source.get_stream_status(status()).await.unwrap().into_inner().state == "completed"
+    })
+    .await;
+    assert_eq!(target.read(read("k")).await.unwrap().into_inner().value, b"v");
+    from.shutdown().await;
+    to.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_coordinator_is_spoken_to_by_tls_with_a_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("a");
+    let mut config = secure(dir.path(), &authority.issue("node"));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    config.coordinator.enabled = true;
+    config.coordinator.port = listener.local_addr().unwrap().port();
+    config.security.coordinator_ca = Some(put(&dir.path().join("coordinator.crt"), &authority.pem));
+    let token = put(&dir.path().join("coordinator.token"), "the-token-for-the-coordinator");
+    config.security.coordinator_token_file = Some(token);
+    let own = authority.issue("coordinator");
+    let chain = tokio_rustls::rustls::pki_types::CertificateDer::from(own.der.clone());
+    let key: tokio_rustls::rustls::pki_types::PrivateKeyDer<'_> =
+        tokio_rustls::rustls::pki_types::pem::PemObject::from_pem_slice(own.key.as_bytes()).unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let mut server = tokio_rustls::rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![chain], key)
+        .unwrap();
+    server.alpn_protocols = vec![b"h2".to_vec()];
+    let asked = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let stream = tokio_rustls::TlsAcceptor::from(Arc::new(server))
+            .accept(stream)
+            .await
+            .unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let (request, _answer) = connection.accept().await.unwrap().unwrap();
+        let shown = request.headers()["authorization"].to_str().unwrap().to_owned();
+        (request.uri().to_string(), shown)
+    });
+    let node = start(&config).await;
+    let (uri, shown) = tokio::time::timeout(PATIENCE, asked).await.unwrap().unwrap();
+    assert!(uri.starts_with("https://") && uri.ends_with("/AddStorageNode"), "{uri}");
+    assert_eq!(shown, "Bearer the-token-for-the-coordinator");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_are_injected_by_tls_alone_where_there_is_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("a");
+    let mut config = mutual(dir.path(), &authority, &authority);
+    (config.admin.fault_injection, config.admin.port) = (true, 0);
+    let node = start(&config).await;
+    let address = node.fault_address().unwrap();
+    let own = authority.issue("client");
+    let ask = async |own: Option<&Issued>| {
+        let way = way(address, &authority.pem, own, None);
+        let mut faults = admin_pb::fault_service_client::FaultServiceClient::new(way);
+        faults.actors(admin_pb::ActorsRequest {}).await
+    };
+    ask(None).await.expect_err("no certificate");
+    let plain = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let mut plain = admin_pb::fault_service_client::FaultServiceClient::new(plain.connect_lazy());
+    plain.actors(admin_pb::ActorsRequest {}).await.expect_err("plain text");
+    assert!(!ask(Some(&own)).await.unwrap().into_inner().targets.is_empty());
+    node.shutdown().await;
+}
+
+#[test]
+fn the_command_line_speaks_tls_and_says_what_it_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("a");
+    let config = mutual(dir.path(), &authority, &authority);
+    let file = |path: &Option<std::path::PathBuf>| path.as_ref().unwrap().to_str().unwrap().to_owned();
+    let (cert, key) = (file(&config.security.tls_cert), file(&config.security.tls_key));
+    let client_ca = file(&config.security.client_ca);
+    let mut node = Process::start(
+        dir.path(),
+        free_port(),
+        &[
+            ("PAIRDB__METRICS__ENABLED", "false"),
+            ("PAIRDB__SECURITY__TLS_CERT", &cert),
+            ("PAIRDB__SECURITY__TLS_KEY", &key),
+            ("PAIRDB__SECURITY__CLIENT_CA", &client_ca),
+        ],
+    );
+    let own = authority.issue("client");
+    let path = |name: &str, content: &str| put(&dir.path().join(name), content).to_str().unwrap().to_owned();
+    let (ca, own_cert, own_key) = (
+        path("ca.crt", &authority.pem),
+        path("own.crt", &own.cert),
+        path("own.key", &own.key),
+    );
+    let secret = format!("https://{}", node.addr);
+    let run = |args: &[&str], environment: &[(&str, &str)]| {
+        let mut command = binary(args);
+        command.envs(environment.iter().copied());
+        command.output().unwrap()
+    };
+    let all = ["--ca", &ca, "--cert", &own_cert, "--key", &own_key];
+    let done = run(&[&["put", "k", "v", "--addr", &node.addr], &all[..]].concat(), &[]);
+    assert!(done.status.success(), "{done:?}");
+    let environment = [
+        ("PAIRDB_CA", &*ca),
+        ("PAIRDB_CERT", &own_cert),
+        ("PAIRDB_KEY", &own_key),
+    ];
+    let got = run(&["get", "k", "--addr", &secret], &environment);
+    assert_eq!(got.stdout, b"v", "{got:?}");
+    for (args, said) in [
+        (vec!["get", "k", "--addr", &secret], "--ca"),
+        (vec!["get", "k", "--addr", &secret, "--ca", &ca], "cannot"),
+        (vec!["get", "k", "--addr", &secret, "--ca", "/nowhere"], "/nowhere"),
+        (vec!["get", "k", "--addr", &secret, "--ca", &own_key], "no certificate"),
+        (
+            vec!["get", "k", "--addr", "http://127.0.0.1:1", "--ca", &ca],
+            "must be https",
+        ),
+        (
+            vec!["get", "k", "--addr", &secret, "--ca", &ca, "--cert", &own_cert],
+            "--key",
+        ),
+    ] {
+        let refused = run(&args, &[]);
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success(), "{args:?}");
+        assert!(told.contains(said) || said == "cannot", "{args:?}: {told}");
+    }
+    assert_eq!(node.terminate(), Some(0));
+}
