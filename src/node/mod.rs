@@ -5,6 +5,7 @@
 
 mod children;
 mod composition;
+mod gossip;
 mod machine;
 mod shutdown;
 mod start;
@@ -44,6 +45,9 @@ pub enum NodeError {
     /// The data cannot be opened.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The keys of the gossip cannot be had.
+    #[error("{0}")]
+    Gossip(String),
     /// An actor ended again and again.
     #[error("gave up: {0}")]
     GaveUp(String),
@@ -116,6 +120,12 @@ impl Node {
     #[must_use]
     pub fn fault_address(&self) -> Option<SocketAddr> {
         self.fault_service.as_ref().map(|service| service.address)
+    }
+
+    /// Where it gossips, if it does.
+    #[must_use]
+    pub fn gossip_address(&self) -> Option<SocketAddr> {
+        self.health.gossip.as_ref().map(|gossip| gossip.bound)
     }
 
     /// Where it listens.

@@ -4,6 +4,7 @@
 
 use super::children::intensity;
 use super::composition::{Found, Parts, http2, storage_options};
+use super::gossip;
 use super::machine::Machine;
 use super::{FaultService, Node, NodeError, Observed};
 use crate::actors::fault_fs::FaultFs;
@@ -51,6 +52,7 @@ impl Node {
         // Bound before the recovery, so that a taken port is known at once; listened on after it, so that until then a
         // client is refused and does not hang.
         let (socket, shown) = bind(&config.server.host, config.server.port).await?;
+        let gossip = gossip::prepare(config).await?;
         let faults = Faults::new(Tree::new(Arc::clone(&machine.time)));
         let fault_socket = match config.admin.fault_injection {
             true => Some(bind(&config.admin.host, config.admin.port).await?),
@@ -98,7 +100,7 @@ impl Node {
             is_draining,
             streams,
         };
-        let (parts, locks) = Parts::new(config, found, machine, faults, address.port(), traces);
+        let (parts, locks) = Parts::new(config, found, machine, faults, (address.port(), gossip), traces);
         let serve = rpc::server::serve(parts.requests.clone(), Arc::clone(&parts.health), http2(config));
         let admin = admin_service(config, &parts);
         let fault_service = match fault_socket {
