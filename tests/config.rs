@@ -205,7 +205,10 @@ fn a_password_in_the_collectors_address_is_refused_and_not_told() {
 
 #[test]
 fn gossip_that_cannot_work_is_refused_with_what_would_be_right() {
-    assert!(load("[gossip]\nenabled = true\nbind_port = 0").is_ok(), "loopback needs no key");
+    assert!(
+        load("[gossip]\nenabled = true\nbind_port = 0").is_ok(),
+        "loopback needs no key"
+    );
     let open = "[server]\nadvertise_host = \"10.0.0.1\"\n[gossip]\nenabled = true\nbind_host = \"0.0.0.0\"\n";
     assert!(load(&format!("{open}key_file = \"keys\"")).is_ok());
     for (toml, key, right) in [

@@ -79,7 +79,9 @@ async fn all_see(nodes: &[Node], count: usize) {
     eventually("all see all", async || {
         nodes.iter().all(|node| {
             let members = node.health().gossip.as_ref().unwrap().members();
-            let there = members.iter().filter(|seen| seen.life.is_there() && seen.heard.is_some());
+            let there = members
+                .iter()
+                .filter(|seen| seen.life.is_there() && seen.heard.is_some());
             there.count() == count
         })
     })
@@ -98,7 +100,11 @@ async fn health_is_seen_from_all_sides_and_in_all_places() {
     let [n2, n3, n4] = three(dir.path(), breakable).await;
     let all = [&n2, &n3, &n4];
     eventually("all are healthy", async || {
-        all.iter().all(|node| ["n2", "n3", "n4"].iter().all(|of| status(node, of) == Some(Status::Healthy)))
+        all.iter().all(|node| {
+            ["n2", "n3", "n4"]
+                .iter()
+                .all(|of| status(node, of) == Some(Status::Healthy))
+        })
     })
     .await;
     let mut client3 = client(n3.address());
@@ -127,7 +133,10 @@ async fn health_is_seen_from_all_sides_and_in_all_places() {
     client(n4.address()).write(write("k", b"v", &[("a", 1)])).await.unwrap();
     let faults = &n4.requests().handles.faults;
     faults.inject(injection(DISK_IO, "sync-log", Fault::Error)).unwrap();
-    client(n4.address()).write(write("k", b"v", &[("a", 2)])).await.unwrap_err();
+    client(n4.address())
+        .write(write("k", b"v", &[("a", 2)]))
+        .await
+        .unwrap_err();
     eventually("the latched log is known", async || {
         [&n2, &n3].iter().all(|node| {
             let heard = sees(node, "n4").unwrap().heard.unwrap();
@@ -137,28 +146,58 @@ async fn health_is_seen_from_all_sides_and_in_all_places() {
     .await;
     // In the metrics, in /status and in HealthCheck of another node.
     let shown = metrics(&n2).await;
-    assert_eq!((shown["gossip_members_total"], shown["gossip_members_healthy"]), (3.0, 1.0));
+    assert_eq!(
+        (shown["gossip_members_total"], shown["gossip_members_healthy"]),
+        (3.0, 1.0)
+    );
     assert!(shown["gossip_messages_total{type=\"sent\"}"] > 0.0);
     assert!(shown["gossip_messages_total{type=\"received\"}"] > 0.0);
     let address = n2.metrics_address().unwrap();
-    let (_, body) = tokio::task::spawn_blocking(move || ask(address, "/status")).await.unwrap();
+    let (_, body) = tokio::task::spawn_blocking(move || ask(address, "/status"))
+        .await
+        .unwrap();
     let body: Value = serde_json::from_str(&body).unwrap();
     let members = body["members"].as_array().unwrap();
     assert_eq!(members.len(), 3);
-    assert_eq!((&members[0]["node_id"], &members[0]["is_self"]), (&"n2".into(), &true.into()));
-    assert_eq!(members[0]["gossip_address"], at(&n2).to_string(), "the port that the system chose");
-    let told = |member: &Value| (member["state"].clone(), member["status"].clone(), member["address"].clone());
+    assert_eq!(
+        (&members[0]["node_id"], &members[0]["is_self"]),
+        (&"n2".into(), &true.into())
+    );
+    assert_eq!(
+        members[0]["gossip_address"],
+        at(&n2).to_string(),
+        "the port that the system chose"
+    );
+    let told = |member: &Value| {
+        (
+            member["state"].clone(),
+            member["status"].clone(),
+            member["address"].clone(),
+        )
+    };
     let address3 = n3.address().to_string();
     assert_eq!(told(&members[1]), ("alive".into(), "degraded".into(), address3.into()));
-    assert_eq!((&members[1]["report"]["draining"], &members[2]["report"]["latched"]), (&true.into(), &true.into()));
+    assert_eq!(
+        (&members[1]["report"]["draining"], &members[2]["report"]["latched"]),
+        (&true.into(), &true.into())
+    );
     let printed = binary(&["status", "--data-dir", dir.path().join("n2/data").to_str().unwrap()])
         .output()
         .unwrap();
     let printed = String::from_utf8(printed.stdout).unwrap();
-    assert!(printed.contains("Members") && printed.contains("degraded, draining"), "{printed}");
-    let health = client(n2.address()).health_check(pb::HealthCheckRequest {}).await.unwrap();
+    assert!(
+        printed.contains("Members") && printed.contains("degraded, draining"),
+        "{printed}"
+    );
+    let health = client(n2.address())
+        .health_check(pb::HealthCheckRequest {})
+        .await
+        .unwrap();
     let health = health.into_inner().metrics;
-    assert_eq!((&health["gossip_members"][..], &health["gossip_members_healthy"][..]), ("3", "1"));
+    assert_eq!(
+        (&health["gossip_members"][..], &health["gossip_members_healthy"][..]),
+        ("3", "1")
+    );
     stop([n2, n3, n4]).await;
 }
 
@@ -183,7 +222,10 @@ async fn one_that_leaves_is_known_to_have_left_and_keys_are_copied_to_whom_only_
     n4.shutdown().await;
     // At once: nobody had to find out.
     for node in [&n2, &n3] {
-        eventually("it is known to have left", async || life(node, "n4") == Some(Life::Left)).await;
+        eventually("it is known to have left", async || {
+            life(node, "n4") == Some(Life::Left)
+        })
+        .await;
     }
     assert_eq!(metrics(&n2).await["gossip_members_total"], 2.0);
     stop([n2, n3]).await;
@@ -213,7 +255,11 @@ async fn a_killed_actor_comes_back_in_a_later_life_and_knows_whom_it_knew() {
         let members = n3.health().gossip.as_ref().unwrap().members();
         assert_eq!(members.iter().filter(|seen| seen.heard.is_some()).count(), 3);
     }
-    assert_eq!(at(n3), sees(n2, "n3").unwrap().identity.address, "the socket outlived it");
+    assert_eq!(
+        at(n3),
+        sees(n2, "n3").unwrap().identity.address,
+        "the socket outlived it"
+    );
     stop(nodes).await;
 }
 
@@ -245,10 +291,16 @@ async fn a_process_that_is_killed_is_dead_and_back_with_its_data_also_elsewhere_
     std::fs::create_dir_all(dir.path().join("n5")).unwrap();
     let mut process = start(5);
     all_see(&all, 4).await;
-    client(&process.addr).write(write("kept", b"v", &[("a", 1)])).await.unwrap();
+    client(&process.addr)
+        .write(write("kept", b"v", &[("a", 1)]))
+        .await
+        .unwrap();
     let first = sees(&all[1], "n5").unwrap().identity;
     process.kill();
-    eventually("its death is known", async || all.iter().all(|node| life(node, "n5") == Some(Life::Down))).await;
+    eventually("its death is known", async || {
+        all.iter().all(|node| life(node, "n5") == Some(Life::Down))
+    })
+    .await;
     // The same data at another address.
     let mut process = start(6);
     eventually("its later life is known, and where it is", async || {
@@ -262,14 +314,31 @@ async fn a_process_that_is_killed_is_dead_and_back_with_its_data_also_elsewhere_
         })
     })
     .await;
-    assert_eq!(client(&process.addr).read(read("kept")).await.unwrap().into_inner().value, b"v");
+    assert_eq!(
+        client(&process.addr)
+            .read(read("kept"))
+            .await
+            .unwrap()
+            .into_inner()
+            .value,
+        b"v"
+    );
     // One that does not answer, and does not know it.
     process.signal(Signal::STOP);
-    eventually("it is taken for dead", async || all.iter().all(|node| life(node, "n5") == Some(Life::Down))).await;
+    eventually("it is taken for dead", async || {
+        all.iter().all(|node| life(node, "n5") == Some(Life::Down))
+    })
+    .await;
     process.signal(Signal::CONT);
-    eventually("it is back", async || all.iter().all(|node| life(node, "n5") == Some(Life::Alive))).await;
+    eventually("it is back", async || {
+        all.iter().all(|node| life(node, "n5") == Some(Life::Alive))
+    })
+    .await;
     assert_eq!(process.terminate(), Some(0));
-    eventually("it left", async || all.iter().all(|node| life(node, "n5") == Some(Life::Left))).await;
+    eventually("it left", async || {
+        all.iter().all(|node| life(node, "n5") == Some(Life::Left))
+    })
+    .await;
     stop(all).await;
 }
 
@@ -286,7 +355,9 @@ async fn a_node_that_hears_nothing_is_dead_to_the_others_and_back_when_it_hears_
     eventually("both sides take each other for dead", async || {
         life(&all[0], "n4") == Some(Life::Down)
             && life(&all[1], "n4") == Some(Life::Down)
-            && ["n2", "n3"].iter().all(|other| life(&all[2], other) == Some(Life::Down))
+            && ["n2", "n3"]
+                .iter()
+                .all(|other| life(&all[2], other) == Some(Life::Down))
     })
     .await;
     let there = |node: &Node| node.health().gossip.as_ref().unwrap().counted().0;
@@ -298,14 +369,21 @@ async fn a_node_that_hears_nothing_is_dead_to_the_others_and_back_when_it_hears_
 
 fn refused(node: &Node) -> std::collections::BTreeMap<&'static str, u64> {
     let gossip = node.health().gossip.as_ref().unwrap();
-    gossip.counts.refused().map(|(why, count)| (why.as_str(), count)).collect()
+    gossip
+        .counts
+        .refused()
+        .map(|(why, count)| (why.as_str(), count))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_garbage_floods_and_replays_are_counted_and_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let all = three(dir.path(), |_| {}).await;
-    let before: Vec<_> = all.iter().map(|node| sees(&all[0], &node.health().node_id).unwrap().identity).collect();
+    let before: Vec<_> = all
+        .iter()
+        .map(|node| sees(&all[0], &node.health().node_id).unwrap().identity)
+        .collect();
     // A node of another cluster, which has the first as its seed.
     let mut other = member(dir.path(), "n9", 9, &[at(&all[0])]);
     other.gossip.cluster_name = "another".to_owned();
@@ -316,7 +394,10 @@ async fn strangers_garbage_floods_and_replays_are_counted_and_change_nothing() {
         let socket = UdpSocket::bind("127.0.0.8:0").unwrap();
         for n in 0..30_000_u32 {
             let mut packet = vec![0_u8; (n % 1500) as usize];
-            packet.iter_mut().enumerate().for_each(|(at, byte)| *byte = (n as usize * 31 + at * 7) as u8);
+            packet
+                .iter_mut()
+                .enumerate()
+                .for_each(|(at, byte)| *byte = (n as usize * 31 + at * 7) as u8);
             if n % 2 == 0 {
                 packet.splice(0..packet.len().min(3), *b"PG\x01");
             }
@@ -348,11 +429,17 @@ async fn strangers_garbage_floods_and_replays_are_counted_and_change_nothing() {
         refused(&all[0])["replayed"] > 0
     })
     .await;
-    eventually("the listener is a member", async || life(&all[0], "n6") == Some(Life::Alive)).await;
+    eventually("the listener is a member", async || {
+        life(&all[0], "n6") == Some(Life::Alive)
+    })
+    .await;
     let shown = metrics(&all[0]).await;
     assert!(shown["gossip_refused_total{reason=\"forged\"}"] >= 1.0);
     assert_eq!(shown["gossip_members_total"], 4.0, "the stranger is none");
-    let after: Vec<_> = all.iter().map(|node| sees(&all[0], &node.health().node_id).unwrap().identity).collect();
+    let after: Vec<_> = all
+        .iter()
+        .map(|node| sees(&all[0], &node.health().node_id).unwrap().identity)
+        .collect();
     assert_eq!(before, after, "nobody had to come back");
     assert!(life(&all[0], "n9").is_none() && life(&other, "n2").is_none());
     stop(all).await;
@@ -376,7 +463,10 @@ async fn keys_are_changed_while_the_nodes_run_and_whoever_has_none_is_out() {
     }
     let keyed = |config: &mut Config| config.gossip.key_file = Some(file(&config.server.node_id));
     let all = three(dir.path(), keyed).await;
-    let before: Vec<_> = all.iter().map(|node| sees(&all[0], &node.health().node_id).unwrap().identity).collect();
+    let before: Vec<_> = all
+        .iter()
+        .map(|node| sees(&all[0], &node.health().node_id).unwrap().identity)
+        .collect();
     let gossip = |node: &Node| Arc::clone(node.health().gossip.as_ref().unwrap());
     for step in [&[1, 2][..], &[2, 1], &[2]] {
         for (node, name) in all.iter().zip(["n2", "n3", "n4"]) {
@@ -385,7 +475,10 @@ async fn keys_are_changed_while_the_nodes_run_and_whoever_has_none_is_out() {
             eventually("the keys are read", async || !gossip(node).keys().are(&known)).await;
         }
     }
-    let after: Vec<_> = all.iter().map(|node| sees(&all[0], &node.health().node_id).unwrap().identity).collect();
+    let after: Vec<_> = all
+        .iter()
+        .map(|node| sees(&all[0], &node.health().node_id).unwrap().identity)
+        .collect();
     assert_eq!(before, after, "nobody was lost on the way");
     assert_eq!(all.iter().map(|node| refused(node)["unknown_key"]).sum::<u64>(), 0);
     // Who has the old key alone, or none, is not let in.
@@ -404,7 +497,10 @@ async fn keys_are_changed_while_the_nodes_run_and_whoever_has_none_is_out() {
     })
     .await;
     keys(&file("n2"), &[2]);
-    eventually("and the good one is", async || all[0].health().status().0 == Status::Healthy).await;
+    eventually("and the good one is", async || {
+        all[0].health().status().0 == Status::Healthy
+    })
+    .await;
     all_see(&all, 3).await;
     stop(all).await;
     stop([old, none]).await;
@@ -417,8 +513,10 @@ async fn a_seed_that_comes_later_is_found_and_a_node_that_listens_everywhere_say
     let mut early = member(dir.path(), "n2", 2, &[]);
     early.gossip.seed_nodes = vec![format!("localhost:{port}")];
     let early = start(&early).await;
-    eventually("it has called, and nobody answered", async || metrics(&early).await["gossip_messages_total{type=\"sent\"}"] > 2.0)
-        .await;
+    eventually("it has called, and nobody answered", async || {
+        metrics(&early).await["gossip_messages_total{type=\"sent\"}"] > 2.0
+    })
+    .await;
     assert_eq!(early.health().gossip.as_ref().unwrap().counted().0, 1);
     let mut late = member(dir.path(), "n1", 1, &[]);
     late.gossip.bind_host = Some("0.0.0.0".to_owned());
@@ -430,7 +528,10 @@ async fn a_seed_that_comes_later_is_found_and_a_node_that_listens_everywhere_say
     let seen = sees(&all[0], "n1").unwrap();
     assert_eq!(seen.identity.address.to_string(), format!("127.0.0.1:{port}"));
     let address = seen.heard.unwrap().record.address();
-    assert_eq!((&address.host[..], address.port), ("localhost", all[1].address().port()));
+    assert_eq!(
+        (&address.host[..], address.port),
+        ("localhost", all[1].address().port())
+    );
     stop(all).await;
 }
 
@@ -444,7 +545,9 @@ async fn two_nodes_of_one_id_say_so() {
     eventually("one of the two says so", async || {
         [&all[2], &twin].iter().any(|node| {
             let (_, reasons) = node.health().status();
-            reasons.iter().any(|reason| reason.contains("server.node_id = n4 must be unique"))
+            reasons
+                .iter()
+                .any(|reason| reason.contains("server.node_id = n4 must be unique"))
         })
     })
     .await;
@@ -468,7 +571,10 @@ async fn a_port_that_is_taken_and_keys_that_cannot_be_read_are_told_at_the_start
     config.gossip.bind_port = 0;
     config.gossip.key_file = Some(dir.path().join("missing"));
     let error = refused(&config).await.to_string();
-    assert!(error.contains("gossip.key_file") && error.contains("missing"), "{error}");
+    assert!(
+        error.contains("gossip.key_file") && error.contains("missing"),
+        "{error}"
+    );
     config.gossip.key_file = None;
     start(&config).await.shutdown().await;
 }

@@ -57,7 +57,12 @@ impl Config {
             ("probe_interval", gossip.probe_interval),
         ] {
             let shown = humantime::format_duration(value);
-            require((SHORTEST..=LONGEST).contains(&value), key, &shown, "must be 10ms to 10m");
+            require(
+                (SHORTEST..=LONGEST).contains(&value),
+                key,
+                &shown,
+                "must be 10ms to 10m",
+            );
         }
         require(
             gossip.probe_timeout < gossip.probe_interval,
@@ -82,7 +87,9 @@ impl Config {
         // Others are told an address, and cannot send to one that means all.
         if address.is_ok_and(|address| address.is_unspecified()) {
             let advertised = self.advertised_host();
-            let is_told = !advertised.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+            let is_told = !advertised
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_unspecified());
             require(
                 is_told && !advertised.is_empty(),
                 "bind_host",

@@ -219,7 +219,11 @@ impl Parts {
         // Others cannot send to an address that means all of this node's own.
         let own_name = watch.bound.ip().is_unspecified().then(|| {
             let port = watch.bound.port();
-            NodeAddress { port, ..address.clone() }.to_string()
+            NodeAddress {
+                port,
+                ..address.clone()
+            }
+            .to_string()
         });
         let about = About {
             address,

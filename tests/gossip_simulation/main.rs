@@ -15,6 +15,9 @@ use rand::Rng;
 use std::time::Duration;
 use world::*;
 
+/// The part of the network that a node is in.
+type Cut = fn(usize) -> usize;
+
 /// The 99th of a hundred.
 fn p99(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
@@ -51,7 +54,10 @@ fn a_change_of_health_is_known_to_100_nodes_within_5_s() {
     for loss in [0.0, 0.1] {
         let mut world = whole(100, EACH_SECOND, loss, 1);
         let (p99, longest) = spreading(&mut world, 100);
-        println!("gossip each second, {:.0} % loss: p99 {p99:?}, longest {longest:?}", loss * 100.0);
+        println!(
+            "gossip each second, {:.0} % loss: p99 {p99:?}, longest {longest:?}",
+            loss * 100.0
+        );
         assert!(p99 <= 5 * S, "{p99:?}");
         assert_eq!(world.deaths, []);
     }
@@ -91,7 +97,12 @@ fn a_node_that_dies_is_known_as_dead_everywhere_and_one_that_leaves_as_gone() {
     world.kill(17);
     let took = world.until_whole(60 * S);
     println!("100 nodes, 10 % loss: a death is known everywhere after {took:?}");
-    assert!(world.running().iter().all(|n| world.sees(*n, 17).unwrap().0 == Life::Down));
+    assert!(
+        world
+            .running()
+            .iter()
+            .all(|n| world.sees(*n, 17).unwrap().0 == Life::Down)
+    );
     world.leave(18);
     let took = world.until_whole(15 * S);
     println!("100 nodes, 10 % loss: that one left is known everywhere after {took:?}");
@@ -103,7 +114,7 @@ fn a_node_that_dies_is_known_as_dead_everywhere_and_one_that_leaves_as_gone() {
 #[test]
 fn every_partition_heals_and_kills_nobody_of_its_own_part() {
     let mut world = whole(60, SHIPPED, 0.1, 5);
-    let cuts: [(&str, fn(usize) -> usize); 4] = [
+    let cuts: [(&str, Cut); 4] = [
         ("halves", |n| 1 + n % 2),
         ("one alone", |n| usize::from(n == 7)),
         ("without the seeds", |n| usize::from(n < 3)),
@@ -199,7 +210,9 @@ fn a_node_that_comes_back_elsewhere_is_the_same_node() {
         let took = world.until("all know where it is", 60 * S, |world| {
             let seen = |n: usize| {
                 let members = world.members[n].core.as_ref().unwrap().members();
-                members.iter().any(|seen| seen.identity.address == at && seen.life == Life::Alive)
+                members
+                    .iter()
+                    .any(|seen| seen.identity.address == at && seen.life == Life::Alive)
             };
             (0..20).all(seen)
         });
@@ -215,7 +228,10 @@ fn nodes_whose_seeds_come_later_find_each_other_without_help() {
         world.kill(seed);
     }
     world.run(90 * S);
-    assert!((3..12).all(|n| world.members[n].core.as_ref().unwrap().is_alone()), "nobody could tell them");
+    assert!(
+        (3..12).all(|n| world.members[n].core.as_ref().unwrap().is_alone()),
+        "nobody could tell them"
+    );
     world.start(1);
     let took = world.until_whole(30 * S);
     println!("the first seed came late: all know all after {took:?}");
@@ -248,7 +264,11 @@ fn replays_raise_nobody_from_the_dead_and_change_nothing() {
         }
     }
     assert_eq!((&world.deaths[..], world.renewals), (&[][..], 0));
-    assert!((0..20).filter(|n| *n != 9).all(|n| world.sees(n, 3).unwrap().1 == Some(Status::Healthy)));
+    assert!(
+        (0..20)
+            .filter(|n| *n != 9)
+            .all(|n| world.sees(n, 3).unwrap().1 == Some(Status::Healthy))
+    );
     let replayed = world.refused.iter().filter(|why| **why == Refused::Replayed).count();
     assert!(replayed > 10_000, "{replayed} of 30000 were known as replays");
 }
@@ -295,7 +315,9 @@ fn two_nodes_of_one_id_are_found_out() {
         let at = world.members[4].address;
         (0..4).all(|n| {
             let members = world.members[n].core.as_ref().unwrap().members();
-            members.iter().any(|seen| seen.identity.address == at && seen.life == Life::Alive)
+            members
+                .iter()
+                .any(|seen| seen.identity.address == at && seen.life == Life::Alive)
         })
     });
 }
@@ -319,5 +341,8 @@ fn a_thousand_nodes_learn_of_changes_and_deaths_and_find_each_other() {
     let took = world.until_whole(120 * S);
     println!("1000 nodes: ten deaths at once are known everywhere after {took:?}");
     let of_killed = |of: &str| (700..710).any(|n| name(n) == of);
-    assert!(world.deaths.iter().all(|(_, _, of)| of_killed(of)), "somebody else was taken for dead");
+    assert!(
+        world.deaths.iter().all(|(_, _, of)| of_killed(of)),
+        "somebody else was taken for dead"
+    );
 }

@@ -273,7 +273,10 @@ impl World {
         let SocketAddr::V4(v4) = to else { panic!("{place}") };
         let [_, _, high, low] = v4.ip().octets();
         let n = usize::from(high) * 256 + usize::from(low);
-        let is_there = self.members.get(n).is_some_and(|member| member.address == to && member.part == part);
+        let is_there = self
+            .members
+            .get(n)
+            .is_some_and(|member| member.address == to && member.part == part);
         if is_there && !self.chance.random_bool(self.loss) {
             let after = MS / 10 * self.chance.random_range(2..200);
             if self.recorded.len() < RECORDED {
@@ -346,7 +349,11 @@ impl World {
             let members = self.members[*n].core.as_ref().unwrap().members();
             let mut there: Vec<_> = members.iter().filter(|seen| seen.life.is_there()).collect();
             there.sort_by(|one, other| one.identity.node_id.cmp(&other.identity.node_id));
-            there.len() == names.len() && there.iter().zip(&names).all(|(seen, name)| seen.identity.node_id == *name)
+            there.len() == names.len()
+                && there
+                    .iter()
+                    .zip(&names)
+                    .all(|(seen, name)| seen.identity.node_id == *name)
         })
     }
 

@@ -108,7 +108,10 @@ mod tests {
             agenda.add(after * S, task);
         }
         agenda.advance(2 * S);
-        assert_eq!((agenda.take(), agenda.take(), agenda.take()), (Some("a"), Some("b"), None));
+        assert_eq!(
+            (agenda.take(), agenda.take(), agenda.take()),
+            (Some("a"), Some("b"), None)
+        );
         agenda.advance(5 * S);
         assert_eq!((agenda.take(), agenda.take()), (Some("c"), None));
     }

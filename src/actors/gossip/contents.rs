@@ -19,6 +19,8 @@ pub(super) enum Word {
     Suspected { of: Identity, refutations: u16 },
     /// Whoever reads this is not believed: of its node id, `by` is known, which counts more.
     Superseded { by: Identity },
+    /// A record for which nobody should wait. Beside foca's queue: when a large cluster starts, that is long.
+    News(Vec<u8>),
 }
 
 #[derive(Serialize, Deserialize)]

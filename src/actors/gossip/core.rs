@@ -44,6 +44,8 @@ const CALLS: usize = 16;
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 /// Shortest time between two pieces of news of this node.
 const BETWEEN_NEWS: Duration = Duration::from_millis(250);
+/// Members to whom a node gives news on when it hears them first: that reaches all but one of 400, and so does the second time.
+const PUSHES: usize = 6;
 /// Longest time after which news are told once more, for those whom they did not reach.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Time within which two renewals for the same cause are no chance.
@@ -301,11 +303,11 @@ impl Core {
                 self.superseded(&packet.from, &by);
                 Ok(())
             }
+            Content::Word(Word::News(record)) => {
+                self.pass_on(record);
+                Ok(())
+            }
         };
-        if self.records.lock().take_news() {
-            let spread = self.foca.broadcast(&mut self.runtime);
-            debug_assert!(spread.is_ok(), "{spread:?}");
-        }
         self.settle();
         result
     }
@@ -313,7 +315,10 @@ impl Core {
     /// Takes how the node is now, and spreads it if it is time to.
     pub fn report(&mut self, now: Duration, report: Report) {
         self.advance(now);
-        let refresh = self.pace.round_of_all(self.foca.num_members()).max(self.pace.gossip_interval.saturating_mul(2));
+        let refresh = self
+            .pace
+            .round_of_all(self.foca.num_members())
+            .max(self.pace.gossip_interval.saturating_mul(2));
         let owed = (refresh / 4).max(self.pace.gossip_interval);
         let Some((at, before)) = self.last_told else {
             return self.tell(report, true);
@@ -331,7 +336,11 @@ impl Core {
         self.advance(now);
         let own = self.foca.identity();
         if own.address != address {
-            self.renew(Identity::new(own.node_id.clone(), address, own.incarnation.saturating_add(1)));
+            self.renew(Identity::new(
+                own.node_id.clone(),
+                address,
+                own.incarnation.saturating_add(1),
+            ));
         }
     }
 
@@ -357,7 +366,9 @@ impl Core {
     }
 
     fn known(&self, node_id: &str) -> Option<&foca::Member<Identity>> {
-        self.foca.iter_membership_state().find(|member| member.id().node_id == node_id)
+        self.foca
+            .iter_membership_state()
+            .find(|member| member.id().node_id == node_id)
     }
 
     /// Whether the sender of a packet is one to listen to.
@@ -473,12 +484,25 @@ impl Core {
         let added = self.foca.add_broadcast(&record);
         debug_assert!(matches!(added, Ok(true)), "{added:?}");
         if is_news {
-            let spread = self.foca.broadcast(&mut self.runtime);
-            debug_assert!(spread.is_ok(), "{spread:?}");
+            self.push(&record);
         }
-        // Its own news need no second round.
-        self.records.lock().take_news();
         self.settle();
+    }
+
+    /// Takes news of another node, and passes them on the first time.
+    fn pass_on(&mut self, record: Vec<u8>) {
+        let is_own = Record::decode(&record).is_none_or(|record| record.node_id == self.foca.identity().node_id);
+        if !is_own && matches!(self.foca.add_broadcast(&record), Ok(true)) {
+            self.push(&record);
+        }
+    }
+
+    /// Gives a record to some members, now.
+    fn push(&mut self, record: &[u8]) {
+        let members = self.foca.iter_members().map(foca::Member::id).cloned();
+        for member in members.choose_multiple(&mut self.chance, PUSHES) {
+            self.say(&member, Word::News(record.to_vec()));
+        }
     }
 
     fn announce(&mut self, to: Identity) {
@@ -500,13 +524,15 @@ impl Core {
         if self.suspects(&member, refutations) {
             let of = member.clone();
             self.say(&member, Word::Suspected { of, refutations });
-            self.agenda.add(self.pace.probe_interval, Task::Accuse(member, refutations));
+            self.agenda
+                .add(self.pace.probe_interval, Task::Accuse(member, refutations));
         }
     }
 
     /// Looks beyond those who are known, and forgets what is of nobody.
     fn reach(&mut self) {
-        self.agenda.add(self.pace.probe_interval.saturating_mul(REACHING), Task::Reach);
+        self.agenda
+            .add(self.pace.probe_interval.saturating_mul(REACHING), Task::Reach);
         if self.has_left {
             return;
         }
@@ -516,7 +542,13 @@ impl Core {
         let is_new = |seed: &std::net::SocketAddr| {
             *seed != own.address && !self.foca.iter_members().any(|member| member.id().address == *seed)
         };
-        let seeds: Vec<_> = self.seeds.iter().copied().filter(is_new).map(Identity::anybody_at).collect();
+        let seeds: Vec<_> = self
+            .seeds
+            .iter()
+            .copied()
+            .filter(is_new)
+            .map(Identity::anybody_at)
+            .collect();
         let is_alone = self.is_alone() || !self.is_connected;
         let seeds = match (is_alone, self.rounds % ROUNDS_A_SEED) {
             (true, _) => seeds.into_iter().choose_multiple(&mut self.chance, CALLS),
@@ -540,7 +572,9 @@ impl Core {
             (false, false) => 0,
         };
         let others = others().filter(|other| !was_away || other.state() == State::Down);
-        let others = others.map(|other| other.id().clone()).choose_multiple(&mut self.chance, wanted);
+        let others = others
+            .map(|other| other.id().clone())
+            .choose_multiple(&mut self.chance, wanted);
         for call in seeds.into_iter().chain(others) {
             self.announce(call);
         }
@@ -556,9 +590,9 @@ impl Core {
         let (own, now) = (self.foca.identity().node_id.as_str(), self.now);
         self.windows.retain(|node_id, _| members.contains(node_id.as_str()));
         self.heard_at.retain(|node_id, _| members.contains(node_id.as_str()));
-        self.records.lock().retain(|node_id, at| {
-            node_id == own || members.contains(node_id) || now.saturating_sub(at) < UNKNOWN_FOR
-        });
+        self.records
+            .lock()
+            .retain(|node_id, at| node_id == own || members.contains(node_id) || now.saturating_sub(at) < UNKNOWN_FOR);
     }
 
     fn say(&mut self, to: &Identity, word: Word) {
@@ -580,7 +614,8 @@ impl Core {
                 member_id, incarnation, ..
             } = &timer
             {
-                self.agenda.add(Duration::ZERO, Task::Accuse(member_id.clone(), *incarnation));
+                self.agenda
+                    .add(Duration::ZERO, Task::Accuse(member_id.clone(), *incarnation));
             }
             self.agenda.add(after, Task::Foca(timer));
         }

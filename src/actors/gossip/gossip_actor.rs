@@ -311,7 +311,8 @@ impl GossipActor {
         };
         if let Err(error) = own.saw(looked, self.watch.bound.is_ipv4()) {
             let name = own.as_str();
-            let problem = format!("gossip: where this node is reached is not known: {name} (server.advertise_host): {error}");
+            let problem =
+                format!("gossip: where this node is reached is not known: {name} (server.advertise_host): {error}");
             if state.core.is_none() && self.watch.set_problem(OWN_ADDRESS, Some(problem.clone())) {
                 tracing::warn!("{problem}");
             }
@@ -358,7 +359,10 @@ impl GossipActor {
                 }
             }
             Err(why) => {
-                if self.watch.set_problem(KEYS, Some(format!("{why}; the keys read before are kept"))) {
+                if self
+                    .watch
+                    .set_problem(KEYS, Some(format!("{why}; the keys read before are kept")))
+                {
                     tracing::error!(why, "gossip: the keys cannot be read again; those read before are kept");
                 }
             }
@@ -453,7 +457,9 @@ async fn receive(socket: &UdpSocket, watch: &GossipWatch) -> Infallible {
         match watch.keys().open(packet) {
             Err(why) => watch.counts.refuse(why),
             Ok(content) => {
-                let sent = watch.mailbox.send(GossipMessage::Received(content.to_vec()), content.len());
+                let sent = watch
+                    .mailbox
+                    .send(GossipMessage::Received(content.to_vec()), content.len());
                 match sent {
                     Ok(()) => {}
                     Err(Undelivered::Full(_)) => watch.counts.refuse(Refused::Full),

@@ -69,7 +69,11 @@ mod tests {
             ([1.0, 1.0, 1.0], 100.0, 0.11, Status::Unhealthy),
             ([0.0, 0.0, 0.0], 0.1, 1.0, Status::Healthy),
         ] {
-            assert_eq!(judged(used, requests, errors), expected, "{used:?}, {requests}, {errors}");
+            assert_eq!(
+                judged(used, requests, errors),
+                expected,
+                "{used:?}, {requests}, {errors}"
+            );
         }
         assert!(Status::Unhealthy > Status::Degraded && Status::Degraded > Status::Healthy);
     }

@@ -200,7 +200,12 @@ mod tests {
         let mut other = sent.clone();
         other[0] = FORMAT + 1;
         assert!(Record::decode(&other).is_none());
-        for bad in [record("", "1"), record("a b", "1"), record("h", "1\n2"), record("h", &"1".repeat(65))] {
+        for bad in [
+            record("", "1"),
+            record("a b", "1"),
+            record("h", "1\n2"),
+            record("h", &"1".repeat(65)),
+        ] {
             assert!(Record::decode(&bad.encode().unwrap()).is_none(), "{bad:?}");
         }
     }

@@ -3,7 +3,6 @@
 //! Owns: that nothing old replaces what is newer, or is spread again. Does not own: how often it is passed on (foca).
 
 use super::record::Record;
-use crate::actors::health::Status;
 use compact_str::CompactString;
 use foca::{BroadcastHandler, Invalidates};
 use parking_lot::Mutex;
@@ -29,7 +28,6 @@ pub(super) struct Records {
     own: CompactString,
     latest: HashMap<CompactString, Heard>,
     pub(super) now: Duration,
-    has_news: bool,
 }
 
 impl Records {
@@ -38,7 +36,6 @@ impl Records {
             own,
             latest: HashMap::new(),
             now,
-            has_news: false,
         }))
     }
 
@@ -55,11 +52,6 @@ impl Records {
         self.latest.insert(heard.record.node_id.clone(), heard);
     }
 
-    /// Whether since the last question something came for which nobody should wait.
-    pub(super) fn take_news(&mut self) -> bool {
-        std::mem::take(&mut self.has_news)
-    }
-
     /// Forgets those of whom `keep` says no.
     pub(super) fn retain(&mut self, keep: impl Fn(&str, Duration) -> bool) {
         self.latest.retain(|node_id, heard| keep(node_id, heard.at));
@@ -73,10 +65,6 @@ impl Records {
         {
             return false;
         }
-        // What a node says first is as old as the node, unless it is bad.
-        self.has_news |= before.map_or(record.report.status != Status::Healthy, |before| {
-            record.report.is_news_after(&before.record.report)
-        });
         let heard = Heard {
             record: Arc::new(record),
             at: self.now,

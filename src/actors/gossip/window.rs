@@ -79,7 +79,10 @@ mod tests {
     #[test]
     fn a_later_life_begins_anew_and_one_that_goes_on_counting_goes_on() {
         let mut window = Window::new(7, 100);
-        assert!(window.admit(8, 101) && !window.admit(8, 101), "the same process, renewed");
+        assert!(
+            window.admit(8, 101) && !window.admit(8, 101),
+            "the same process, renewed"
+        );
         assert!(!window.admit(7, 100));
         assert!(window.admit(9, 1) && !window.admit(9, 1), "another process");
         assert!(window.admit(9, 2));

@@ -116,7 +116,10 @@ impl Keys {
         });
         let mut keys = keys.collect::<Result<Vec<_>, _>>()?;
         if keys.is_empty() || keys.len() > MOST_KEYS {
-            return Err(format!("there must be 1 to {MOST_KEYS} keys, a line each, and there are {}", keys.len()));
+            return Err(format!(
+                "there must be 1 to {MOST_KEYS} keys, a line each, and there are {}",
+                keys.len()
+            ));
         }
         let first = keys.remove(0);
         Ok(Self { first, others: keys })
@@ -182,7 +185,10 @@ impl Keys {
 
 impl Key {
     fn new(key: &[u8], cluster: &str) -> Option<Self> {
-        let hash = Sha256::new().chain_update(b"id of a gossip key").chain_update(key).finalize();
+        let hash = Sha256::new()
+            .chain_update(b"id of a gossip key")
+            .chain_update(key)
+            .finalize();
         let id = *hash.first_chunk()?;
         let length = u64::try_from(cluster.len()).ok()?.to_le_bytes();
         let mac = Hmac::<Sha256>::new_from_slice(key).ok()?;

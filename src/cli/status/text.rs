@@ -382,7 +382,11 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
 
 fn member_row(member: &pb::Member) -> Vec<String> {
     let report = member.report.unwrap_or_default();
-    let percent = |share: f64| member.report.map_or(String::new(), |_| format!("{:.0} %", share * 100.0));
+    let percent = |share: f64| {
+        member
+            .report
+            .map_or(String::new(), |_| format!("{:.0} %", share * 100.0))
+    };
     let flags = [
         (report.latched, "log latched"),
         (report.draining, "draining"),
@@ -398,7 +402,9 @@ fn member_row(member: &pb::Member) -> Vec<String> {
         &percent(report.cpu),
         &percent(report.memory),
         &percent(report.disk),
-        &member.report.map_or(String::new(), |report| rate(report.requests_per_s)),
+        &member
+            .report
+            .map_or(String::new(), |report| rate(report.requests_per_s)),
         &percent(report.error_rate),
         &percent(report.cache_hit_rate),
         &match member.is_self {

@@ -16,7 +16,9 @@ impl Out<'_> {
     /// Without gossip, or before it begins, the node knows itself alone.
     pub(super) fn gossip(&mut self, health: &Health) -> fmt::Result {
         let gossip = health.gossip.as_ref();
-        let counted = gossip.map(|gossip| gossip.counted()).filter(|(members, _)| *members > 0);
+        let counted = gossip
+            .map(|gossip| gossip.counted())
+            .filter(|(members, _)| *members > 0);
         let (members, healthy) = counted.unwrap_or_else(|| (1, usize::from(health.status().0 == Status::Healthy)));
         self.gauge(
             "gossip_members_total",

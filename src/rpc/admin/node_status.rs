@@ -118,7 +118,11 @@ fn thousandths(share: f64) -> f64 {
 
 /// What the gossip has seen; without it the node knows itself alone.
 fn members(health: &Health, status: &str) -> Vec<pb::Member> {
-    let seen = health.gossip.as_ref().map(|gossip| gossip.members()).unwrap_or_default();
+    let seen = health
+        .gossip
+        .as_ref()
+        .map(|gossip| gossip.members())
+        .unwrap_or_default();
     let now = health.time.elapsed();
     if seen.is_empty() {
         let bound = health.gossip.as_ref().map(|gossip| gossip.bound.to_string());
