@@ -81,12 +81,12 @@ fn nobody_dies_of_lost_packets() {
         world.run(60 * S);
         assert_eq!(world.deaths, [], "after {:?}", world.now);
     }
-    assert!(world.words > 0, "nobody was even suspected");
+    assert!(world.suspicions > 0, "nobody was even suspected");
     assert_eq!(world.renewals, 0);
     println!(
         "{hours} h, 100 nodes, 10 % loss: {} packets, {} suspicions told, 0 deaths",
         world.packets - before,
-        world.words
+        world.suspicions
     );
     world.until_whole(10 * S);
 }

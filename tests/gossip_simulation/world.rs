@@ -88,8 +88,8 @@ pub struct World {
     pub renewals: usize,
     pub rivals: usize,
     pub packets: u64,
-    /// Of these, words of ours: suspicions told, mostly.
-    pub words: u64,
+    /// Of these, those by which a node is told that it is suspected.
+    pub suspicions: u64,
     pub refused: Vec<Refused>,
     /// Copies of some packets, with whom they were for.
     pub recorded: Vec<(usize, Vec<u8>)>,
@@ -129,7 +129,7 @@ impl World {
             renewals: 0,
             rivals: 0,
             packets: 0,
-            words: 0,
+            suspicions: 0,
             refused: Vec::new(),
             recorded: Vec::new(),
             seeds: 3,
@@ -268,7 +268,8 @@ impl World {
 
     fn send(&mut self, part: usize, to: SocketAddr, packet: Vec<u8>) {
         self.packets += 1;
-        self.words += u64::from(packet[0] == 1);
+        // The first word of ours, behind the kind and the number.
+        self.suspicions += u64::from(packet[0] == 1 && packet[9] == 0);
         let place = to.to_string();
         let SocketAddr::V4(v4) = to else { panic!("{place}") };
         let [_, _, high, low] = v4.ip().octets();

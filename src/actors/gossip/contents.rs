@@ -25,8 +25,8 @@ pub(super) enum Word {
 
 #[derive(Serialize, Deserialize)]
 struct Said {
-    from: Identity,
     word: Word,
+    from: Identity,
 }
 
 /// A packet that was read.
@@ -54,7 +54,7 @@ pub(super) fn protocol(number: u64, message: &[u8]) -> Vec<u8> {
 /// # Errors
 /// None for what there is; the encoder has them.
 pub(super) fn word(number: u64, from: Identity, word: Word) -> postcard::Result<Vec<u8>> {
-    let said = postcard::to_allocvec(&Said { from, word })?;
+    let said = postcard::to_allocvec(&Said { word, from })?;
     Ok([&[WORD], number.to_le_bytes().as_slice(), said.as_slice()].concat())
 }
 
