@@ -204,9 +204,32 @@ fn a_password_in_the_collectors_address_is_refused_and_not_told() {
 }
 
 #[test]
-fn what_this_version_cannot_honour_is_refused() {
-    let error = load("[gossip]\nenabled = true").unwrap_err();
-    assert!(error.contains("this version has no"), "{error}");
+fn gossip_that_cannot_work_is_refused_with_what_would_be_right() {
+    assert!(
+        load("[gossip]\nenabled = true\nbind_port = 0").is_ok(),
+        "loopback needs no key"
+    );
+    let open = "[server]\nadvertise_host = \"10.0.0.1\"\n[gossip]\nenabled = true\nbind_host = \"0.0.0.0\"\n";
+    assert!(load(&format!("{open}key_file = \"keys\"")).is_ok());
+    for (toml, key, right) in [
+        (open, "gossip.key_file", "openssl rand -base64 32"),
+        (
+            "[server]\nhost = \"0.0.0.0\"\n[gossip]\nenabled = true\nkey_file = \"keys\"",
+            "gossip.bind_host",
+            "server.advertise_host",
+        ),
+        (
+            "[gossip]\nprobe_timeout = \"1s\"",
+            "gossip.probe_timeout",
+            "shorter than gossip.probe_interval",
+        ),
+        ("[gossip]\ngossip_interval = \"0s\"", "gossip.gossip_interval", "10ms"),
+        ("[gossip]\nseed_nodes = [\"n2\"]", "gossip.seed_nodes", "host:port"),
+        ("[gossip]\ncluster_name = \"\"", "gossip.cluster_name", "1 to 128 bytes"),
+    ] {
+        let error = load(toml).expect_err(toml);
+        assert!(error.contains(key) && error.contains(right), "{toml:?}: {error}");
+    }
 }
 
 #[test]

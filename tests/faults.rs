@@ -29,6 +29,8 @@ fn breakable(dir: &Path) -> Config {
     config.mem_table.flush_threshold = bytesize::ByteSize::kib(64);
     config.commit_log.segment_size = bytesize::ByteSize::kib(64);
     config.cache.max_size = bytesize::ByteSize::kib(64);
+    config.gossip.enabled = true;
+    config.gossip.bind_port = 0;
     config
 }
 

@@ -123,6 +123,10 @@ async fn ten_thousand_restarts_leave_nothing_behind() {
     config.coordinator.enabled = true;
     config.coordinator.host = "127.0.0.1".to_owned();
     config.coordinator.port = free_port();
+    // Nor there.
+    config.gossip.enabled = true;
+    config.gossip.bind_port = 0;
+    config.gossip.seed_nodes = vec![format!("localhost:{}", free_port())];
     let (from, to) = (start(&config).await, node(dir.path(), "to", 0).await);
     let here = client(from.address());
     start_stream(&here, "to", to.address(), &WHOLE_RING).await;
@@ -136,6 +140,7 @@ async fn ten_thousand_restarts_leave_nothing_behind() {
         "stream-to",
         "gateway",
         "registration",
+        "gossip",
         "vitals",
     ] {
         assert!(kinds.contains_key(kind), "{kind} is missing in {kinds:?}");

@@ -12,6 +12,7 @@ use crate::actors::compaction::CompactionStats;
 use crate::actors::disk::DiskWatch;
 use crate::actors::drain::{Drain, DrainPhase};
 use crate::actors::flush::FlushStats;
+use crate::actors::gossip::watch::GossipWatch;
 use crate::actors::history::History;
 use crate::actors::memtable::MemtableStats;
 use crate::actors::overload::{Kind, Overload};
@@ -28,13 +29,14 @@ use crate::storage::recovery::Report;
 use crate::storage::scrub::ScrubProgress;
 use crate::storage::space::SpaceLevel;
 use crate::storage::time::Time;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How the node is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Status {
     /// All is well.
     Healthy,
@@ -117,6 +119,8 @@ pub struct Health {
     pub history: Arc<History>,
     /// Whether the coordinator knows the node.
     pub registration: Arc<RegistrationWatch>,
+    /// The other nodes, and how they are; none without gossip.
+    pub gossip: Option<Arc<GossipWatch>>,
     /// The streams to other nodes.
     pub streaming: Arc<Streaming>,
     /// Requests.
@@ -156,6 +160,7 @@ impl Health {
         }
         reasons.extend(self.disk_reason());
         reasons.extend(self.registration.problem());
+        reasons.extend(self.gossip.iter().flat_map(|gossip| gossip.problems()));
         reasons.extend(self.streaming.problems());
         let admission = self.admission.stats();
         if admission.slow {
@@ -300,6 +305,7 @@ impl Health {
             ("applied_seq", self.handles.published.applied()),
             ("actor_restarts", restarts),
         ];
+        let gossip = self.gossip.iter().flat_map(|gossip| gossip.metrics());
         let streams = self.streaming.metrics(self.time.now_ms());
         let rates = self.vitals.rates();
         let memory_limit = memory.limit.max(memory.own).max(1) as f64;
@@ -311,7 +317,7 @@ impl Health {
             ("error_rate", rates.errors),
             ("cache_hit_rate", rates.cache_hits),
         ];
-        let numbers = numbers.into_iter().chain(streams);
+        let numbers = numbers.into_iter().chain(gossip).chain(streams);
         let numbers = numbers.map(|(name, number)| (name.to_owned(), number.to_string()));
         let shares = shares.map(|(name, share)| (name.to_owned(), format!("{share:.3}")));
         let tenants = self.quotas.usage().into_iter().flat_map(|usage| {

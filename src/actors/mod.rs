@@ -18,6 +18,7 @@ pub mod fault_fs;
 pub mod faults;
 pub mod flush;
 pub mod gateway;
+pub mod gossip;
 pub mod health;
 pub mod history;
 pub mod mailbox;

@@ -215,7 +215,7 @@ impl Config {
         problems.extend(self.check_tenants());
         problems.extend(self.check_cluster());
         problems.extend(self.check_security());
-        problems.extend(self.not_yet());
+        problems.extend(self.check_gossip());
         if problems.is_empty() {
             Ok(())
         } else {
@@ -263,20 +263,6 @@ impl Config {
                 ));
             }
         }
-        problems
-    }
-
-    /// Values that are well-formed, but that this version cannot honour. Accepting them would promise what is not done.
-    fn not_yet(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut only = |kept: bool, key: &str, value: String, accepted: &str, lacks: &str| {
-            if !kept {
-                problems.push(format!(
-                    "{key} = {value}: this version has no {lacks}; leave the key out, or set it to {accepted}"
-                ));
-            }
-        };
-        only(!self.gossip.enabled, "gossip.enabled", "true".into(), "false", "gossip");
         problems
     }
 }

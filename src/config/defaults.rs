@@ -128,7 +128,10 @@ impl Default for Gossip {
     fn default() -> Self {
         Self {
             enabled: false,
+            cluster_name: "pairdb".to_owned(),
+            bind_host: None,
             bind_port: 7946,
+            key_file: None,
             seed_nodes: Vec::new(),
             gossip_interval: Duration::from_secs(5),
             probe_timeout: Duration::from_millis(500),

@@ -235,7 +235,10 @@ pub struct Disk {
 #[allow(missing_docs, reason = "config.toml documents each key")]
 pub struct Gossip {
     pub enabled: bool,
+    pub cluster_name: String,
+    pub bind_host: Option<String>,
     pub bind_port: u16,
+    pub key_file: Option<PathBuf>,
     pub seed_nodes: Vec<String>,
     #[serde(with = "humantime_serde")]
     pub gossip_interval: Duration,

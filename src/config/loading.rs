@@ -62,7 +62,8 @@ impl Config {
                     .set_override(key, nodes.collect::<HashMap<_, _>>())
                     .map_err(unreadable)?
             } else if key == "gossip.seed_nodes" {
-                let nodes: Vec<String> = value.split(',').map(|node| node.trim().to_owned()).collect();
+                let nodes = value.split(',').map(str::trim).filter(|node| !node.is_empty());
+                let nodes: Vec<String> = nodes.map(str::to_owned).collect();
                 builder.set_override(key, nodes).map_err(unreadable)?
             } else {
                 builder.set_override(key, value).map_err(unreadable)?

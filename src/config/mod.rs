@@ -6,6 +6,7 @@
 mod advertised;
 mod checks;
 mod defaults;
+mod gossip;
 mod keys;
 mod loading;
 mod security;

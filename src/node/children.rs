@@ -4,12 +4,17 @@
 //! [`super::composition`]).
 
 use super::composition::{Parts, bytes};
+use super::gossip::key_file;
 use crate::actors::address_book::NodeAddress;
 use crate::actors::cache::CacheActor;
 use crate::actors::compaction::CompactionActor;
 use crate::actors::disk::DiskActor;
 use crate::actors::flush::FlushActor;
 use crate::actors::gateway::{Connections, RpcGateway};
+use crate::actors::gossip::core::About;
+use crate::actors::gossip::gossip_actor::GossipActor;
+use crate::actors::gossip::pace::Pace;
+use crate::actors::gossip::watch::GossipWatch;
 use crate::actors::mailbox::{Bound, Mailbox};
 use crate::actors::memtable::MemtableActor;
 use crate::actors::registration::{Coordinator, Member, RegistrationActor};
@@ -163,6 +168,8 @@ impl Parts {
         }));
         // Once the node can be reached.
         children.extend(config.coordinator.enabled.then(|| self.registration(config, port)));
+        let gossip = self.health.gossip.clone();
+        children.extend(gossip.map(|watch| self.gossip(config, port, watch)));
         children
     }
 
@@ -194,6 +201,50 @@ impl Parts {
             mailbox: mailbox.clone(),
             intensity,
             stuck_after,
+        })
+    }
+
+    fn gossip(&self, config: &Config, port: u16, watch: Arc<GossipWatch>) -> ChildSpec {
+        let (told, health, book) = (
+            &config.gossip,
+            Arc::clone(&self.health),
+            self.requests.peers.book.clone(),
+        );
+        let address = NodeAddress {
+            host: config.advertised_host().to_owned(),
+            port,
+        };
+        // Others cannot send to an address that means all of this node's own.
+        let own_name = watch.bound.ip().is_unspecified().then(|| {
+            let port = watch.bound.port();
+            NodeAddress {
+                port,
+                ..address.clone()
+            }
+            .to_string()
+        });
+        let about = About {
+            address,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let pace = Pace {
+            gossip_interval: told.gossip_interval,
+            probe_interval: told.probe_interval,
+            probe_timeout: told.probe_timeout,
+        };
+        let (node_id, seeds, key_file) = (config.server.node_id.clone(), told.seed_nodes.clone(), key_file(config));
+        let threads = self.requests.handles.threads.clone();
+        ChildSpec::new("gossip", watch.mailbox.clone(), move || GossipActor {
+            node_id: node_id.clone(),
+            about: about.clone(),
+            own_name: own_name.clone(),
+            seeds: seeds.clone(),
+            pace,
+            key_file: key_file.clone(),
+            health: Arc::clone(&health),
+            book: book.clone(),
+            threads: threads.clone(),
+            watch: Arc::clone(&watch),
         })
     }
 

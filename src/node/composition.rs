@@ -13,6 +13,7 @@ use crate::actors::disk::DiskWatch;
 use crate::actors::drain::{Drain, Drained};
 use crate::actors::faults::Faults;
 use crate::actors::flush::FlushStats;
+use crate::actors::gossip::watch::GossipWatch;
 use crate::actors::health::{Health, Recovery};
 use crate::actors::history::History;
 use crate::actors::mailbox::{Bound, Mailbox};
@@ -190,7 +191,7 @@ impl Parts {
         found: Found,
         machine: Machine,
         faults: Arc<Faults>,
-        port: u16,
+        (port, gossip): (u16, Option<Arc<GossipWatch>>),
         traces: Arc<Traces>,
         security: Arc<Security>,
     ) -> (Self, Vec<DirLock>) {
@@ -310,6 +311,7 @@ impl Parts {
             ),
             cache,
             registration: Arc::default(),
+            gossip,
             streaming: Arc::clone(&streaming),
             shards: (0..shards).map(|_| Arc::new(ShardStats::default())).collect(),
             cache_max_bytes: bytes(config.cache.max_size),

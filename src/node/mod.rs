@@ -7,6 +7,7 @@
 mod children;
 mod composition;
 mod exposure;
+mod gossip;
 mod machine;
 mod reload;
 mod shutdown;
@@ -51,6 +52,9 @@ pub enum NodeError {
     /// What says who may talk to the node cannot be used.
     #[error("the files of [security] cannot be used:\n  - {}", .0.join("\n  - "))]
     Security(Vec<String>),
+    /// The keys of the gossip cannot be had.
+    #[error("{0}")]
+    Gossip(String),
     /// An actor ended again and again.
     #[error("gave up: {0}")]
     GaveUp(String),
@@ -138,6 +142,12 @@ impl Node {
     #[must_use]
     pub fn fault_address(&self) -> Option<SocketAddr> {
         self.fault_service.as_ref().map(|service| service.address)
+    }
+
+    /// Where it gossips, if it does.
+    #[must_use]
+    pub fn gossip_address(&self) -> Option<SocketAddr> {
+        self.health.gossip.as_ref().map(|gossip| gossip.bound)
     }
 
     /// Where it listens.

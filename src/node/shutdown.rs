@@ -5,6 +5,7 @@
 use super::Node;
 use crate::actors::compaction::CompactionMessage;
 use crate::actors::gateway::GatewayMessage;
+use crate::actors::gossip::gossip_actor::GossipMessage;
 use crate::actors::maintenance::{FlushWithin, flush_memory};
 use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
@@ -17,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Node {
-    /// Stops in the order in which data flow: admits nothing more, lets connections end, makes the last writes durable, applies
+    /// Stops in the order in which data flow: admits nothing more, tells the other nodes, lets connections end, makes the last writes durable, applies
     /// them, ends the log with the notes of what they were answered, ends the streams to other nodes, flushes, ends the actors. A step that takes longer than its share of
     /// `server.shutdown_timeout` is reported and passed over: the next start does what it left.
     pub async fn shutdown(mut self) {
@@ -32,7 +33,13 @@ impl Node {
         }
         self.requests.accepting.store(false, Ordering::Release);
         self.requests.drain.stop();
-        let drain = ask("the gateway", total.mul_f64(0.35), |reply| {
+        if let Some(gossip) = &self.health.gossip {
+            let leave = ask("the gossip", total.mul_f64(0.02), |reply| {
+                gossip.mailbox.send_admitted(GossipMessage::Leave(reply)).is_ok()
+            });
+            step("leaving the gossip", leave).await;
+        }
+        let drain = ask("the gateway", total.mul_f64(0.33), |reply| {
             handles.gateway.send_admitted(GatewayMessage::Drain(reply)).is_ok()
         });
         step("closing the connections", drain).await;

@@ -4,6 +4,7 @@
 
 use super::children::intensity;
 use super::composition::{Found, Parts, http2, storage_options};
+use super::gossip;
 use super::machine::Machine;
 use super::reload::{Reloader, watch_files};
 use super::{FaultService, Node, NodeError, Observed};
@@ -54,6 +55,7 @@ impl Node {
         // Bound before the recovery, so that a taken port is known at once; listened on after it, so that until then a
         // client is refused and does not hang.
         let (socket, shown) = bind(&config.server.host, config.server.port).await?;
+        let gossip = gossip::prepare(config).await?;
         let faults = Faults::new(Tree::new(Arc::clone(&machine.time)));
         let fault_socket = match config.admin.fault_injection {
             true => Some(bind(&config.admin.host, config.admin.port).await?),
@@ -101,7 +103,7 @@ impl Node {
             is_draining,
             streams,
         };
-        let (parts, locks) = Parts::new(config, found, machine, faults, address.port(), traces, security);
+        let (parts, locks) = Parts::new(config, found, machine, faults, (address.port(), gossip), traces, security);
         let security = Arc::clone(&parts.security);
         let serve = rpc::server::serve(
             parts.requests.clone(),

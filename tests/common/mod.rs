@@ -146,7 +146,12 @@ pub struct Process {
 impl Process {
     /// Starts a node on `port` with data in `dir`, and waits until it answers.
     pub fn start(dir: &Path, port: u16, environment: &[(&str, &str)]) -> Self {
-        let addr = format!("127.0.0.1:{port}");
+        Self::start_at(dir, &format!("127.0.0.1:{port}"), environment)
+    }
+
+    /// As [`Process::start`], at any address of this machine.
+    pub fn start_at(dir: &Path, addr: &str, environment: &[(&str, &str)]) -> Self {
+        let addr = addr.to_owned();
         let data = dir.join("data");
         let log = std::fs::OpenOptions::new()
             .create(true)
@@ -187,6 +192,12 @@ impl Process {
             std::thread::sleep(Duration::from_millis(5));
         }
         process
+    }
+
+    /// Stops it, as a machine that sleeps does, or has it go on.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     pub fn kill(&mut self) {

@@ -713,3 +713,38 @@ weaken top_leaves_the_terminal_raw top src/cli/top/terminal.rs \
     'let _ = tcsetattr(stdin(), OptionalActions::Flush, before);' \
     'let _ = before;'
 group
+
+# What nodes know of each other.
+
+group gossip
+weaken suspects_are_not_told gossip_simulation src/actors/gossip/core.rs \
+    'Task::Accuse(member, refutations) => self.accuse(member, refutations),' \
+    'Task::Accuse(..) => {}'
+weaken who_refuted_is_told_that_it_is_dead gossip_simulation src/actors/gossip/core.rs \
+    'if !self.suspects(&member_id, incarnation) => {}' \
+    'if !self.suspects(&member_id, incarnation) && self.rounds == u64::MAX => {}'
+weaken a_pause_counts_as_silence_of_others gossip_simulation src/actors/gossip/agenda.rs \
+    'if overdue > self.patience {' \
+    'if overdue == Duration::MAX {'
+weaken packets_count_twice gossip_simulation src/actors/gossip/window.rs \
+    'let is_new = self.seen & bit == 0;' \
+    'let is_new = true;'
+weaken a_clock_that_went_back_locks_out gossip_simulation src/actors/gossip/core.rs \
+    'self.say(from, Word::Superseded { by: known });' \
+    ''
+weaken nobody_calls_at_a_seed_again gossip_simulation src/actors/gossip/core.rs \
+    '(false, 0) => seeds.into_iter().choose_multiple(&mut self.chance, 1),' \
+    '(false, 0) => Vec::new(),'
+weaken old_records_replace_newer gossip_simulation src/actors/gossip/records.rs \
+    'before.record.order() >= record.order()' \
+    'before.record.order() == record.order()'
+weaken any_tag_will_do gossip src/actors/gossip/wire.rs \
+    'mac.verify_truncated_left(tag).map_err(|_| Refused::Forged)?;' \
+    'drop((mac, tag));'
+weaken a_killed_actor_forgets_its_life gossip src/actors/gossip/watch.rs \
+    'let next = now_ms.max(before.saturating_add(1));' \
+    'let next = now_ms.min(before.max(1));'
+weaken gossip_is_left_without_a_word gossip src/actors/gossip/gossip_actor.rs \
+    'core.leave(self.now());' \
+    'core.tick(self.now());'
+group

@@ -3,7 +3,7 @@
 #
 #   tests/weakenings/run.sh             all weakenings
 #   tests/weakenings/run.sh NAME...     these alone
-#   tests/weakenings/run.sh --group GROUP     those of a group: supervision, looking
+#   tests/weakenings/run.sh --group GROUP     those of a group: supervision, looking, gossip
 #   tests/weakenings/run.sh --texts     only whether each text is found exactly once; runs no test
 #
 # Works on a copy of the sources, in a temporary directory. Exits with 1 when a weakening goes unnoticed, when its text is

@@ -2,7 +2,7 @@
 //!
 //! Owns: the choice of what is shown, and the alignment. Does not own: the numbers.
 
-use super::super::words::{bytes, micros, printable, rate};
+use super::super::words::{bytes, duration, micros, printable, rate};
 use crate::rpc::admin_pb as pb;
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
@@ -26,6 +26,7 @@ pub(super) fn of(status: &pb::StatusResponse) -> String {
     out.tables(&status.tables.clone().unwrap_or_default());
     out.compaction(&status.compaction.clone().unwrap_or_default());
     out.memory_and_disks(status);
+    out.members(&status.members);
     out.streams(&status.streams);
     out.slowest(&status.slow_requests);
     out.reload(status.reload.as_ref());
@@ -310,6 +311,22 @@ impl Text {
         self.rows(&[Left, Left], &rows);
     }
 
+    /// A node that knows itself alone is said in its head.
+    fn members(&mut self, members: &[pb::Member]) {
+        if members.len() < 2 {
+            return;
+        }
+        self.section("Members");
+        let mut rows = vec![row([
+            "", "at", "state", "health", "cpu", "memory", "disk", "a second", "failed", "hits", "heard of",
+        ])];
+        rows.extend(members.iter().map(member_row));
+        self.rows(
+            &[Left, Left, Left, Left, Right, Right, Right, Right, Right, Right, Left],
+            &rows,
+        );
+    }
+
     fn streams(&mut self, streams: &[pb::Stream]) {
         if streams.is_empty() {
             return;
@@ -380,6 +397,40 @@ impl Text {
 
 fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
+}
+
+fn member_row(member: &pb::Member) -> Vec<String> {
+    let report = member.report.unwrap_or_default();
+    let percent = |share: f64| {
+        member
+            .report
+            .map_or(String::new(), |_| format!("{:.0} %", share * 100.0))
+    };
+    let flags = [
+        (report.latched, "log latched"),
+        (report.draining, "draining"),
+        (report.disk_full, "disk full"),
+    ];
+    let flags = flags.into_iter().filter_map(|(is_set, name)| is_set.then_some(name));
+    let health: Vec<_> = std::iter::once(member.status.as_str()).chain(flags).collect();
+    row([
+        &member.node_id,
+        &member.address,
+        &member.state,
+        &health.join(", "),
+        &percent(report.cpu),
+        &percent(report.memory),
+        &percent(report.disk),
+        &member
+            .report
+            .map_or(String::new(), |report| rate(report.requests_per_s)),
+        &percent(report.error_rate),
+        &percent(report.cache_hit_rate),
+        &match member.is_self {
+            true => "this node".to_owned(),
+            false => format!("{} ago", duration(member.heard_ms)),
+        },
+    ])
 }
 
 fn job_row(job: &pb::CompactionJob) -> Vec<String> {

@@ -2,33 +2,53 @@
 //!
 //! Owns: the names of these metrics. Does not own: their numbers.
 
-use super::Out;
+use super::{Out, load};
+use crate::actors::gossip::watch::GossipCounts;
+use crate::actors::gossip::wire::Refused;
 use crate::actors::health::{Health, Status};
 use crate::actors::vitals;
 use crate::storage::fs::Space;
 use prometheus_client::metrics::MetricType;
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 
 impl Out<'_> {
-    /// The node knows itself alone.
+    /// Without gossip, or before it begins, the node knows itself alone.
     pub(super) fn gossip(&mut self, health: &Health) -> fmt::Result {
-        let is_healthy = health.status().0 == Status::Healthy;
+        let gossip = health.gossip.as_ref();
+        let counted = gossip
+            .map(|gossip| gossip.counted())
+            .filter(|(members, _)| *members > 0);
+        let (members, healthy) = counted.unwrap_or_else(|| (1, usize::from(health.status().0 == Status::Healthy)));
         self.gauge(
             "gossip_members_total",
             "Nodes that this one knows, itself included",
-            1.0,
+            members as f64,
         )?;
-        self.gauge(
-            "gossip_members_healthy",
-            "Of these, the healthy ones",
-            f64::from(is_healthy),
-        )?;
-        let none = [("sent", 0.0), ("received", 0.0)];
+        self.gauge("gossip_members_healthy", "Of these, the healthy ones", healthy as f64)?;
+        let counts = gossip.map(|gossip| &gossip.counts);
+        let count = |of: fn(&GossipCounts) -> &AtomicU64| counts.map_or(0.0, |counts| load(of(counts)) as f64);
+        let messages = [
+            ("sent", count(|counts| &counts.sent)),
+            ("received", count(|counts| &counts.received)),
+            ("unsent", count(|counts| &counts.unsent)),
+        ];
         self.family(
             ("gossip_messages", "Messages of gossip"),
             MetricType::Counter,
             "type",
-            none,
+            messages,
+        )?;
+        let refused = Refused::ALL.map(|why| {
+            let mut all = counts.into_iter().flat_map(GossipCounts::refused);
+            let count = all.find(|(reason, _)| *reason == why).map_or(0, |(_, count)| count);
+            (why.as_str(), count as f64)
+        });
+        self.family(
+            ("gossip_refused", "Packets of gossip that were not believed"),
+            MetricType::Counter,
+            "reason",
+            refused,
         )
     }
 

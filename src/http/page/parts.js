@@ -201,7 +201,9 @@ const HEALTH_KINDS = { healthy: "good", degraded: "warn", unhealthy: "bad" };
 function showMembers(status) {
   rows(byId("members"), status.members, (member) => member.node_id, (member) => [
     member.is_self ? `${member.node_id} (this node)` : member.node_id,
-    { text: member.status, kind: `${HEALTH_KINDS[member.status] ?? "bad"} whole` },
+    member.state === "alive"
+      ? { text: member.status, kind: `${HEALTH_KINDS[member.status] ?? "warn"} whole` }
+      : { text: member.state, kind: `${member.state === "down" ? "bad" : "warn"} whole` },
     { text: member.address, kind: "whole" },
     member.version,
     member.is_self ? "now" : `${duration(member.heard_ms)} ago`,

@@ -4,6 +4,7 @@
 //! even when none of them does.
 
 use crate::actors::faults::SUPERVISOR;
+use crate::actors::gossip::seen::{Life, Seen};
 use crate::actors::health::Health;
 use crate::actors::history::Handling;
 use crate::actors::mailbox::MailboxStats;
@@ -22,6 +23,7 @@ use crate::storage::view::ReadView;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Tables of a level whose sizes are told one by one.
 const MOST_TABLES_TOLD: usize = 200;
@@ -136,16 +138,66 @@ fn thousandths(share: f64) -> f64 {
     (share * 1000.0).round() / 1000.0
 }
 
-/// The node knows itself alone.
+/// What the gossip has seen; without it the node knows itself alone.
 fn members(health: &Health, status: &str) -> Vec<pb::Member> {
-    vec![pb::Member {
-        node_id: health.node_id.clone(),
-        address: health.address.clone(),
-        status: status.to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        is_self: true,
-        heard_ms: 0,
-    }]
+    let seen = health
+        .gossip
+        .as_ref()
+        .map(|gossip| gossip.members())
+        .unwrap_or_default();
+    let now = health.time.elapsed();
+    if seen.is_empty() {
+        let bound = health.gossip.as_ref().map(|gossip| gossip.bound.to_string());
+        return vec![pb::Member {
+            node_id: health.node_id.clone(),
+            address: health.address.clone(),
+            status: status.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            is_self: true,
+            state: Life::Alive.as_str().to_owned(),
+            gossip_address: bound.unwrap_or_default(),
+            ..pb::Member::default()
+        }];
+    }
+    let places = seen.iter().enumerate();
+    places.map(|(place, seen)| member(seen, place == 0, now)).collect()
+}
+
+fn member(seen: &Seen, is_self: bool, now: Duration) -> pb::Member {
+    let since = |at: Duration| now.saturating_sub(at).as_millis() as u64;
+    let member = pb::Member {
+        node_id: seen.identity.node_id.to_string(),
+        status: "unknown".to_owned(),
+        is_self,
+        heard_ms: if is_self { 0 } else { seen.heard_at.map_or(0, since) },
+        state: seen.life.as_str().to_owned(),
+        gossip_address: seen.identity.address.to_string(),
+        incarnation: seen.identity.incarnation,
+        ..pb::Member::default()
+    };
+    let Some(heard) = &seen.heard else {
+        return member;
+    };
+    let (record, report) = (&heard.record, &heard.record.report);
+    let share = |share: f32| thousandths(f64::from(share));
+    pb::Member {
+        address: record.address().to_string(),
+        status: report.status.as_str().to_owned(),
+        version: record.version.to_string(),
+        report: Some(pb::MemberReport {
+            age_ms: since(heard.at),
+            latched: report.is_latched,
+            draining: report.is_draining,
+            disk_full: report.is_disk_full,
+            cpu: share(report.cpu),
+            memory: share(report.memory),
+            disk: share(report.disk),
+            requests_per_s: rounded(f64::from(report.requests_per_s)),
+            error_rate: share(report.error_rate),
+            cache_hit_rate: share(report.cache_hit_rate),
+        }),
+        ..member
+    }
 }
 
 fn write_memory(health: &Health) -> pb::WriteMemory {

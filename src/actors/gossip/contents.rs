@@ -1,0 +1,78 @@
+//! What stands in a packet, once it is known to be of the cluster: a number that its sender gives out once, and either a
+//! message of foca or a word of ours.
+//!
+//! Owns: that layout. Does not own: signatures (see [`super::wire`]), or what follows from a packet.
+
+use super::identity::Identity;
+use foca::Header;
+use serde::{Deserialize, Serialize};
+
+const PROTOCOL: u8 = 0;
+const WORD: u8 = 1;
+/// Kind and number.
+pub(super) const HEAD_BYTES: usize = 9;
+
+/// What nodes say to each other beside foca's messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Word {
+    /// Whoever reads this is suspected: it did not answer in time. `refutations` is how often it was suspected before.
+    Suspected { of: Identity, refutations: u16 },
+    /// Whoever reads this is not believed: of its node id, `by` is known, which counts more.
+    Superseded { by: Identity },
+    /// A record for which nobody should wait. Beside foca's queue: when a large cluster starts, that is long.
+    News(Vec<u8>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Said {
+    word: Word,
+    from: Identity,
+}
+
+/// A packet that was read.
+#[derive(Debug)]
+pub(super) struct Packet<'a> {
+    pub(super) number: u64,
+    pub(super) from: Identity,
+    pub(super) content: Content<'a>,
+}
+
+#[derive(Debug)]
+pub(super) enum Content<'a> {
+    /// For foca.
+    Protocol(&'a [u8]),
+    Word(Word),
+}
+
+/// A message of foca as a packet.
+pub(super) fn protocol(number: u64, message: &[u8]) -> Vec<u8> {
+    [&[PROTOCOL], number.to_le_bytes().as_slice(), message].concat()
+}
+
+/// A word as a packet.
+///
+/// # Errors
+/// None for what there is; the encoder has them.
+pub(super) fn word(number: u64, from: Identity, word: Word) -> postcard::Result<Vec<u8>> {
+    let said = postcard::to_allocvec(&Said { word, from })?;
+    Ok([&[WORD], number.to_le_bytes().as_slice(), said.as_slice()].concat())
+}
+
+/// Reads a packet; [`None`]: it is none.
+pub(super) fn read(packet: &[u8]) -> Option<Packet<'_>> {
+    let (kind, rest) = packet.split_first()?;
+    let (number, rest) = rest.split_first_chunk()?;
+    let number = u64::from_le_bytes(*number);
+    let (from, content) = match *kind {
+        PROTOCOL => {
+            let (header, _) = postcard::take_from_bytes::<Header<Identity>>(rest).ok()?;
+            (header.src, Content::Protocol(rest))
+        }
+        WORD => {
+            let said: Said = postcard::from_bytes(rest).ok()?;
+            (said.from, Content::Word(said.word))
+        }
+        _ => return None,
+    };
+    Some(Packet { number, from, content })
+}

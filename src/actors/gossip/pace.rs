@@ -1,0 +1,73 @@
+//! The intervals of the gossip, and what follows from them and from the size of the cluster.
+//!
+//! Owns: what foca is told of it. Does not own: what is done at these intervals (see [`super::core`]).
+
+use super::contents::HEAD_BYTES;
+use super::wire::MAX_CONTENT_BYTES;
+use foca::{Config, PeriodicParams};
+use std::num::{NonZeroU8, NonZeroUsize};
+use std::time::Duration;
+
+/// Members that are told something at once, and that are asked to probe another. With three, one lost probe in 130 would
+/// raise a suspicion at 10 % loss; with four, one in 370.
+pub(super) const FAN_OUT: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+/// How often a node passes something on, for each power of ten of nodes: of a hundred one is left out in one of a thousand times.
+const TRANSMISSIONS: f64 = 6.0;
+/// The least, for a small cluster.
+const LEAST_TRANSMISSIONS: u8 = 5;
+/// Records that go into a packet, more or less.
+const RECORDS_A_PACKET: f64 = 16.0;
+/// Probe intervals from a suspicion to a death.
+const SUSPICION: u32 = 10;
+/// Probe intervals between two questions to one member whom else it knows, and between two to some who are dead.
+const ASKING: u32 = 10;
+/// The same of how many dead.
+const ASKED_DEAD: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+/// How long the dead are remembered.
+const DEAD_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// The intervals of the gossip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Between two rounds in which a node passes on what it has.
+    pub gossip_interval: Duration,
+    /// Between two probes, each of another member.
+    pub probe_interval: Duration,
+    /// After this time without an answer others are asked to probe it, too. Shorter than the interval.
+    pub probe_timeout: Duration,
+}
+
+impl Pace {
+    pub(super) fn config(self, members: usize) -> Config {
+        let times = |by: u32| self.probe_interval.saturating_mul(by);
+        let every = |frequency, num_members| Some(PeriodicParams { frequency, num_members });
+        Config {
+            probe_period: self.probe_interval,
+            probe_rtt: self.probe_timeout,
+            num_indirect_probes: FAN_OUT,
+            max_transmissions: transmissions(members),
+            suspect_to_down_after: times(SUSPICION),
+            remove_down_after: Some(DEAD_FOR),
+            max_packet_size: NonZeroUsize::new(MAX_CONTENT_BYTES - HEAD_BYTES).unwrap_or(NonZeroUsize::MIN),
+            notify_down_members: true,
+            periodic_announce: every(times(ASKING), NonZeroUsize::MIN),
+            periodic_announce_to_down_members: every(times(ASKING), ASKED_DEAD),
+            periodic_gossip: every(self.gossip_interval, FAN_OUT),
+        }
+    }
+
+    /// The time in which each of so many members may send a record anew, so that a third of what packets have room for is left for
+    /// news.
+    pub(super) fn round_of_all(self, members: usize) -> Duration {
+        let each = |interval: Duration| interval.as_secs_f64();
+        let packets = 2.0 / each(self.probe_interval) + FAN_OUT.get() as f64 / each(self.gossip_interval);
+        let copies = 1.5 * members as f64 * f64::from(transmissions(members).get());
+        Duration::from_secs_f64(copies / (packets * RECORDS_A_PACKET))
+    }
+}
+
+fn transmissions(members: usize) -> NonZeroU8 {
+    // It fits for a cluster of any size: it is at most 116.
+    let wanted = (TRANSMISSIONS * (members as f64 + 2.0).log10()).ceil() as u8;
+    NonZeroU8::new(wanted.max(LEAST_TRANSMISSIONS)).unwrap_or(NonZeroU8::MIN)
+}

@@ -1,0 +1,39 @@
+//! The start of the gossip: its socket, and its keys.
+//!
+//! Owns: that a port that is taken and a key that cannot be read are known before anything else begins. Does not own: what
+//! is gossiped (see [`crate::actors::gossip`]).
+
+use super::NodeError;
+use crate::actors::gossip::gossip_actor::KeyFile;
+use crate::actors::gossip::watch::GossipWatch;
+use crate::actors::gossip::wire::Keys;
+use crate::config::Config;
+use std::sync::Arc;
+
+/// Where the keys are, if there are any.
+pub(super) fn key_file(config: &Config) -> Option<KeyFile> {
+    let path = config.gossip.key_file.clone()?;
+    let cluster = config.gossip.cluster_name.clone();
+    Some(KeyFile { path, cluster })
+}
+
+/// Binds the socket and reads the keys; none, when there is no gossip.
+pub(super) async fn prepare(config: &Config) -> Result<Option<Arc<GossipWatch>>, NodeError> {
+    if !config.gossip.enabled {
+        return Ok(None);
+    }
+    let keys = match key_file(config) {
+        Some(file) => file.read(),
+        None => Keys::of_nobody(&config.gossip.cluster_name),
+    };
+    let keys = keys.map_err(NodeError::Gossip)?;
+    let (host, port) = (config.gossip_host(), config.gossip.bind_port);
+    let listen = |cause| NodeError::Listen {
+        address: format!("{host}:{port} (UDP, for the gossip)"),
+        cause,
+    };
+    let socket = tokio::net::UdpSocket::bind((host, port)).await.map_err(listen)?;
+    let bound = socket.local_addr().map_err(listen)?;
+    let socket = socket.into_std().map_err(listen)?;
+    Ok(Some(GossipWatch::new(socket, bound, keys)))
+}

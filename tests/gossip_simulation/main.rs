@@ -1,0 +1,348 @@
+//! The gossip of up to a thousand nodes in simulated time: packets that get lost, parts that cannot hear each other, processes
+//! that stop for a while, clocks that jump, packets that somebody sends again. It is the same core that a node runs; keys and
+//! sockets are in `tests/gossip.rs`.
+//!
+//! `PAIRDB_TEST_GOSSIP_HOURS=24` makes the run without deaths as long as that, and has a thousand nodes find each other by
+//! themselves; `--nocapture` shows the figures.
+
+mod world;
+
+use pairdb_node::actors::gossip::pace::Pace;
+use pairdb_node::actors::gossip::seen::Life;
+use pairdb_node::actors::gossip::wire::Refused;
+use pairdb_node::actors::health::Status;
+use rand::Rng;
+use std::time::Duration;
+use world::*;
+
+/// The part of the network that a node is in.
+type Cut = fn(usize) -> usize;
+
+/// The 99th of a hundred.
+fn p99(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[(times.len() * 99).div_ceil(100) - 1]
+}
+
+fn whole(count: usize, pace: Pace, loss: f64, seed: u64) -> World {
+    let mut world = World::new(count, pace, loss, seed);
+    let took = world.until_whole(600 * S);
+    println!("{count} nodes, {:.0} % loss: all know all after {took:?}", loss * 100.0);
+    // Until the news of the beginning are old.
+    world.run(30 * S);
+    world
+}
+
+/// How long changes of health take until everybody knows: p99, and the longest.
+fn spreading(world: &mut World, changes: usize) -> (Duration, Duration) {
+    let mut times = Vec::new();
+    for change in 0..changes {
+        let n = world.chance.random_range(0..world.members.len());
+        let status = match world.members[n].report.status {
+            Status::Healthy => Status::Degraded,
+            _ => Status::Healthy,
+        };
+        times.push(world.spread(n, status));
+        let pause = MS * world.chance.random_range(300..1000 + 10 * change as u32);
+        world.run(pause);
+    }
+    (p99(&mut times), times[times.len() - 1])
+}
+
+#[test]
+fn a_change_of_health_is_known_to_100_nodes_within_5_s() {
+    for loss in [0.0, 0.1] {
+        let mut world = whole(100, EACH_SECOND, loss, 1);
+        let (p99, longest) = spreading(&mut world, 100);
+        println!(
+            "gossip each second, {:.0} % loss: p99 {p99:?}, longest {longest:?}",
+            loss * 100.0
+        );
+        assert!(p99 <= 5 * S, "{p99:?}");
+        assert_eq!(world.deaths, []);
+    }
+}
+
+#[test]
+fn a_change_of_health_is_known_to_100_nodes_within_30_s_at_the_intervals_that_ship() {
+    let mut world = whole(100, SHIPPED, 0.1, 2);
+    let (p99, longest) = spreading(&mut world, 100);
+    println!("as shipped, 10 % loss: p99 {p99:?}, longest {longest:?}");
+    assert!(longest < 30 * S, "{longest:?}");
+}
+
+/// Without being told, who is suspected would have to hear of it from others, and does not always in time.
+#[test]
+fn nobody_dies_of_lost_packets() {
+    let hours: f64 = std::env::var("PAIRDB_TEST_GOSSIP_HOURS").map_or(0.5, |hours| hours.parse().unwrap());
+    let mut world = whole(100, SHIPPED, 0.1, 3);
+    let (until, before) = (world.now + S.mul_f64(3600.0 * hours), world.packets);
+    while world.now < until {
+        world.run(60 * S);
+        assert_eq!(world.deaths, [], "after {:?}", world.now);
+    }
+    assert!(world.suspicions > 0, "nobody was even suspected");
+    assert_eq!(world.renewals, 0);
+    println!(
+        "{hours} h, 100 nodes, 10 % loss: {} packets, {} suspicions told, 0 deaths",
+        world.packets - before,
+        world.suspicions
+    );
+    world.until_whole(10 * S);
+}
+
+#[test]
+fn a_node_that_dies_is_known_as_dead_everywhere_and_one_that_leaves_as_gone() {
+    let mut world = whole(100, SHIPPED, 0.1, 4);
+    world.kill(17);
+    let took = world.until_whole(60 * S);
+    println!("100 nodes, 10 % loss: a death is known everywhere after {took:?}");
+    assert!(
+        world
+            .running()
+            .iter()
+            .all(|n| world.sees(*n, 17).unwrap().0 == Life::Down)
+    );
+    world.leave(18);
+    let took = world.until_whole(15 * S);
+    println!("100 nodes, 10 % loss: that one left is known everywhere after {took:?}");
+    let as_left = |n: &usize| world.sees(*n, 18).unwrap().0 == Life::Left;
+    let left = world.running().iter().filter(|n| as_left(n)).count();
+    assert!(left > 90, "{left} of 98 know that it left in order");
+}
+
+#[test]
+fn every_partition_heals_and_kills_nobody_of_its_own_part() {
+    let mut world = whole(60, SHIPPED, 0.1, 5);
+    let cuts: [(&str, Cut); 4] = [
+        ("halves", |n| 1 + n % 2),
+        ("one alone", |n| usize::from(n == 7)),
+        ("without the seeds", |n| usize::from(n < 3)),
+        ("five parts", |n| 1 + n % 5),
+    ];
+    for (name, cut) in cuts {
+        for length in [4, 60, 600] {
+            world.deaths.clear();
+            world.split(cut);
+            world.run(length * S);
+            let wrong = world.deaths.iter().find(|(_, n, of)| {
+                let of: usize = of.trim_start_matches("node-").parse().unwrap();
+                cut(*n) == cut(of)
+            });
+            assert_eq!(wrong, None, "{name}: a death in one part");
+            assert_eq!(world.deaths.is_empty(), length == 4, "{name}, {length} s");
+            world.split(|_| 0);
+            let took = world.until_whole(120 * S);
+            world.run(20 * S);
+            assert!(world.is_whole(), "{name}, {length} s: it does not last");
+            println!("{name} for {length} s: whole again after {took:?}");
+        }
+    }
+}
+
+/// Longer than the dead are remembered: only the seeds lead back.
+#[test]
+fn parts_that_have_forgotten_each_other_meet_at_a_seed() {
+    let slow = Pace {
+        gossip_interval: 60 * S,
+        probe_interval: 60 * S,
+        probe_timeout: 30 * S,
+    };
+    let mut world = World::new(8, slow, 0.1, 6);
+    world.until_whole(4 * 3600 * S);
+    world.split(|n| n / 4);
+    world.run(26 * 3600 * S);
+    assert!(world.sees(0, 7).is_none() && world.sees(7, 0).is_none(), "forgotten");
+    world.split(|_| 0);
+    let took = world.until_whole(2 * 3600 * S);
+    println!("after 26 h apart, probing each minute: whole again after {took:?}");
+}
+
+#[test]
+fn a_process_that_was_stopped_is_back_at_once_and_takes_nobody_for_dead() {
+    let mut world = whole(40, SHIPPED, 0.1, 7);
+    for seconds in [3, 30, 300] {
+        for n in 5..15 {
+            world.pause(n, seconds * S);
+        }
+        world.run(seconds * S + MS);
+        world.deaths.clear();
+        // Verdicts that were pending when it was stopped would fall now.
+        world.run(3 * S);
+        let by_stopped = world.deaths.iter().find(|(_, n, _)| (5..15).contains(n));
+        assert_eq!(by_stopped, None, "{seconds} s");
+        let took = world.until_whole(120 * S);
+        world.run(30 * S);
+        assert!(world.is_whole(), "{seconds} s: it does not last");
+        println!("ten of 40 stopped for {seconds} s: whole after {took:?} more");
+    }
+}
+
+#[test]
+fn clocks_that_jump_lock_nobody_out() {
+    let mut world = whole(20, SHIPPED, 0.1, 8);
+    for (n, jump_ms) in [(4, -3_600_000), (5, 3_600_000), (1, -86_400_000)] {
+        world.members[n].clock_ms = jump_ms;
+        world.kill(n);
+        world.run(if n == 4 { S } else { 60 * S });
+        world.start(n);
+        let took = world.until_whole(60 * S);
+        println!("restarted with a clock that jumped by {jump_ms} ms: whole after {took:?}");
+    }
+    // Forward, and back where it was.
+    world.members[5].clock_ms = 0;
+    world.kill(5);
+    world.start(5);
+    world.until_whole(60 * S);
+    let took = world.spread(5, Status::Degraded);
+    assert!(took < 30 * S, "what it says counts again: {took:?}");
+}
+
+#[test]
+fn a_node_that_comes_back_elsewhere_is_the_same_node() {
+    let mut world = whole(20, SHIPPED, 0.1, 9);
+    for pause in [S, 120 * S] {
+        world.kill(6);
+        world.run(pause);
+        world.move_away(6);
+        world.start(6);
+        let at = world.members[6].address;
+        let took = world.until("all know where it is", 60 * S, |world| {
+            let seen = |n: usize| {
+                let members = world.members[n].core.as_ref().unwrap().members();
+                members
+                    .iter()
+                    .any(|seen| seen.identity.address == at && seen.life == Life::Alive)
+            };
+            (0..20).all(seen)
+        });
+        println!("moved within {pause:?}: known everywhere after {took:?}");
+        assert!(world.is_whole());
+    }
+}
+
+#[test]
+fn nodes_whose_seeds_come_later_find_each_other_without_help() {
+    let mut world = World::new(12, SHIPPED, 0.1, 10);
+    for seed in 0..3 {
+        world.kill(seed);
+    }
+    world.run(90 * S);
+    assert!(
+        (3..12).all(|n| world.members[n].core.as_ref().unwrap().is_alone()),
+        "nobody could tell them"
+    );
+    world.start(1);
+    let took = world.until_whole(30 * S);
+    println!("the first seed came late: all know all after {took:?}");
+}
+
+/// Whoever hears the network may send what he heard again, to whomever he likes.
+#[test]
+fn replays_raise_nobody_from_the_dead_and_change_nothing() {
+    let mut world = whole(20, EACH_SECOND, 0.1, 11);
+    world.spread(3, Status::Degraded);
+    world.run(20 * S);
+    world.kill(9);
+    world.run(60 * S);
+    assert!(world.is_whole());
+    world.spread(3, Status::Healthy);
+    world.run(5 * S);
+    world.deaths.clear();
+    world.refused.clear();
+    let recorded = world.recorded.clone();
+    for _ in 0..600 {
+        for _ in 0..50 {
+            let (to, packet) = &recorded[world.chance.random_range(0..recorded.len())];
+            let elsewhere = world.chance.random_range(0..20);
+            let to = if world.chance.random_bool(0.5) { *to } else { elsewhere };
+            world.deliver(to, packet);
+        }
+        world.run(100 * MS);
+        if world.now.as_millis() % 1000 < 100 {
+            assert!(world.is_whole(), "at {:?}", world.now);
+        }
+    }
+    assert_eq!((&world.deaths[..], world.renewals), (&[][..], 0));
+    assert!(
+        (0..20)
+            .filter(|n| *n != 9)
+            .all(|n| world.sees(n, 3).unwrap().1 == Some(Status::Healthy))
+    );
+    let replayed = world.refused.iter().filter(|why| **why == Refused::Replayed).count();
+    assert!(replayed > 10_000, "{replayed} of 30000 were known as replays");
+}
+
+#[test]
+fn damaged_packets_of_a_member_end_nobody() {
+    let mut world = whole(10, EACH_SECOND, 0.0, 12);
+    let recorded = world.recorded.clone();
+    world.refused.clear();
+    for round in 0..20_000 {
+        let (to, mut packet) = recorded[world.chance.random_range(0..recorded.len())].clone();
+        // A number that was not there yet, so that what follows it is read.
+        packet[1..9].copy_from_slice(&(1_000_000 + round as u64).to_le_bytes());
+        for _ in 0..world.chance.random_range(1..4) {
+            let at = world.chance.random_range(9..packet.len());
+            packet[at] = world.chance.random();
+        }
+        packet.truncate(world.chance.random_range(1..=packet.len()));
+        world.deliver(to, &packet);
+    }
+    let undecodable = world.refused.iter().filter(|why| **why == Refused::Undecodable).count();
+    assert!(undecodable > 1000, "{undecodable}");
+    // Whatever they were made believe, nobody has ended, and those who are there see each other again.
+    world.refused.clear();
+    let there = |world: &World| {
+        (0..10).all(|n| (0..10).all(|other| world.sees(n, other).is_some_and(|(life, _)| life.is_there())))
+    };
+    world.until("all see all again", 600 * S, there);
+}
+
+#[test]
+fn two_nodes_of_one_id_are_found_out() {
+    let mut world = whole(6, EACH_SECOND, 0.0, 13);
+    assert_eq!(world.rivals, 0);
+    world.kill(5);
+    world.run(20 * S);
+    // The sixth process says that it is the fifth.
+    world.members[5].called = 4;
+    world.start(5);
+    world.run(30 * S);
+    assert!(world.rivals > 0, "one of the two says that there is another");
+    world.kill(5);
+    world.until("the one that stays is the one that is known", 60 * S, |world| {
+        let at = world.members[4].address;
+        (0..4).all(|n| {
+            let members = world.members[n].core.as_ref().unwrap().members();
+            members
+                .iter()
+                .any(|seen| seen.identity.address == at && seen.life == Life::Alive)
+        })
+    });
+}
+
+#[test]
+fn a_thousand_nodes_learn_of_changes_and_deaths_and_find_each_other() {
+    let mut world = if std::env::var("PAIRDB_TEST_GOSSIP_HOURS").is_ok() {
+        let mut world = World::new(1000, SHIPPED, 0.01, 15);
+        let took = world.until_whole(300 * S);
+        println!("1000 nodes, 1 % loss: all know all after {took:?}");
+        world
+    } else {
+        World::acquainted(1000, SHIPPED, 0.01, 15)
+    };
+    let (_, longest) = spreading(&mut world, 3);
+    println!("1000 nodes: a change is known everywhere after at most {longest:?}");
+    assert!(longest < 30 * S, "{longest:?}");
+    for n in 700..710 {
+        world.kill(n);
+    }
+    let took = world.until_whole(120 * S);
+    println!("1000 nodes: ten deaths at once are known everywhere after {took:?}");
+    let of_killed = |of: &str| (700..710).any(|n| name(n) == of);
+    assert!(
+        world.deaths.iter().all(|(_, _, of)| of_killed(of)),
+        "somebody else was taken for dead"
+    );
+}
