@@ -159,7 +159,7 @@ fn the_image_holds_the_binary_alone_and_runs_what_it_knows() {
     let exposed: BTreeSet<String> = instruction("EXPOSE").split(' ').map(str::to_owned).collect();
     let ports = ports_of(&config).into_values();
     let expected = ports.map(|(port, protocol)| format!("{port}/{}", protocol.to_lowercase()));
-    assert_eq!(exposed, expected.collect());
+    assert_eq!(exposed, expected.collect::<BTreeSet<_>>());
     assert_eq!(instruction("STOPSIGNAL"), "SIGTERM");
 }
 
@@ -352,7 +352,7 @@ fn ports_and_probes_are_those_of_the_node() {
         (53, "TCP"),
     ] {
         assert!(
-            out.contains(&(port.into(), protocol.to_owned())),
+            out.contains(&(i64::from(port), protocol.to_owned())),
             "no way out to {port}"
         );
     }
