@@ -1,0 +1,333 @@
+//! The runbooks in `docs/`: what is marked as runnable runs as it stands there, against a node that has what the runbook is about;
+//! of the rest the commands of the node are such that its command line takes, and links lead somewhere.
+
+mod common;
+#[path = "common/runbook.rs"]
+mod runbook;
+#[path = "common/secure.rs"]
+mod secure;
+#[path = "common/shell.rs"]
+mod shell;
+
+use pairdb_node::config::Config;
+use runbook::{Block, Machine, blocks, missing};
+use secure::{Authority, line, put, put_identity};
+use shell::{assert_taken, commands_of_the_node};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// All documents, by their names.
+fn documents() -> BTreeMap<String, String> {
+    let files = fs::read_dir(file("docs")).unwrap();
+    let named = files.map(|entry| {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        (name, fs::read_to_string(path).unwrap())
+    });
+    named.filter(|(name, _)| name.ends_with(".md")).collect()
+}
+
+fn follow(machine: &Machine, name: &str) {
+    machine.follow(&file("docs").join(name));
+}
+
+#[test]
+fn start_and_stop() {
+    follow(&Machine::new(), "start-and-stop.md");
+}
+
+#[test]
+fn disk_full() {
+    let machine = Machine::new();
+    machine.start();
+    // However empty the disk is on which the tests run.
+    machine.configure("0.000000001", "0.000000002", "0.000000003", "");
+    machine.prepare("systemctl reload pairdb-node");
+    machine.prepare_until("! pairdb-node put probe now --addr \"$ADDR\" --tenant runbook");
+    follow(&machine, "disk-full.md");
+}
+
+#[test]
+fn corruption() {
+    let machine = Machine::new();
+    machine.start();
+    for n in 0..50 {
+        let value = "x".repeat(100 + n);
+        machine.prepare(&format!(
+            "pairdb-node put key{n} {value} --addr \"$ADDR\" --tenant runbook"
+        ));
+    }
+    machine.prepare("pairdb-node backup --to \"$BACKUPS\" --name good --config \"$CONFIG\"");
+    machine.prepare("systemctl stop pairdb-node");
+    let tables = fs::read_dir(machine.at("data/sstables")).unwrap();
+    let mut tables = tables.map(|entry| entry.unwrap().path());
+    let table = tables
+        .find(|path| path.extension().is_some_and(|ext| ext == "sst"))
+        .unwrap();
+    let mut content = fs::read(&table).unwrap();
+    let at = content.len() / 4;
+    content[at] ^= 0x40;
+    // A file of its own: the backup on the same disk has a link to the old one.
+    let aside = table.with_extension("aside");
+    fs::write(&aside, content).unwrap();
+    fs::rename(&aside, &table).unwrap();
+    machine.prepare("systemctl start pairdb-node");
+    machine.prepare_until("pairdb-node health --addr \"$ADDR\"");
+    follow(&machine, "corruption.md");
+}
+
+#[test]
+fn slow_compaction() {
+    let machine = Machine::new();
+    machine.start();
+    follow(&machine, "slow-compaction.md");
+}
+
+#[test]
+fn log_latched() {
+    let mut machine = Machine::new();
+    machine.configure("0.98", "0.99", "1.0", "fault_injection = true");
+    machine.start();
+    let admin = format!("http://127.0.0.1:{}", machine.admin_port);
+    machine.set("ADMIN", &admin);
+    machine.prepare("pairdb-node fault inject disk-io error --point sync-log --admin-addr \"$ADMIN\"");
+    machine.prepare_until(
+        "! pairdb-node put latches now --addr \"$ADDR\" --tenant runbook && ! pairdb-node health --addr \"$ADDR\"",
+    );
+    follow(&machine, "log-latched.md");
+}
+
+#[test]
+fn restart_storm() {
+    let mut machine = Machine::new();
+    machine.configure("0.98", "0.99", "1.0", "fault_injection = true");
+    machine.start();
+    let admin = format!("http://127.0.0.1:{}", machine.admin_port);
+    machine.set("ADMIN", &admin);
+    for n in 1..=2 {
+        machine.prepare("pairdb-node fault inject memtable kill --admin-addr \"$ADMIN\"");
+        machine.prepare_until(&format!(
+            "pairdb-node status --config \"$CONFIG\" | grep -E '^ *memtable +running +{n} '"
+        ));
+    }
+    follow(&machine, "restart-storm.md");
+}
+
+#[test]
+fn adding_and_removing_a_node() {
+    let machine = Machine::new();
+    machine.start();
+    follow(&machine, "adding-and-removing-a-node.md");
+}
+
+#[test]
+fn backup_and_restore() {
+    let machine = Machine::new();
+    machine.start();
+    follow(&machine, "backup-and-restore.md");
+}
+
+#[test]
+fn upgrade_and_roll_back() {
+    let machine = Machine::new();
+    machine.start();
+    follow(&machine, "upgrade-and-roll-back.md");
+}
+
+#[test]
+fn keys_and_certificates() {
+    let mut machine = Machine::new();
+    let secrets = machine.at("secrets");
+    let authority = Authority::new("authority");
+    put(&secrets.join("ca.crt"), &authority.pem);
+    put_identity(&secrets, &authority.issue("node"));
+    let renewed = authority.issue("node");
+    put(&secrets.join("new.crt"), &renewed.cert);
+    put(&secrets.join("new.key"), &renewed.key);
+    put(
+        &secrets.join("tokens"),
+        &[line("*", "of all"), line("acme", "of old")].concat(),
+    );
+    put(&secrets.join("of-all"), "of all");
+    put(&machine.at("work/old-token"), "of old");
+    let of = |name: &str| secrets.join(name).to_str().unwrap().to_owned();
+    let security = format!(
+        "[security]\ntls_cert = {:?}\ntls_key = {:?}\ntokens_file = {:?}\ncheck_interval = \"200ms\"",
+        of("node.crt"),
+        of("node.key"),
+        of("tokens")
+    );
+    machine.configure("0.98", "0.99", "1.0", &security);
+    machine.set("ADDR", &format!("https://127.0.0.1:{}", machine.port));
+    machine.set("PAIRDB_CA", &of("ca.crt"));
+    machine.set("PAIRDB_TOKEN_FILE", &of("of-all"));
+    machine.start();
+    follow(&machine, "keys-and-certificates.md");
+}
+
+#[test]
+fn reading_a_trace() {
+    let machine = Machine::new();
+    machine.configure("0.98", "0.99", "1.0", "[tracing]\nslow_request = \"1us\"");
+    machine.start();
+    follow(&machine, "reading-a-trace.md");
+}
+
+#[test]
+fn every_block_is_of_a_known_kind_and_the_node_takes_each_command() {
+    let mut commands = 0;
+    for (name, text) in documents() {
+        for Block { kind, text, line } in blocks(&text) {
+            let place = format!("{name}, line {line}");
+            match kind.as_str() {
+                "sh run" | "sh fails" | "sh elsewhere" | "sh variables" => {
+                    for arguments in commands_of_the_node(&text) {
+                        assert_taken(&arguments, &place);
+                        commands += 1;
+                    }
+                }
+                "toml" => {
+                    let dir = tempfile::tempdir().unwrap();
+                    let config = put(&dir.path().join("config.toml"), &text);
+                    let loaded = Config::load(Some(&config), [], &[]);
+                    assert!(loaded.is_ok(), "{place}: {}", loaded.unwrap_err());
+                }
+                "text" => {}
+                other => panic!("{place}: {other:?} is no kind of block"),
+            }
+        }
+    }
+    assert!(commands > 60, "{commands} commands");
+    for (name, text) in documents() {
+        let is_tested = name == "README.md" || text_of_this_test().contains(&format!("\"{name}\")"));
+        assert!(is_tested, "{name}: no test follows it");
+        assert!(
+            text.contains("**It is well**") || name == "README.md",
+            "{name}: when is it well again?"
+        );
+    }
+}
+
+fn text_of_this_test() -> String {
+    fs::read_to_string(file("tests/runbooks.rs")).unwrap()
+}
+
+#[test]
+fn variables_are_explained() {
+    let documents = documents();
+    let explained: BTreeSet<String> = blocks(&documents["README.md"])
+        .iter()
+        .filter(|block| block.kind == "sh variables")
+        .flat_map(|block| block.text.lines())
+        .map(|line| {
+            line.strip_prefix("export ")
+                .unwrap()
+                .split('=')
+                .next()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    let mut used = BTreeSet::new();
+    for block in documents.values().flat_map(|text| blocks(text)) {
+        for behind in block.text.split('$').skip(1) {
+            let name: String = behind
+                .chars()
+                .take_while(|c| c.is_ascii_uppercase() || *c == '_')
+                .collect();
+            used.extend(Some(name).filter(|name| !name.is_empty()));
+        }
+    }
+    assert_eq!(used, explained);
+}
+
+/// The anchors of a document's headings, as their readers make them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            let words = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = words.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+            kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+        })
+        .collect()
+}
+
+#[test]
+fn links_lead_somewhere_and_every_runbook_is_listed() {
+    let mut all: Vec<(PathBuf, String)> = documents()
+        .into_iter()
+        .map(|(name, text)| (file("docs").join(name), text))
+        .collect();
+    for other in ["README.md", "observability/README.md", "deploy/README.md"] {
+        all.push((file(other), fs::read_to_string(file(other)).unwrap()));
+    }
+    let mut links = 0;
+    for (document, text) in &all {
+        for link in text.split("](").skip(1).filter_map(|behind| behind.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            links += 1;
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => document.clone(),
+                path => document.parent().unwrap().join(path),
+            };
+            assert!(target.exists(), "{}: {link}", document.display());
+            if !anchor.is_empty() {
+                let text = fs::read_to_string(&target).unwrap();
+                assert!(anchors(&text).contains(anchor), "{}: {link}", document.display());
+            }
+        }
+    }
+    assert!(links > 60, "{links} links");
+    let documents = documents();
+    let listed = &documents["README.md"];
+    for name in documents.keys().filter(|name| *name != "README.md") {
+        assert!(listed.contains(&format!("]({name})")), "{name} is not listed");
+    }
+}
+
+#[test]
+fn alerts_that_runbooks_name_are_there() {
+    let alerts = fs::read_to_string(file("observability/prometheus/alerts.yml")).unwrap();
+    let known: BTreeSet<&str> = alerts
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        .collect();
+    let mut named = 0;
+    for (name, text) in documents() {
+        for word in text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| {
+            let behind = word.strip_prefix("Pairdb");
+            behind.is_some_and(|behind| behind.starts_with(|c: char| c.is_ascii_uppercase()))
+        }) {
+            assert!(known.contains(word), "{name}: there is no alert {word}");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "{named}");
+}
+
+#[test]
+fn what_a_document_says_is_looked_for_in_its_order() {
+    let output = "one\n  two   three\nfour";
+    assert_eq!(missing("one\n two three", output), None);
+    assert_eq!(missing("…wo … four", output), None);
+    assert_eq!(missing("four\none", output), Some("one".to_owned()));
+    assert_eq!(missing("two four", output), Some("two four".to_owned()));
+}
+
+#[test]
+fn commands_of_the_node_are_found_wherever_a_shell_would_run_them() {
+    let text = "systemctl stop pairdb-node # pairdb-node no\nX=1 \"$NEW/pairdb-node\" a 'b c' 2>&1 | pairdb-node d > pairdb-node\n\
+                until pairdb-node e \\\n  f; do x=$(pairdb-node g < h); done\nkubectl exec p -- /pairdb-node i &";
+    let found = commands_of_the_node(text);
+    let expected: [&[&str]; 5] = [&["a", "b c"], &["d"], &["e", "f"], &["g"], &["i"]];
+    assert_eq!(found, expected);
+}
