@@ -87,7 +87,7 @@ impl Connection {
             self.look.set(tokio::time::sleep(self.look_every));
             if self.room.is_in_the_way() {
                 tracing::warn!(
-                    peer = ?self.stream.peer_addr().ok(),
+                    peer = ?self.stream.peer(),
                     within = ?self.look_every,
                     "a connection is closed: its client takes no answers, and others are refused for want of room"
                 );

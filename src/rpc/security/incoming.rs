@@ -6,6 +6,7 @@
 use crate::actors::access::AccessCounts;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,6 +49,17 @@ impl Incoming {
                 counts: Arc::clone(counts),
             })),
         }
+    }
+
+    /// Whose it is, while it is open.
+    pub(in crate::rpc) fn peer(&self) -> Option<SocketAddr> {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Greeting(greeting) => greeting.accept.get_ref()?,
+            Self::Secret(stream) => stream.get_ref().0,
+            Self::Failed => return None,
+        };
+        stream.peer_addr().ok()
     }
 
     /// What is under it once the handshake, if there is one, is done.
