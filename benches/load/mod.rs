@@ -61,23 +61,23 @@ fn halves() -> Result<Halves, Failure> {
 /// Starts a node on the first half of the processors, and keeps the other half for this process: so what the generator of
 /// the load does takes nothing from the node. With one processor both share it.
 pub fn start(environment: &[(&str, &str)]) -> Result<Node, Failure> {
-    let Halves { node, own } = halves()?;
-    let dir = tempfile::tempdir()?;
-    if node.count() > 0 {
-        sched_setaffinity(None, &node)?;
-    }
-    // Inherited.
-    let process = Process::start(dir.path(), free_port(), environment);
-    sched_setaffinity(None, &own)?;
-    Ok(Node { process, _dir: dir })
+    start_on(&halves()?.node, environment)
 }
 
 /// Starts a node on the processors of this process: one that stands for another machine, and takes nothing from the node
 /// under measurement.
 pub fn start_elsewhere(environment: &[(&str, &str)]) -> Result<Node, Failure> {
-    sched_setaffinity(None, &halves()?.own)?;
+    start_on(&halves()?.own, environment)
+}
+
+fn start_on(processors: &CpuSet, environment: &[(&str, &str)]) -> Result<Node, Failure> {
     let dir = tempfile::tempdir()?;
+    if processors.count() > 0 {
+        sched_setaffinity(None, processors)?;
+    }
+    // Inherited.
     let process = Process::start(dir.path(), free_port(), environment);
+    sched_setaffinity(None, &halves()?.own)?;
     Ok(Node { process, _dir: dir })
 }
 
