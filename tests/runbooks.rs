@@ -151,10 +151,10 @@ fn keys_and_certificates() {
     put(&secrets.join("new.key"), &renewed.key);
     put(
         &secrets.join("tokens"),
-        &[line("*", "of all"), line("acme", "of old")].concat(),
+        &[line("*", "token-of-everybody"), line("acme", "old-token-of-acme")].concat(),
     );
-    put(&secrets.join("of-all"), "of all");
-    put(&machine.at("work/old-token"), "of old");
+    put(&secrets.join("of-all"), "token-of-everybody");
+    put(&machine.at("work/old-token"), "old-token-of-acme");
     let of = |name: &str| secrets.join(name).to_str().unwrap().to_owned();
     let security = format!(
         "[security]\ntls_cert = {:?}\ntls_key = {:?}\ntokens_file = {:?}\ncheck_interval = \"200ms\"",

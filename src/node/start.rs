@@ -103,7 +103,15 @@ impl Node {
             is_draining,
             streams,
         };
-        let (parts, locks) = Parts::new(config, found, machine, faults, (address.port(), gossip), traces, security);
+        let (parts, locks) = Parts::new(
+            config,
+            found,
+            machine,
+            faults,
+            (address.port(), gossip),
+            traces,
+            security,
+        );
         let security = Arc::clone(&parts.security);
         let serve = rpc::server::serve(
             parts.requests.clone(),

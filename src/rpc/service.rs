@@ -130,7 +130,9 @@ impl StorageNode {
         write: Result<NewWrite, LimitError>,
         answer: fn(&WriteOutcome) -> OperationOutcome,
     ) -> Result<OperationOutcome, Failed> {
-        let outcome = self.entered(self.requests.enter(Kind::Write), self.put(rights, write)).await?;
+        let outcome = self
+            .entered(self.requests.enter(Kind::Write), self.put(rights, write))
+            .await?;
         Ok(answer(&outcome))
     }
 

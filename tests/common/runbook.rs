@@ -195,8 +195,12 @@ impl Machine {
     /// Repeats a script until it succeeds.
     pub fn prepare_until(&self, script: &str) {
         let begun = Instant::now();
-        while self.run(script).0 != Some(0) {
-            assert!(begun.elapsed() < PATIENCE, "{script}\n{}", self.log());
+        loop {
+            let (code, output) = self.run(script);
+            if code == Some(0) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{script}\n{output}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -252,7 +256,7 @@ impl Machine {
             output = Some(printed);
             ran += 1;
         }
-        assert!(ran >= 3, "{name}: only {ran} blocks ran");
+        assert!(ran > 0, "{name}: no block ran");
     }
 }
 
