@@ -40,7 +40,12 @@ const HOLDERS: &[(&str, &str)] = &[
     ("hop", "slow_requests[].hops[]"),
 ];
 /// The same of what this node has none of: the names are those of `proto/admin.proto`.
-const OF_PROTO: &[(&str, &str)] = &[("stream", "message Stream {"), ("aside", "message QuarantinedTable {")];
+const OF_PROTO: &[(&str, &str)] = &[
+    ("stream", "message Stream {"),
+    ("aside", "message QuarantinedTable {"),
+    ("reload", "message Reload {"),
+    ("key", "message ReloadedKey {"),
+];
 /// How long a request takes that is made slow.
 const SLOW: Duration = Duration::from_millis(1500);
 /// What scripts of a page may not use: each reads text as HTML, or as a program.

@@ -18,9 +18,10 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Node {
-    /// Stops in the order in which data flow: admits nothing more, tells the other nodes, lets connections end, makes the last writes durable, applies
-    /// them, ends the log with the notes of what they were answered, ends the streams to other nodes, flushes, ends the actors. A step that takes longer than its share of
-    /// `server.shutdown_timeout` is reported and passed over: the next start does what it left.
+    /// Stops in the order in which data flow: admits nothing more, tells the other nodes, lets connections end, makes the last
+    /// writes durable, applies them, ends the log with the notes of what they were answered, ends the streams to other nodes,
+    /// flushes, ends the actors. A step that takes longer than its share of `server.shutdown_timeout` is reported and passed
+    /// over: the next start does what it left.
     pub async fn shutdown(mut self) {
         let begun = Instant::now();
         let total = self.shutdown_timeout;

@@ -196,6 +196,14 @@ function showDisks(status) {
   ]);
 }
 
+function showReload(status) {
+  const reload = status.reload;
+  const outcome = (key) => (key.error ? `${key.outcome}: ${key.error}` : key.outcome);
+  const keys = reload ? reload.keys.map((key) => [key.key, outcome(key)]) : [];
+  const refused = reload?.refused ? [["refused, nothing has changed", reload.refused]] : [];
+  facts(byId("reload"), [["at", reload ? clock(reload.at_ms) : "none since the start"], ...refused, ...keys]);
+}
+
 const HEALTH_KINDS = { healthy: "good", degraded: "warn", unhealthy: "bad" };
 
 function showMembers(status) {
