@@ -1,0 +1,244 @@
+//! A day of a cluster, from nothing: three nodes as processes come up and find each other, clients write all the while, one node is
+//! killed and comes back, one is added, one is drained and removed, a backup is restored into a fresh node; and in the end
+//! everything that was acknowledged is there.
+
+mod common;
+#[path = "common/coordinator.rs"]
+mod coordinator;
+#[path = "common/streaming.rs"]
+mod streaming;
+
+use common::*;
+use coordinator::*;
+use pairdb_node::storage::key::Key;
+use pairdb_node::storage::ring;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use streaming::*;
+use tokio::sync::RwLock;
+use tokio::task::JoinHandle;
+use tonic::Code;
+
+/// A node as a process, as a person would start it.
+struct Host {
+    id: &'static str,
+    dir: PathBuf,
+    port: u16,
+    gossip: u16,
+    seed: u16,
+    process: Option<Process>,
+}
+
+impl Host {
+    /// Starts a node that calls `seed`, the gossip's port of another one.
+    fn start(dir: &Path, id: &'static str, seed: Option<u16>) -> Self {
+        let dir = dir.join(id);
+        std::fs::create_dir_all(&dir).unwrap();
+        let gossip = free_port();
+        let mut host = Self {
+            id,
+            dir,
+            port: free_port(),
+            gossip,
+            seed: seed.unwrap_or(gossip),
+            process: None,
+        };
+        host.begin();
+        host
+    }
+
+    fn begin(&mut self) {
+        let (port, seed) = (self.gossip.to_string(), format!("127.0.0.1:{}", self.seed));
+        let environment = [
+            ("NODE_ID", self.id),
+            ("PAIRDB__MEM_TABLE__FLUSH_THRESHOLD", "256KiB"),
+            ("PAIRDB__GOSSIP__ENABLED", "true"),
+            ("PAIRDB__GOSSIP__BIND_PORT", &port),
+            ("PAIRDB__GOSSIP__SEED_NODES", &seed),
+            ("PAIRDB__GOSSIP__GOSSIP_INTERVAL", "200ms"),
+            ("PAIRDB__GOSSIP__PROBE_INTERVAL", "200ms"),
+            ("PAIRDB__GOSSIP__PROBE_TIMEOUT", "100ms"),
+        ];
+        self.process = Some(Process::start(&self.dir, self.port, &environment));
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    fn client(&self) -> Client {
+        client(self.address())
+    }
+
+    fn data(&self) -> String {
+        self.dir.join("data").to_str().unwrap().to_owned()
+    }
+
+    /// How the other nodes are, as this one sees it.
+    fn members(&self) -> BTreeMap<String, String> {
+        let status: Value = serde_json::from_str(&run(&["status", "--json", "--data-dir", &self.data()])).unwrap();
+        let members = status["members"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        members
+            .map(|member| (text(&member["node_id"]), text(&member["state"])))
+            .collect()
+    }
+}
+
+/// Runs a command of the node's, which must succeed; what it printed.
+fn run(args: &[&str]) -> String {
+    let output = binary(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Waits until each of `hosts` sees all of them alive, and `gone` in that state.
+async fn all_see(hosts: &[&Host], gone: Option<(&str, &str)>) {
+    eventually("the nodes see each other", async || {
+        hosts.iter().all(|host| {
+            let members = host.members();
+            let is = |id: &str, state: &str| members.get(id).is_some_and(|seen| seen == state);
+            hosts.iter().all(|other| is(other.id, "alive")) && gone.is_none_or(|(id, state)| is(id, state))
+        })
+    })
+    .await;
+}
+
+/// Clients that write, each to the node that has the key.
+struct Load {
+    addresses: Addresses,
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
+    writers: Vec<JoinHandle<BTreeMap<String, i64>>>,
+}
+
+impl Load {
+    /// The numbers that are written begin with `first`.
+    fn begin(addresses: Addresses, first: i64) -> Self {
+        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let writer = |writer| {
+            let (addresses, stop, written) = (Arc::clone(&addresses), Arc::clone(&stop), Arc::clone(&written));
+            tokio::spawn(write_on((writer, first), addresses, stop, written, NODES_DIE))
+        };
+        Self {
+            writers: (0..WRITERS).map(writer).collect(),
+            addresses,
+            stop,
+            written,
+        }
+    }
+
+    /// Waits until so many more writes are acknowledged.
+    async fn goes_on(&self, more: u64) {
+        let so_far = || self.written.load(Ordering::Relaxed);
+        let enough = so_far() + more;
+        eventually("clients write on", async || so_far() >= enough).await;
+    }
+
+    /// Has nodes hand over what changes hands, while clients write.
+    async fn hand_over(&self, hosts: &[&Host], next: Ring) {
+        let moves = self.addresses.read().await.0.moves(&next);
+        let host = |id: &str| *hosts.iter().find(|host| host.id == id).unwrap();
+        for ((old, new), ranges) in &moves {
+            start_stream(&host(old).client(), new, host(new).address(), ranges).await;
+        }
+        for (old, new) in moves.keys() {
+            completed(&host(old).client(), new).await;
+        }
+        self.addresses.write().await.0 = next;
+        for (old, new) in moves.keys() {
+            let said = stop_stream(&host(old).client(), new).await;
+            assert!(!said.contains("not acknowledged"), "{said}");
+        }
+    }
+
+    /// Ends it; the last that was acknowledged of each key.
+    async fn end(self) -> BTreeMap<String, i64> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut acknowledged = BTreeMap::new();
+        for writer in self.writers {
+            acknowledged.extend(writer.await.unwrap());
+        }
+        acknowledged
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_lives_through_a_day_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = Host::start(dir.path(), "a", None);
+    let mut b = Host::start(dir.path(), "b", Some(a.gossip));
+    let c = Host::start(dir.path(), "c", Some(a.gossip));
+    all_see(&[&a, &b, &c], None).await;
+
+    let ring = Ring::default().with("a").with("b").with("c");
+    let listening = [&a, &b, &c].map(|host| (host.id.to_owned(), host.address()));
+    let addresses: Addresses = Arc::new(RwLock::new((ring.clone(), listening.into())));
+    let load = Load::begin(Arc::clone(&addresses), 1);
+    load.goes_on(1500).await;
+
+    // One dies, and comes back.
+    b.process.take().unwrap().kill();
+    all_see(&[&a, &c], Some(("b", "down"))).await;
+    b.begin();
+    all_see(&[&a, &b, &c], None).await;
+    load.goes_on(1500).await;
+
+    // One is added.
+    let d = Host::start(dir.path(), "d", Some(c.gossip));
+    all_see(&[&a, &b, &c, &d], None).await;
+    addresses.write().await.1.insert("d".to_owned(), d.address());
+    let grown = ring.with("d");
+    load.hand_over(&[&a, &b, &c, &d], grown.clone()).await;
+    load.goes_on(1500).await;
+
+    // One is drained, and removed.
+    let shrunk = grown.without("a");
+    load.hand_over(&[&a, &b, &c, &d], shrunk.clone()).await;
+    let said = run(&["drain", "--data-dir", &a.data()]);
+    assert!(said.contains("drained"), "{said}");
+    let refused = a.client().write(write("late", b"v", &[])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    let mut a = a;
+    assert_eq!(a.process.take().unwrap().terminate(), Some(0));
+    all_see(&[&b, &c, &d], Some(("a", "left"))).await;
+    load.goes_on(1500).await;
+    let before = load.end().await;
+    assert_eq!(before.len() as i64, WRITERS as i64 * KEYS_PER_WRITER);
+
+    // All of a node goes into a backup while it is written to, and that into a fresh node.
+    let latest = before.values().max().unwrap();
+    let load = Load::begin(Arc::clone(&addresses), latest + 1);
+    load.goes_on(200).await;
+    let backups = dir.path().join("backups");
+    let backups = backups.to_str().unwrap();
+    run(&["backup", "--to", backups, "--data-dir", &c.data()]);
+    load.goes_on(200).await;
+    let fresh = dir.path().join("fresh");
+    let data = fresh.join("data");
+    run(&["restore", "--from", backups, "--data-dir", data.to_str().unwrap()]);
+    let restored = Process::start(&fresh, free_port(), &[]);
+    let of_c = before.iter().filter(|(key, _)| {
+        let place = ring::place(&Key::new("tenant", key).unwrap());
+        shrunk.owner(place) == "c"
+    });
+    let of_c: BTreeMap<String, i64> = of_c.map(|(key, number)| (key.clone(), *number)).collect();
+    assert!(of_c.len() > 50, "{}", of_c.len());
+    let alone = Ring::default().with("c");
+    let listening = [("c".to_owned(), restored.addr.parse().unwrap())];
+    check(&Arc::new(RwLock::new((alone, listening.into()))), &of_c).await;
+
+    // And at its end all data are there, and whole.
+    let mut acknowledged = before;
+    acknowledged.extend(load.end().await);
+    let owners = check(&addresses, &acknowledged).await;
+    assert_eq!(owners.keys().collect::<Vec<_>>(), ["b", "c", "d"], "{owners:?}");
+    for host in [&b, &c, &d] {
+        let said = run(&["verify", "--data-dir", &host.data()]);
+        assert!(said.contains("no damage"), "{said}");
+    }
+}
