@@ -1,6 +1,7 @@
 //! What became of reloads of the configuration and of the files that it names.
 //!
-//! Owns: the counts, the last reload and the last look at files as they are shown, and what of a look is news. Does not own: reloading (see `node`).
+//! Owns: the counts, the last reload and the last look at files as they are shown, and what of a look is news. Does not own:
+//! reloading (see `node`).
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
