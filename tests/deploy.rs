@@ -227,7 +227,10 @@ fn the_nodes_of_compose_take_their_configuration() {
         assert_eq!(config.cluster.nodes.get(name), Some(&address), "the others find it");
         assert!(seconds(string(node, "stop_grace_period")) > config.server.shutdown_timeout);
         assert!(config.gossip.enabled);
-        let seeds: Vec<String> = services.keys().map(|name| format!("{}:{}", name.as_str().unwrap(), config.gossip.bind_port)).collect();
+        let seeds: Vec<String> = services
+            .keys()
+            .map(|name| format!("{}:{}", name.as_str().unwrap(), config.gossip.bind_port))
+            .collect();
         assert_eq!(config.gossip.seed_nodes, seeds);
         let [secret] = &strings(&node["secrets"])[..] else {
             panic!("{:?}", node["secrets"]);
@@ -235,7 +238,10 @@ fn the_nodes_of_compose_take_their_configuration() {
         assert_eq!(config.gossip.key_file, Some(Path::new("/run/secrets").join(secret)));
         let keys = string(&compose["secrets"][secret.as_str()], "file").trim_start_matches("./");
         let ignored = text(".gitignore");
-        assert!(ignored.lines().any(|line| line == format!("/deploy/compose/{keys}")), "a key is no part of the repository");
+        assert!(
+            ignored.lines().any(|line| line == format!("/deploy/compose/{keys}")),
+            "a key is no part of the repository"
+        );
         let volumes = strings(&service["volumes"]);
         assert_eq!(volumes[0], format!("./config.toml:{}:ro", flag(&command, "--config")));
         assert_eq!(volumes[1], format!("{name}:{}", config.storage.data_dir.display()));
@@ -318,11 +324,17 @@ fn a_pod_takes_its_configuration_and_is_found_by_its_name() {
     assert_eq!(string(volume, "name"), "config");
     assert_eq!(string(&volume["configMap"], "name"), string(&map["metadata"], "name"));
     assert!(config.gossip.enabled);
-    assert_eq!(config.gossip.seed_nodes, [format!("{service}:{}", config.gossip.bind_port)]);
+    assert_eq!(
+        config.gossip.seed_nodes,
+        [format!("{service}:{}", config.gossip.bind_port)]
+    );
     let keys = config.gossip.key_file.as_ref().unwrap();
     assert_eq!(keys.parent(), Some(Path::new(&mounts["gossip"])));
     let secret = string(&list(template, "volumes")[1]["secret"], "secretName").to_owned();
-    let made = format!("create secret generic {secret} --from-file={}=", keys.file_name().unwrap().display());
+    let made = format!(
+        "create secret generic {secret} --from-file={}=",
+        keys.file_name().unwrap().display()
+    );
     assert!(text("deploy/README.md").contains(&made), "{made}");
     let user = template["securityContext"]["runAsUser"].as_i64().unwrap();
     assert_eq!(instruction("USER"), format!("{user}:{user}"), "the user of the image");
@@ -449,7 +461,9 @@ fn every_manifest_is_one_of_its_kind() {
     let schemas = files.map(|name| serde_json::from_str(&text(&format!("tests/schemas/{name}.json"))).unwrap());
     let problems = |document: &Value| -> Vec<Vec<String>> {
         let of_all = schemas.iter();
-        of_all.filter_map(|schemas| schema::problems(schemas, document)).collect()
+        of_all
+            .filter_map(|schemas| schema::problems(schemas, document))
+            .collect()
     };
     let mut kinds = BTreeMap::new();
     for entry in std::fs::read_dir(file("deploy/kubernetes")).unwrap() {
@@ -474,12 +488,19 @@ fn every_manifest_is_one_of_its_kind() {
             value => object.insert(name.to_owned(), value),
         };
         let found = problems(&document);
-        assert!(found.iter().all(|problems| !problems.is_empty()), "{kind}{place}: {found:?}");
+        assert!(
+            found.iter().all(|problems| !problems.is_empty()),
+            "{kind}{place}: {found:?}"
+        );
     };
     let container = "/spec/template/spec/containers/0";
     spoilt("StatefulSet", &format!("{container}/livenesProbe"), json!({}));
     spoilt("StatefulSet", &format!("{container}/name"), json!(5));
-    spoilt("StatefulSet", &format!("{container}/lifecycle/preStop/sleep/seconds"), json!("5s"));
+    spoilt(
+        "StatefulSet",
+        &format!("{container}/lifecycle/preStop/sleep/seconds"),
+        json!("5s"),
+    );
     spoilt("Service", "/spec/ports/0/port", Value::Null);
     spoilt("NetworkPolicy", "/spec/ingress/0/ports/0/portt", json!(1));
     spoilt("ServiceMonitor", "/spec/endpoints/0/intervall", json!("15s"));
