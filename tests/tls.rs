@@ -502,7 +502,10 @@ fn the_command_line_speaks_tls_and_says_what_it_lacks() {
     assert_eq!(got.stdout, b"v", "{got:?}");
     for (args, said) in [
         (vec!["get", "k", "--addr", &secret], "--ca"),
-        (vec!["get", "k", "--addr", &secret, "--ca", &ca], "transport error"),
+        (
+            vec!["get", "k", "--addr", &secret, "--ca", &ca],
+            "transport error|operation was canceled|cannot reach",
+        ),
         (vec!["get", "k", "--addr", &secret, "--ca", "/nowhere"], "/nowhere"),
         (vec!["get", "k", "--addr", &secret, "--ca", &own_key], "no certificate"),
         (
@@ -517,7 +520,8 @@ fn the_command_line_speaks_tls_and_says_what_it_lacks() {
         let refused = run(&args, &[]);
         let told = String::from_utf8_lossy(&refused.stderr);
         assert!(!refused.status.success(), "{args:?}");
-        assert!(told.contains(said), "{args:?}: {told}");
+        // What comes of a connection that is closed depends on how far the call was by then.
+        assert!(said.split('|').any(|said| told.contains(said)), "{args:?}: {told}");
     }
     assert_eq!(node.terminate(), Some(0));
 }
