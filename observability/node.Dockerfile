@@ -15,6 +15,6 @@ COPY --from=build /src/target/release/pairdb-node /usr/local/bin/pairdb-node
 USER pairdb
 WORKDIR /var/lib/pairdb
 VOLUME /var/lib/pairdb
-EXPOSE 50052 9091
+EXPOSE 50052 9091 7946/udp
 STOPSIGNAL SIGTERM
 CMD ["pairdb-node", "serve"]

@@ -378,6 +378,14 @@ fn the_files_that_bring_all_of_it_up_fit_each_other() {
         assert_eq!(config.server.node_id, name);
         assert_eq!(config.server.advertise_host.as_deref(), Some(name));
         nodes.insert(format!("{name}:{}", config.metrics.port));
+        assert!(config.gossip.enabled);
+        let seed = format!("{name}:{}", config.gossip.bind_port);
+        assert!(config.gossip.seed_nodes.contains(&seed), "{seed}");
+        let keys = config.gossip.key_file.as_ref().and_then(|keys| keys.to_str());
+        let mount = &list(&compose["x-node"], "configs")[0];
+        assert_eq!(Some(string(mount, "target")), keys);
+        let content = string(&compose["configs"][string(mount, "source")], "content");
+        pairdb_node::actors::gossip::wire::Keys::parse(content, &config.gossip.cluster_name).unwrap();
     }
     assert_eq!(nodes.len(), 3);
     let targets = |path: &str| -> BTreeSet<String> {

@@ -1,13 +1,15 @@
 //! What brings nodes up elsewhere: each configuration is one that the node takes, each command one that it knows, and names, ports,
-//! labels and paths agree with each other. `deploy/kubernetes/check.sh` holds the manifests against the schemas; this needs no
-//! network.
+//! labels and paths agree with each other. Manifests are held against the schemas of their kinds, which `tests/schemas` has.
 
 mod common;
+#[path = "common/schema.rs"]
+mod schema;
 #[path = "common/shell.rs"]
 mod shell;
 
 use common::binary;
 use pairdb_node::config::Config;
+use serde_json::{Value, json};
 use shell::{assert_taken, commands_of_the_node};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -64,17 +66,24 @@ fn selects(selector: &Yaml, of: &Yaml) -> bool {
 }
 
 /// The configuration as a node has it that is given these arguments and this environment; `content` stands for the file that the
-/// arguments name. Asks the node itself, and then this process for the values.
+/// arguments name, and other keys for those of the gossip that it names. Asks the node itself, and then this process for the values.
 fn taken(content: &str, environment: &[(String, String)]) -> Config {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.toml");
     std::fs::write(&file, content).unwrap();
+    let config = Config::load(Some(&file), environment.iter().cloned(), &[]).unwrap();
+    if let Some(keys) = &config.gossip.key_file {
+        let own = dir.path().join("gossip.keys");
+        std::fs::write(&own, "b25seS1mb3ItdGhlLXRlc3RzLW9mLXRoaXMtbm9kZSE=\n").unwrap();
+        let content = content.replace(keys.to_str().unwrap(), own.to_str().unwrap());
+        std::fs::write(&file, content).unwrap();
+    }
     let checked = binary(&["config", "check", "--config", file.to_str().unwrap()])
         .envs(environment.iter().cloned())
         .output()
         .unwrap();
     assert!(checked.status.success(), "{content}\n{checked:?}");
-    Config::load(Some(&file), environment.iter().cloned(), &[]).unwrap()
+    config
 }
 
 fn pair(name: &str, value: &str) -> (String, String) {
@@ -172,6 +181,22 @@ fn a_binary_that_needs_libraries_makes_no_image() {
         .unwrap();
     let told = String::from_utf8_lossy(&made.stderr);
     assert!(!made.status.success() && told.contains("is not static"), "{told}");
+    // Nor does one of which nobody can tell.
+    let tools = tempfile::tempdir().unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    for name in ["bash", "dirname", "uname", "grep", "mktemp", "install", "cp", "rm"] {
+        let mut found = std::env::split_paths(&path).map(|dir| dir.join(name));
+        let found = found.find(|path| path.exists()).unwrap();
+        std::os::unix::fs::symlink(found, tools.path().join(name)).unwrap();
+    }
+    let made = std::process::Command::new(tools.path().join("bash"))
+        .arg(file("deploy/docker/build.sh"))
+        .envs([("BINARY", env!("CARGO_BIN_EXE_pairdb-node")), ("BUILDER", "none")])
+        .env("PATH", tools.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&made.stderr);
+    assert!(!made.status.success() && told.contains("readelf"), "{made:?}");
 }
 
 #[test]
@@ -201,6 +226,22 @@ fn the_nodes_of_compose_take_their_configuration() {
         let address = format!("{name}:{}", config.server.port);
         assert_eq!(config.cluster.nodes.get(name), Some(&address), "the others find it");
         assert!(seconds(string(node, "stop_grace_period")) > config.server.shutdown_timeout);
+        assert!(config.gossip.enabled);
+        let seeds: Vec<String> = services
+            .keys()
+            .map(|name| format!("{}:{}", name.as_str().unwrap(), config.gossip.bind_port))
+            .collect();
+        assert_eq!(config.gossip.seed_nodes, seeds);
+        let [secret] = &strings(&node["secrets"])[..] else {
+            panic!("{:?}", node["secrets"]);
+        };
+        assert_eq!(config.gossip.key_file, Some(Path::new("/run/secrets").join(secret)));
+        let keys = string(&compose["secrets"][secret.as_str()], "file").trim_start_matches("./");
+        let ignored = text(".gitignore");
+        assert!(
+            ignored.lines().any(|line| line == format!("/deploy/compose/{keys}")),
+            "a key is no part of the repository"
+        );
         let volumes = strings(&service["volumes"]);
         assert_eq!(volumes[0], format!("./config.toml:{}:ro", flag(&command, "--config")));
         assert_eq!(volumes[1], format!("{name}:{}", config.storage.data_dir.display()));
@@ -263,7 +304,9 @@ fn a_pod_takes_its_configuration_and_is_found_by_its_name() {
     assert_taken(&arguments, "statefulset.yaml");
     let template = &spec["template"]["spec"];
     let grace = template["terminationGracePeriodSeconds"].as_i64().unwrap();
-    assert!(Duration::from_secs(grace as u64) > config.server.shutdown_timeout);
+    let before = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_i64().unwrap();
+    assert!(before > 0, "proxies learn that the pod goes");
+    assert!(Duration::from_secs((grace - before) as u64) > config.server.shutdown_timeout);
     let mounts: BTreeMap<String, String> = list(&container, "volumeMounts")
         .iter()
         .map(|mount| pair(string(mount, "name"), string(mount, "mountPath")))
@@ -280,6 +323,19 @@ fn a_pod_takes_its_configuration_and_is_found_by_its_name() {
     let volume = &list(template, "volumes")[0];
     assert_eq!(string(volume, "name"), "config");
     assert_eq!(string(&volume["configMap"], "name"), string(&map["metadata"], "name"));
+    assert!(config.gossip.enabled);
+    assert_eq!(
+        config.gossip.seed_nodes,
+        [format!("{service}:{}", config.gossip.bind_port)]
+    );
+    let keys = config.gossip.key_file.as_ref().unwrap();
+    assert_eq!(keys.parent(), Some(Path::new(&mounts["gossip"])));
+    let secret = string(&list(template, "volumes")[1]["secret"], "secretName").to_owned();
+    let made = format!(
+        "create secret generic {secret} --from-file={}=",
+        keys.file_name().unwrap().display()
+    );
+    assert!(text("deploy/README.md").contains(&made), "{made}");
     let user = template["securityContext"]["runAsUser"].as_i64().unwrap();
     assert_eq!(instruction("USER"), format!("{user}:{user}"), "the user of the image");
     assert_eq!(template["securityContext"]["fsGroup"].as_i64(), Some(user));
@@ -322,7 +378,7 @@ fn ports_and_probes_are_those_of_the_node() {
         "grpc",
         "listens when it is recovered"
     );
-    for (probe, path) in [("livenessProbe", "/health/live"), ("readinessProbe", "/health/ready")] {
+    for (probe, path) in [("livenessProbe", "/health/live"), ("readinessProbe", "/health/serving")] {
         let http = &container[probe]["httpGet"];
         assert_eq!((string(http, "path"), string(http, "port")), (path, "metrics"));
     }
@@ -397,6 +453,59 @@ fn what_selects_pods_and_services_finds_them() {
     assert_eq!(string(job, "targetLabel"), "job");
     let up = format!("up{{job=\"{}\"}}", string(job, "replacement"));
     assert!(text("observability/prometheus/alerts.yml").contains(&up), "{up}");
+}
+
+#[test]
+fn every_manifest_is_one_of_its_kind() {
+    let files = ["kubernetes-1.32", "kubernetes-1.37", "prometheus-operator-0.83"];
+    let schemas = files.map(|name| serde_json::from_str(&text(&format!("tests/schemas/{name}.json"))).unwrap());
+    let problems = |document: &Value| -> Vec<Vec<String>> {
+        let of_all = schemas.iter();
+        of_all
+            .filter_map(|schemas| schema::problems(schemas, document))
+            .collect()
+    };
+    let mut kinds = BTreeMap::new();
+    for entry in std::fs::read_dir(file("deploy/kubernetes")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Some(stem) = name.strip_suffix(".yaml").filter(|stem| *stem != "kustomization") else {
+            continue;
+        };
+        let document = schema::json(&manifest(stem));
+        let kind = document["kind"].as_str().unwrap().to_owned();
+        let found = problems(&document);
+        assert!(!found.is_empty(), "{name}: nothing is known of {kind}");
+        assert!(found.iter().all(Vec::is_empty), "{name}: {found:?}");
+        kinds.insert(kind, document);
+    }
+    // What is wrong is found: a field that there is not, a number in place of a word, something that is missing.
+    let spoilt = |kind: &str, place: &str, value: Value| {
+        let mut document = kinds[kind].clone();
+        let (parent, name) = place.rsplit_once('/').unwrap();
+        let object = document.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+        match value {
+            Value::Null => object.remove(name),
+            value => object.insert(name.to_owned(), value),
+        };
+        let found = problems(&document);
+        assert!(
+            found.iter().all(|problems| !problems.is_empty()),
+            "{kind}{place}: {found:?}"
+        );
+    };
+    let container = "/spec/template/spec/containers/0";
+    spoilt("StatefulSet", &format!("{container}/livenesProbe"), json!({}));
+    spoilt("StatefulSet", &format!("{container}/name"), json!(5));
+    spoilt(
+        "StatefulSet",
+        &format!("{container}/lifecycle/preStop/sleep/seconds"),
+        json!("5s"),
+    );
+    spoilt("Service", "/spec/ports/0/port", Value::Null);
+    spoilt("NetworkPolicy", "/spec/ingress/0/ports/0/portt", json!(1));
+    spoilt("ServiceMonitor", "/spec/endpoints/0/intervall", json!("15s"));
+    spoilt("PrometheusRule", "/spec/groups/0/rules/0/alerts", json!("Pairdb"));
+    spoilt("PrometheusRule", "/spec/groups/0/rules/0/expr", Value::Null);
 }
 
 #[test]

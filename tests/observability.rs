@@ -302,6 +302,12 @@ async fn probes_learn_whether_the_node_is_ready_and_why_not() {
     client.write(write("k", b"v", &[("a", 1)])).await.unwrap_err();
     let (status, text) = probe("/health/ready").await;
     assert!(status == 503 && text.contains("latched"), "{status} {text}");
+    let (status, text) = probe("/health/serving").await;
+    assert!(
+        status == 200 && text.contains("latched"),
+        "reads go on: {status} {text}"
+    );
+    client.read(read("before")).await.unwrap();
     assert_eq!(
         probe("/health/live").await.0,
         200,
@@ -361,8 +367,10 @@ fn a_probe_learns_that_the_node_starts() {
         ));
         address
     });
-    let (status, text) = ask(address, "/health/ready");
-    assert!(status == 503 && text.contains("starting"), "{status} {text}");
+    for path in ["/health/ready", "/health/serving"] {
+        let (status, text) = ask(address, path);
+        assert!(status == 503 && text.contains("starting"), "{status} {text}");
+    }
     assert_eq!(ask(address, "/health/live").0, 200);
     assert_eq!(ask(address, "/metrics").0, 503);
     runtime.shutdown_timeout(Duration::from_secs(5));

@@ -1,6 +1,8 @@
 //! Damage in a table of a running node: named, contained, and found before a client meets it.
 
 mod common;
+#[path = "common/site.rs"]
+mod site;
 
 use common::*;
 use pairdb_node::actors::health::Status;
@@ -47,6 +49,7 @@ async fn the_keys_of_a_damaged_block_answer_data_loss_and_all_others_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.disk.scrub_interval = Duration::ZERO;
+    (config.metrics.enabled, config.metrics.port) = (true, 0);
     let table = damaged(&config, dir.path()).await;
     let node = start(&config).await;
     assert_eq!(node.health().status().0, Status::Healthy, "nobody has met it yet");
@@ -71,6 +74,26 @@ async fn the_keys_of_a_damaged_block_answer_data_loss_and_all_others_go_on() {
     assert_eq!(asked.status.code(), Some(1));
     let said = String::from_utf8(asked.stdout).unwrap();
     assert!(said.contains(table.file_name().unwrap().to_str().unwrap()), "{said}");
+    // Nobody who may only look learns a key; who administers the node does.
+    let address = node.metrics_address().unwrap();
+    let name = table.file_name().unwrap().to_str().unwrap();
+    for (path, is_named) in [
+        ("/status", true),
+        ("/health/ready", true),
+        ("/health/serving", true),
+        ("/metrics", false),
+    ] {
+        let shown = tokio::task::spawn_blocking(move || site::ask(address, path))
+            .await
+            .unwrap();
+        assert_eq!(shown.0, 200, "{path}");
+        assert!(!is_named || shown.1.contains(name), "{path}: {}", shown.1);
+        assert!(!shown.1.contains("key0"), "{path}: {}", shown.1);
+    }
+    let data = dir.path().join("data");
+    let asked = tokio::task::spawn_blocking(move || binary(&["status", "--data-dir", data.to_str().unwrap()]).output());
+    let said = String::from_utf8(asked.await.unwrap().unwrap().stdout).unwrap();
+    assert!(said.contains("key00000") && said.contains("key01999"), "{said}");
     client.write(write("key00000", b"new", &[("c", 2)])).await.unwrap();
     assert_eq!(client.read(read("key00000")).await.unwrap().into_inner().value, b"new");
     node.shutdown().await;

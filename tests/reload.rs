@@ -53,6 +53,7 @@ async fn what_can_change_does_and_what_cannot_says_so_each_time() {
     now.server.read_timeout = Duration::from_secs(77);
     now.cache.max_size = bytesize::ByteSize::b((1 << 30) + 1);
     now.security.check_interval = Duration::from_secs(3);
+    let rates = node.reloader().rates();
     let outcomes = reload(&node, &now);
     let expected = [
         "tenants.quota.tenant.bytes_per_s",
@@ -65,12 +66,14 @@ async fn what_can_change_does_and_what_cannot_says_so_each_time() {
         "tracing.sample_ratio",
         "tracing.slow_request",
         "cluster.nodes.other",
+        "security.check_interval",
     ];
     assert_eq!(keys(&outcomes, &Change::Applied), expected);
-    let restart = ["cache.max_size", "security.check_interval", "server.read_timeout"];
+    let restart = ["cache.max_size", "server.read_timeout"];
     assert_eq!(keys(&outcomes, &Change::NeedsRestart), restart);
     assert_eq!(outcomes.len(), expected.len() + restart.len());
     // They have taken effect.
+    assert_eq!(node.reloader().rates(), (7_000_000, 3_000_000));
     let mut refused = Ok(());
     for _ in 0..20 {
         refused = client.read(read("k")).await.map(drop);
@@ -96,6 +99,7 @@ async fn what_can_change_does_and_what_cannot_says_so_each_time() {
     assert_eq!(keys(&back, &Change::Applied), expected);
     assert_eq!(back.len(), expected.len());
     assert_eq!(node.requests().peers.book.get("other"), None);
+    assert_eq!(node.reloader().rates(), rates);
     assert!(traces.are_on());
     for _ in 0..20 {
         client.read(read("k")).await.unwrap();
@@ -207,6 +211,7 @@ async fn no_key_changes_without_a_word_of_it() {
         "disk.scrub_throttle",
         "disk.stop_usage",
         "disk.warn_usage",
+        "security.check_interval",
         "security.client_ca",
         "security.tls_key",
         "storage.max_disk_usage",
@@ -283,9 +288,13 @@ impl Running {
         eventually(text, async || self.log().contains(text)).await;
     }
 
-    fn hang_up(&self) {
+    fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
     }
 
     fn status(&self, more: &[&str]) -> String {
@@ -333,7 +342,6 @@ async fn sighup_reads_the_file_again_and_a_bad_one_changes_nothing() {
     let text = node.status(&[]);
     assert!(text.contains("Last reload of the configuration"), "{text}");
     assert!(text.contains("needs restart"), "{text}");
-    // The level is in force: what it lets through is logged.
     let mut client = client(&listen);
     client.write(write("k", b"v", &[])).await.unwrap();
     put(&file, "[compaction]\nthrottle = 11\n[server]\nprot = 1\n");
@@ -355,6 +363,10 @@ async fn sighup_reads_the_file_again_and_a_bad_one_changes_nothing() {
     let expected = json!([told("cache.max_size", "needs restart")]);
     eventually("it is as before", async || node.reloaded()["keys"] == expected).await;
     client.read(read("k")).await.unwrap();
+    drop(client);
+    // The level is in force: it lets through what says how the node stops.
+    node.signal(rustix::process::Signal::TERM);
+    node.logged("shutdown step done").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -373,6 +385,65 @@ async fn who_listens_beyond_loopback_unprotected_is_told_so_loudly() {
     node.logged("serving").await;
     eventually("it answers", async || node.reloaded() == Value::Null).await;
     assert!(!node.log().contains("LISTENING"), "{}", node.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_opens_the_node_says_so_at_every_level_of_logging() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = put(&dir.path().join("tokens"), &line("tenant", "a-token-of-this-tenant"));
+    let quiet = "[logging]\nlevel = \"error\"\n";
+    let guarded = format!("{quiet}[security]\ntokens_file = {tokens:?}\n");
+    let node = Running::start(dir.path(), &guarded, &format!("0.0.0.0:{}", free_port()));
+    node.logged("WITHOUT TLS: tokens and data").await;
+    assert!(!node.log().contains("serving"), "{}", node.log());
+    let open = "AND WITHOUT TOKENS: whoever reaches it reads";
+    assert!(!node.log().contains(open), "{}", node.log());
+    put(&dir.path().join("config.toml"), quiet);
+    node.hang_up();
+    node.logged(open).await;
+    // What is as open as it was is not told again.
+    put(
+        &dir.path().join("config.toml"),
+        &format!("{quiet}[compaction]\nthrottle = 9\n"),
+    );
+    node.hang_up();
+    eventually("it is reloaded", async || {
+        node.reloaded()["keys"][0]["key"] == "compaction.throttle"
+    })
+    .await;
+    assert_eq!(node.log().matches(open).count(), 1, "{}", node.log());
+}
+
+fn pipe(path: &Path) {
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_in_place_of_a_file_is_refused_and_holds_no_stop_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens");
+    pipe(&tokens);
+    let named = format!("[security]\ntokens_file = {tokens:?}\n");
+    let mut refused = Running::start(dir.path(), &named, "127.0.0.1:0");
+    eventually("it ends", async || refused.process.try_wait().unwrap().is_some()).await;
+    assert!(refused.log().contains("no regular file"), "{}", refused.log());
+    let mut node = Running::start(dir.path(), "", &format!("127.0.0.1:{}", free_port()));
+    node.logged("serving").await;
+    put(&dir.path().join("config.toml"), &named);
+    node.hang_up();
+    eventually("the reload is refused", async || {
+        let keys = &node.reloaded()["keys"][0];
+        keys["key"] == "security.tokens_file" && keys["error"].as_str().unwrap().contains("no regular file")
+    })
+    .await;
+    // A reload that hangs: nobody writes the configuration into this one.
+    std::fs::remove_file(dir.path().join("config.toml")).unwrap();
+    pipe(&dir.path().join("config.toml"));
+    node.hang_up();
+    node.signal(rustix::process::Signal::TERM);
+    eventually("it stops", async || node.process.try_wait().unwrap().is_some()).await;
+    assert!(node.log().contains("stopped"), "{}", node.log());
 }
 
 #[test]

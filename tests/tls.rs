@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use streaming::{WHOLE_RING, order};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -39,6 +39,12 @@ fn applied(node: &Node) -> u64 {
 
 fn handshakes_refused(node: &Node) -> u64 {
     node.health().access.handshakes.load(Ordering::Relaxed)
+}
+
+/// Whether a call failed on its way: the node has not answered it. Which code that has follows from what comes first, the node's
+/// alert or the end of the connection.
+fn is_unanswered(status: &tonic::Status) -> bool {
+    std::error::Error::source(status).is_some_and(|cause| cause.is::<tonic::transport::Error>())
 }
 
 async fn greet(address: SocketAddr, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
@@ -76,7 +82,7 @@ async fn who_is_not_trusted_is_refused_and_who_is_gets_in() {
         let before = handshakes_refused(&node);
         let mut refused = refused;
         let status = refused.write(write()).await.expect_err(who);
-        assert_ne!(status.code(), tonic::Code::Ok, "{who}: {status}");
+        assert!(is_unanswered(&status), "{who}: {status:?}");
         eventually(who, async || handshakes_refused(&node) > before).await;
     }
     // The client's own refusal: the node is not who it should be.
@@ -86,7 +92,8 @@ async fn who_is_not_trusted_is_refused_and_who_is_gets_in() {
         .expect_err("the node is signed by another");
     assert!(format!("{status:?}").contains("UnknownIssuer"), "{status:?}");
     let before = handshakes_refused(&node);
-    client(address).write(write()).await.expect_err("plain text");
+    let status = client(address).write(write()).await.expect_err("plain text");
+    assert!(is_unanswered(&status), "{status:?}");
     eventually("plain text is refused", async || handshakes_refused(&node) > before).await;
     assert_eq!(applied(&node), 0, "something of theirs was carried out");
     let mut trusted = tls(address, &servers.pem, Some(&good), None);
@@ -96,27 +103,78 @@ async fn who_is_not_trusted_is_refused_and_who_is_gets_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_refuses_a_node_that_is_another_or_expired_or_speaks_no_tls() {
+async fn a_client_refuses_a_node_that_is_another_or_speaks_no_tls() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new("a");
-    for (number, (issued, why)) in [
-        (authority.issue_for("elsewhere.test"), "NotValidForName"),
-        (authority.expired("node"), "Expired"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let dir = dir.path().join(number.to_string());
-        std::fs::create_dir_all(&dir).unwrap();
-        let node = start(&secure(&dir, &issued)).await;
-        let status = tls(node.address(), &authority.pem, None, None).read(read("k")).await;
-        let status = status.expect_err(why);
-        assert!(format!("{status:?}").contains(why), "{why}: {status:?}");
-        node.shutdown().await;
-    }
+    let elsewhere = dir.path().join("elsewhere");
+    std::fs::create_dir_all(&elsewhere).unwrap();
+    let node = start(&secure(&elsewhere, &authority.issue_for("elsewhere.test"))).await;
+    let status = tls(node.address(), &authority.pem, None, None).read(read("k")).await;
+    let status = status.expect_err("the name is another");
+    assert!(format!("{status:?}").contains("NotValidForName"), "{status:?}");
+    node.shutdown().await;
     let node = start(&config(&dir.path().join("plain"))).await;
     let status = tls(node.address(), &authority.pem, None, None).read(read("k")).await;
     assert_eq!(status.expect_err("no TLS").code(), tonic::Code::Unavailable);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_says_how_long_it_is_good_and_an_expired_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("a");
+    let expired = secure(dir.path(), &authority.expired("node"));
+    let refused = Node::start(&expired, Arc::new(pairdb_node::storage::fs::RealFs)).await;
+    let refused = refused.err().expect("it has expired").to_string();
+    assert!(
+        refused.contains("security.tls_cert") && refused.contains("expired on"),
+        "{refused}"
+    );
+    let mut config = secure(dir.path(), &authority.issue_until("node", 2090));
+    (config.metrics.enabled, config.metrics.port) = (true, 0);
+    let node = start(&config).await;
+    let shown = async || site::metrics(&node).await["security_certificate_expiry_timestamp_seconds"];
+    // `date -ud 2090-01-01 +%s`
+    assert_eq!(shown().await, 3_786_912_000.0);
+    put_identity(dir.path(), &authority.issue_until("renewed", 2091));
+    eventually("the new one is shown", async || {
+        shown().await == 3_786_912_000.0 + 365.0 * 86400.0
+    })
+    .await;
+    // Nor does an expired one take the place of a good one.
+    put_identity(dir.path(), &authority.expired("old"));
+    eventually("it is refused", async || {
+        let look = node.health().reloads.last_look().unwrap();
+        format!("{:?}", look.outcomes).contains("expired on")
+    })
+    .await;
+    assert_eq!(shown().await, 3_786_912_000.0 + 365.0 * 86400.0);
+    tls(node.address(), &authority.pem, None, None)
+        .write(write("k", b"v", &[]))
+        .await
+        .unwrap();
+    node.shutdown().await;
+}
+
+/// Sends a part of what a client begins with, and waits until the node has had enough.
+async fn stops_halfway(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    stream.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+    let closed = async { while stream.read(&mut [0; 64]).await.unwrap_or(0) > 0 {} };
+    tokio::time::timeout(PATIENCE, closed).await.expect("it is closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_in_the_middle_of_the_greeting_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("a");
+    let (plain, secret) = (dir.path().join("plain"), dir.path().join("secret"));
+    std::fs::create_dir_all(&secret).unwrap();
+    let node = start(&config(&plain)).await;
+    stops_halfway(TcpStream::connect(node.address()).await.unwrap()).await;
+    node.shutdown().await;
+    let node = start(&secure(&secret, &authority.issue("node"))).await;
+    let config = tls_client(authority.pem.as_bytes(), None).unwrap();
+    stops_halfway(greet(node.address(), config).await.unwrap()).await;
     node.shutdown().await;
 }
 
@@ -219,7 +277,7 @@ async fn a_bad_certificate_leaves_the_old_one_in_service_and_is_counted() {
         eventually(what, async || failed().await > before + 1).await;
         let shown = shown_by(node.address(), &authority.pem).await;
         assert_eq!(shown.as_ref(), Some(&first.der), "{what}");
-        let last = node.health().reloads.last().unwrap();
+        let last = node.health().reloads.last_look().unwrap();
         assert_eq!(last.outcomes[0].key, "security.tls_cert", "{what}: {last:?}");
         tls(node.address(), &authority.pem, None, None)
             .write(write("k", b"v", &[]))
@@ -267,7 +325,8 @@ async fn whom_the_node_trusts_no_more_gets_no_new_connection() {
         client.write(write("k", b"v", &[])).await.is_ok()
     })
     .await;
-    call(&config).await.expect_err("the old authority counts no more");
+    let status = call(&config).await.expect_err("the old authority counts no more");
+    assert!(is_unanswered(&status), "{status:?}");
     node.shutdown().await;
 }
 
@@ -381,11 +440,22 @@ async fn faults_are_injected_by_tls_alone_where_there_is_tls() {
         let mut faults = admin_pb::fault_service_client::FaultServiceClient::new(way);
         faults.actors(admin_pb::ActorsRequest {}).await
     };
-    ask(None).await.expect_err("no certificate");
+    let none = ask(None).await.expect_err("no certificate");
+    assert!(is_unanswered(&none), "{none:?}");
     let plain = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
     let mut plain = admin_pb::fault_service_client::FaultServiceClient::new(plain.connect_lazy());
-    plain.actors(admin_pb::ActorsRequest {}).await.expect_err("plain text");
+    let plain = plain.actors(admin_pb::ActorsRequest {}).await.expect_err("plain text");
+    assert!(is_unanswered(&plain), "{plain:?}");
+    // Strangers who say nothing have their places for a while, and no longer.
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
     assert!(!ask(Some(&own)).await.unwrap().into_inner().targets.is_empty());
+    for stream in &mut silent {
+        let end = tokio::time::timeout(PATIENCE, stream.read(&mut [0; 64])).await;
+        assert_eq!(end.expect("it is closed").unwrap_or(0), 0);
+    }
     node.shutdown().await;
 }
 
@@ -432,7 +502,10 @@ fn the_command_line_speaks_tls_and_says_what_it_lacks() {
     assert_eq!(got.stdout, b"v", "{got:?}");
     for (args, said) in [
         (vec!["get", "k", "--addr", &secret], "--ca"),
-        (vec!["get", "k", "--addr", &secret, "--ca", &ca], "cannot"),
+        (
+            vec!["get", "k", "--addr", &secret, "--ca", &ca],
+            "transport error|operation was canceled|cannot reach",
+        ),
         (vec!["get", "k", "--addr", &secret, "--ca", "/nowhere"], "/nowhere"),
         (vec!["get", "k", "--addr", &secret, "--ca", &own_key], "no certificate"),
         (
@@ -447,7 +520,8 @@ fn the_command_line_speaks_tls_and_says_what_it_lacks() {
         let refused = run(&args, &[]);
         let told = String::from_utf8_lossy(&refused.stderr);
         assert!(!refused.status.success(), "{args:?}");
-        assert!(told.contains(said) || said == "cannot", "{args:?}: {told}");
+        // What comes of a connection that is closed depends on how far the call was by then.
+        assert!(said.split('|').any(|said| told.contains(said)), "{args:?}: {told}");
     }
     assert_eq!(node.terminate(), Some(0));
 }

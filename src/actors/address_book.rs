@@ -47,30 +47,61 @@ impl fmt::Display for NodeAddress {
     }
 }
 
+/// What is known of where a node is.
+#[derive(Debug, Default)]
+struct Known {
+    /// What the configuration says.
+    configured: Option<NodeAddress>,
+    /// What others say.
+    learned: Option<NodeAddress>,
+    /// Others said so last.
+    prefers_learned: bool,
+}
+
+impl Known {
+    fn address(&self) -> Option<&NodeAddress> {
+        let (first, second) = match self.prefers_learned {
+            true => (&self.learned, &self.configured),
+            false => (&self.configured, &self.learned),
+        };
+        first.as_ref().or(second.as_ref())
+    }
+}
+
 /// The addresses, by the nodes' ids. Clones are the same book.
 #[derive(Debug, Clone, Default)]
-pub struct AddressBook(Arc<RwLock<BTreeMap<String, NodeAddress>>>);
+pub struct AddressBook(Arc<RwLock<BTreeMap<String, Known>>>);
 
 impl AddressBook {
-    /// A book with these nodes.
+    /// A book with these nodes, as the configuration has them.
     #[must_use]
     pub fn new(nodes: BTreeMap<String, NodeAddress>) -> Self {
-        Self(Arc::new(RwLock::new(nodes)))
+        let book = Self::default();
+        book.reconfigure(&nodes);
+        book
     }
 
-    /// Takes over what the configuration says now, where it said something else `before`. What others have said since stays.
-    pub fn reconfigure(&self, before: &BTreeMap<String, NodeAddress>, now: &BTreeMap<String, NodeAddress>) {
+    /// Takes over what the configuration says now. What it says anew is preferred; what it says no more goes, and what others have
+    /// said of that node stays.
+    pub fn reconfigure(&self, now: &BTreeMap<String, NodeAddress>) {
         let mut nodes = self.0.write();
-        nodes.retain(|id, address| now.contains_key(id) || before.get(id) != Some(address));
-        for (id, address) in now.iter().filter(|(id, address)| before.get(*id) != Some(*address)) {
-            nodes.insert(id.clone(), address.clone());
+        for (id, address) in now {
+            let known = nodes.entry(id.clone()).or_default();
+            if known.configured.as_ref() != Some(address) {
+                known.configured = Some(address.clone());
+                known.prefers_learned = false;
+            }
         }
+        for (_, known) in nodes.iter_mut().filter(|(id, _)| !now.contains_key(*id)) {
+            known.configured = None;
+        }
+        nodes.retain(|_, known| known.address().is_some());
     }
 
     /// Where a node is.
     #[must_use]
     pub fn get(&self, node_id: &str) -> Option<NodeAddress> {
-        self.0.read().get(node_id).cloned()
+        self.0.read().get(node_id)?.address().cloned()
     }
 
     /// Notes where a node is, in place of what was known. Says whether there was room for it.
@@ -78,8 +109,54 @@ impl AddressBook {
         let mut nodes = self.0.write();
         let has_room = nodes.len() < MOST_NODES || nodes.contains_key(node_id);
         if has_room {
-            nodes.insert(node_id.to_owned(), address);
+            let known = nodes.entry(node_id.to_owned()).or_default();
+            known.learned = Some(address);
+            known.prefers_learned = true;
         }
         has_room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> NodeAddress {
+        NodeAddress::parse(text).unwrap()
+    }
+
+    fn nodes<const N: usize>(nodes: [(&str, &str); N]) -> BTreeMap<String, NodeAddress> {
+        nodes.map(|(id, text)| (id.to_owned(), at(text))).into()
+    }
+
+    #[test]
+    fn what_the_configuration_says_no_more_goes_and_what_others_said_stays() {
+        let book = AddressBook::new(nodes([("a", "one:1"), ("b", "one:2"), ("c", "one:3")]));
+        // The same address as the configuration has, and another one.
+        assert!(book.learn("a", at("one:1")) && book.learn("b", at("two:2")));
+        book.reconfigure(&BTreeMap::new());
+        assert_eq!(book.get("a"), Some(at("one:1")), "the gossip said so, too");
+        assert_eq!(book.get("b"), Some(at("two:2")));
+        assert_eq!(book.get("c"), None, "nobody says so any more");
+    }
+
+    #[test]
+    fn whoever_said_so_last_is_believed() {
+        let book = AddressBook::new(nodes([("a", "one:1")]));
+        assert!(book.learn("a", at("two:1")));
+        assert_eq!(book.get("a"), Some(at("two:1")));
+        book.reconfigure(&nodes([("a", "one:1"), ("b", "one:2")]));
+        assert_eq!(
+            book.get("a"),
+            Some(at("two:1")),
+            "the configuration said nothing new of it"
+        );
+        book.reconfigure(&nodes([("a", "three:1")]));
+        assert_eq!((book.get("a"), book.get("b")), (Some(at("three:1")), None));
+        book.reconfigure(&BTreeMap::new());
+        assert_eq!(book.get("a"), Some(at("two:1")), "what was learned is not forgotten");
+        assert!(book.learn("a", at("four:1")));
+        book.reconfigure(&nodes([("a", "three:1")]));
+        assert_eq!(book.get("a"), Some(at("three:1")));
     }
 }

@@ -7,7 +7,9 @@ use crate::rpc::admin_pb::admin_service_client::AdminServiceClient;
 use crate::rpc::admin_pb::fault_service_client::FaultServiceClient;
 use crate::rpc::pb::storage_node_service_client::StorageNodeServiceClient;
 use crate::rpc::security::{Shown, Way, by_tls, tls_client};
+use http::Uri;
 use hyper_util::rt::TokioIo;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +50,11 @@ impl Door {
             (Some("http"), true) => return Err(format!("--addr {addr}: must be https:// where --ca is given").into()),
             _ => {}
         }
+        if tls.is_none() && access.token_file.is_some() && is_elsewhere(endpoint.uri()) {
+            eprintln!(
+                "warning: the token goes to {addr} in plain text, where it can be read on the way; --ca has it go by TLS"
+            );
+        }
         Ok(Self {
             endpoint: endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true),
             tls,
@@ -78,6 +85,14 @@ impl Door {
         };
         Way::new(channel, self.token)
     }
+}
+
+/// Whether the way there leaves this machine.
+fn is_elsewhere(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let is_own = |address: IpAddr| address.to_canonical().is_loopback();
+    host != "localhost" && !bare.parse().is_ok_and(is_own)
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {

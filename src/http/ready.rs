@@ -1,7 +1,7 @@
-//! `/health/ready`: whether requests may be sent to the node, and why not.
+//! `/health/ready`: whether requests may be sent to the node, and why not. `/health/serving`: whether reads may.
 //!
 //! Owns: that judgement. A node that restarts an actor is ready: its callers are told to try again. One that refuses all
-//! writes is not.
+//! writes is not; but it serves reads, and nothing but its start and its stop ends that.
 
 use super::site::{Site, fresh};
 use crate::actors::health::Health;
@@ -28,7 +28,7 @@ fn refusing(health: &Health) -> Vec<String> {
         .collect()
 }
 
-fn judge(site: &Site) -> Ready {
+fn judge(site: &Site, asked: Asked) -> Ready {
     let barred = |status, reason: &str| Ready {
         ready: false,
         status,
@@ -41,7 +41,10 @@ fn judge(site: &Site) -> Ready {
         return barred("stopping", "the node is being stopped");
     }
     let (status, known) = health.status();
-    let refusing = refusing(health);
+    let refusing = match asked {
+        Asked::All => refusing(health),
+        Asked::Reads => Vec::new(),
+    };
     Ready {
         ready: refusing.is_empty(),
         status: status.as_str(),
@@ -49,8 +52,17 @@ fn judge(site: &Site) -> Ready {
     }
 }
 
-pub(super) fn answer(site: &Site) -> Response {
-    let ready = judge(site);
+/// What is asked of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Reads and writes.
+    All,
+    /// Reads.
+    Reads,
+}
+
+pub(super) fn answer(site: &Site, asked: Asked) -> Response {
+    let ready = judge(site, asked);
     let text = serde_json::to_string(&ready).unwrap_or_default();
     let mut answer = fresh("application/json", format!("{text}\n"));
     if !ready.ready {

@@ -2,8 +2,9 @@
 //!
 //! Owns: the routes, and what is known of the node while it starts, serves and stops. Does not own: the contents.
 
+use super::metrics;
 use super::page::Page;
-use super::{metrics, ready};
+use super::ready::{self, Asked};
 use crate::actors::health::Health;
 use crate::rpc;
 use axum::Router;
@@ -44,13 +45,22 @@ impl Site {
 
     /// The paths; metrics at `metrics_path`.
     pub(super) fn routes(self: Arc<Self>, metrics_path: &str) -> Router {
-        let (for_metrics, for_ready, for_status) = (Arc::clone(&self), Arc::clone(&self), self);
-        let there_is = format!("there is /, {metrics_path}, /status, /health/live and /health/ready\n");
+        let (for_metrics, for_ready, for_serving) = (Arc::clone(&self), Arc::clone(&self), Arc::clone(&self));
+        let for_status = self;
+        let there_is =
+            format!("there is /, {metrics_path}, /status, /health/live, /health/ready and /health/serving\n");
         let page = Page::new(metrics_path);
         Router::new()
             .route("/", get(async move || page.answer()))
             .route("/health/live", get(async || fresh("text/plain", "alive\n".to_owned())))
-            .route("/health/ready", get(async move || ready::answer(&for_ready)))
+            .route(
+                "/health/ready",
+                get(async move || ready::answer(&for_ready, Asked::All)),
+            )
+            .route(
+                "/health/serving",
+                get(async move || ready::answer(&for_serving, Asked::Reads)),
+            )
             .route("/status", get(async move || for_status.computed(Self::status).await))
             .route(
                 metrics_path,
@@ -80,7 +90,7 @@ impl Site {
         let Some(health) = self.health() else {
             return starting();
         };
-        match serde_json::to_string(&rpc::admin::status(health)) {
+        match serde_json::to_string(&rpc::admin::open_status(health)) {
             Ok(text) => fresh("application/json", text),
             Err(error) => failed(&error),
         }

@@ -198,7 +198,7 @@ pub async fn run(
     config: &Config,
     fs: Arc<dyn FileSystem>,
     stop: impl Future<Output = ()>,
-    mut reloads: mpsc::Receiver<Result<Config, String>>,
+    reloads: mpsc::Receiver<Result<Config, String>>,
 ) -> Result<(), NodeError> {
     let node = Node::start(config, fs).await?;
     let report = node.report();
@@ -211,29 +211,33 @@ pub async fn run(
         torn_bytes = report.torn_bytes,
         "serving"
     );
-    for warning in exposure::warnings(config, node.address(), node.fault_address()) {
-        tracing::warn!("{warning}");
-    }
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        tokio::select! {
-            () = &mut stop => {
-                tracing::info!("stopping");
-                node.shutdown().await;
-                return Ok(());
-            }
-            why = node.failed() => return Err(NodeError::GaveUp(why)),
-            Some(reload) = reloads.recv() => take_over(Arc::clone(node.reloader()), reload).await,
+    node.reloader().tell_exposure();
+    // Beside what ends the node: a reload may hang, on a disk that does not answer.
+    let reloading = tokio::spawn(take_over(Arc::clone(node.reloader()), reloads));
+    let ended = tokio::select! {
+        () = stop => {
+            tracing::info!("stopping");
+            Ok(())
         }
+        why = node.failed() => Err(NodeError::GaveUp(why)),
+    };
+    reloading.abort();
+    if ended.is_ok() {
+        node.shutdown().await;
     }
+    ended
 }
 
-async fn take_over(reloader: Arc<Reloader>, reload: Result<Config, String>) {
-    let work = move || match reload {
-        Ok(config) => drop(reloader.reload(&config)),
-        Err(why) => reloader.refused(&why),
-    };
-    if let Err(error) = tokio::task::spawn_blocking(work).await {
-        tracing::error!(%error, "a reload failed");
+/// Takes over one configuration after the other.
+async fn take_over(reloader: Arc<Reloader>, mut reloads: mpsc::Receiver<Result<Config, String>>) {
+    while let Some(reload) = reloads.recv().await {
+        let reloader = Arc::clone(&reloader);
+        let work = move || match reload {
+            Ok(config) => drop(reloader.reload(&config)),
+            Err(why) => reloader.refused(&why),
+        };
+        if let Err(error) = tokio::task::spawn_blocking(work).await {
+            tracing::error!(%error, "a reload failed");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! [`crate::cli`]), or how each part changes. All that can fail is tried before anything of its part is changed.
 
 use super::composition::{Parts, addresses, quota_settings, rate, thresholds};
+use super::exposure::{self, Listening};
 use crate::actors::address_book::AddressBook;
 use crate::actors::disk::DiskWatch;
 use crate::actors::quotas::Quotas;
@@ -24,7 +25,8 @@ use std::time::Duration;
 
 /// What changes on a running node.
 pub struct Reloader {
-    /// What is in force.
+    /// What is in force. Held by whoever changes that, so that a look at the files of before puts nothing back that a reload has
+    /// replaced.
     running: Mutex<Config>,
     quotas: Arc<Quotas>,
     jobs: Arc<Jobs>,
@@ -36,14 +38,17 @@ pub struct Reloader {
     set_log_level: SetLogLevel,
     watch: Arc<ReloadWatch>,
     time: Arc<dyn Time>,
+    listening: Listening,
+    /// What stood open when that was last told.
+    told: Mutex<Vec<String>>,
 }
 
 /// Keys that take effect together.
 struct Part {
     /// Each is a key, or a section of them.
     keys: &'static [&'static str],
-    /// Has them take effect, from what was in force to what shall be.
-    apply: fn(&Reloader, &Config, &Config) -> Result<(), String>,
+    /// Has them take effect, from what was in force to what shall be; or says why it did not.
+    apply: fn(&Reloader, &Config, &Config) -> Change,
     /// Takes them over into what is in force.
     adopt: fn(&mut Config, &Config),
 }
@@ -51,7 +56,10 @@ struct Part {
 const PARTS: [Part; 8] = [
     Part {
         keys: &["logging.level"],
-        apply: |of, _, now| (of.set_log_level)(now.logging.level.as_str()).map(drop),
+        apply: |of, _, now| {
+            let set = (of.set_log_level)(now.logging.level.as_str());
+            set.map_or_else(Change::Failed, |_before| Change::Applied)
+        },
         adopt: |running, now| running.logging.level = now.logging.level,
     },
     Part {
@@ -59,7 +67,7 @@ const PARTS: [Part; 8] = [
         apply: |of, _, now| {
             let (own, default) = quota_settings(now);
             of.quotas.replace(own, default);
-            Ok(())
+            Change::Applied
         },
         adopt: |running, now| running.tenants = now.tenants.clone(),
     },
@@ -67,7 +75,7 @@ const PARTS: [Part; 8] = [
         keys: &["compaction.throttle"],
         apply: |of, _, now| {
             of.jobs.set_pace(rate(now.compaction.throttle));
-            Ok(())
+            Change::Applied
         },
         adopt: |running, now| running.compaction.throttle = now.compaction.throttle,
     },
@@ -75,7 +83,7 @@ const PARTS: [Part; 8] = [
         keys: &["disk.scrub_throttle"],
         apply: |of, _, now| {
             of.scrub.set_rate(rate(now.disk.scrub_throttle));
-            Ok(())
+            Change::Applied
         },
         adopt: |running, now| running.disk.scrub_throttle = now.disk.scrub_throttle,
     },
@@ -83,7 +91,7 @@ const PARTS: [Part; 8] = [
         keys: &["disk.warn_usage", "disk.stop_usage", "storage.max_disk_usage"],
         apply: |of, _, now| {
             of.disk.set_thresholds(thresholds(now));
-            Ok(())
+            Change::Applied
         },
         adopt: |running, now| {
             running.disk.warn_usage = now.disk.warn_usage;
@@ -95,7 +103,7 @@ const PARTS: [Part; 8] = [
         keys: &["tracing.sample_ratio", "tracing.slow_request"],
         apply: |of, _, now| {
             of.traces.set_sampling(sampling(now));
-            Ok(())
+            Change::Applied
         },
         adopt: |running, now| {
             running.tracing.sample_ratio = now.tracing.sample_ratio;
@@ -104,39 +112,27 @@ const PARTS: [Part; 8] = [
     },
     Part {
         keys: &["cluster.nodes"],
-        apply: |of, before, now| {
-            of.book.reconfigure(&addresses(before), &addresses(now));
-            Ok(())
+        apply: |of, _, now| {
+            of.book.reconfigure(&addresses(now));
+            Change::Applied
         },
         adopt: |running, now| running.cluster.nodes = now.cluster.nodes.clone(),
     },
     Part {
-        keys: &[
-            "security.tls_cert",
-            "security.tls_key",
-            "security.client_ca",
-            "security.tokens_file",
-            "security.admin_tokens_file",
-            "security.peer_ca",
-            "security.peer_token_file",
-            "security.coordinator_ca",
-            "security.coordinator_token_file",
-        ],
-        apply: |of, _, now| {
-            of.security
-                .switch(now.security.files())
-                .map_err(|problems| problems.join("; "))
+        keys: &["security"],
+        apply: |of, before, now| {
+            if before.security.speaks_tls() != now.security.speaks_tls() {
+                return Change::NeedsRestart;
+            }
+            let switched = of.security.switch(now.security.files());
+            switched.map_or_else(|problems| Change::Failed(problems.join("; ")), |()| Change::Applied)
         },
-        adopt: |running, now| {
-            let every = running.security.check_interval;
-            running.security = now.security.clone();
-            running.security.check_interval = every;
-        },
+        adopt: |running, now| running.security = now.security.clone(),
     },
 ];
 
 impl Reloader {
-    pub(super) fn new(config: &Config, parts: &Parts, set_log_level: SetLogLevel) -> Arc<Self> {
+    pub(super) fn new(config: &Config, parts: &Parts, listening: Listening, set_log_level: SetLogLevel) -> Arc<Self> {
         Arc::new(Self {
             running: Mutex::new(config.clone()),
             quotas: Arc::clone(&parts.requests.quotas),
@@ -149,6 +145,8 @@ impl Reloader {
             set_log_level,
             watch: Arc::clone(&parts.health.reloads),
             time: Arc::clone(&parts.time),
+            listening,
+            told: Mutex::default(),
         })
     }
 
@@ -163,19 +161,10 @@ impl Reloader {
             if keys.is_empty() {
                 continue;
             }
-            let is_other_way =
-                part.keys.contains(&"security.tls_cert") && running.security.speaks_tls() != now.security.speaks_tls();
-            let change = if is_other_way {
-                Change::NeedsRestart
-            } else {
-                match (part.apply)(self, &running, now) {
-                    Ok(()) => {
-                        (part.adopt)(&mut running, now);
-                        Change::Applied
-                    }
-                    Err(why) => Change::Failed(why),
-                }
-            };
+            let change = (part.apply)(self, &running, now);
+            if change == Change::Applied {
+                (part.adopt)(&mut running, now);
+            }
             let outcome = |key| Outcome {
                 key,
                 change: change.clone(),
@@ -191,7 +180,30 @@ impl Reloader {
         let news = looked.filter(|look| !outcomes.contains(look)).collect::<Vec<_>>();
         outcomes.extend(news);
         self.note(outcomes.clone(), None);
+        self.tell_what_is_open(&running);
         outcomes
+    }
+
+    /// Tells in the log what stands open.
+    pub(super) fn tell_exposure(&self) {
+        self.tell_what_is_open(&self.running.lock());
+    }
+
+    /// What was told before and is still so is not told again.
+    fn tell_what_is_open(&self, running: &Config) {
+        let open = exposure::warnings(running, &self.listening);
+        let mut told = self.told.lock();
+        // As errors, so that no level of logging leaves them out.
+        for warning in open.iter().filter(|warning| !told.contains(warning)) {
+            tracing::error!("{warning}");
+        }
+        *told = open;
+    }
+
+    /// The rates in force of compaction and of the walk over all tables, in bytes a second.
+    #[must_use]
+    pub fn rates(&self) -> (u64, u64) {
+        (self.jobs.pace(), self.scrub.bytes_per_second())
     }
 
     /// Takes note that a configuration was refused: nothing has changed.
@@ -199,12 +211,15 @@ impl Reloader {
         self.note(Vec::new(), Some(why.to_owned()));
     }
 
-    /// Reads the files of `[security]` again, and has them take effect if they are others. May block.
-    fn look_at_files(&self) {
+    /// Reads the files of `[security]` again, and has them take effect if they are others. Says when to look again. May block.
+    fn look_at_files(&self) -> Duration {
+        let running = self.running.lock();
         let outcomes: Vec<Outcome> = self.security.look().into_iter().map(of_look).collect();
-        if !outcomes.is_empty() {
-            self.note(outcomes, None);
+        let told = outcomes.clone();
+        if self.watch.note_look(self.time.now_ms(), outcomes) {
+            tell(&told);
         }
+        running.security.check_interval
     }
 
     fn note(&self, outcomes: Vec<Outcome>, refused: Option<String>) {
@@ -213,20 +228,24 @@ impl Reloader {
         } else if outcomes.is_empty() {
             tracing::info!("the configuration was reloaded: nothing had changed");
         }
-        for Outcome { key, change } in &outcomes {
-            match change {
-                Change::Applied => tracing::info!(key, "reloaded"),
-                Change::NeedsRestart => {
-                    tracing::warn!(key, "needs a restart: the running node keeps the value that it has");
-                }
-                Change::Failed(why) => tracing::error!(key, why, "not reloaded; what was in force stays"),
-            }
-        }
+        tell(&outcomes);
         self.watch.note(Reload {
             at_ms: self.time.now_ms(),
             outcomes,
             refused,
         });
+    }
+}
+
+fn tell(outcomes: &[Outcome]) {
+    for Outcome { key, change } in outcomes {
+        match change {
+            Change::Applied => tracing::info!(key, "reloaded"),
+            Change::NeedsRestart => {
+                tracing::warn!(key, "needs a restart: the running node keeps the value that it has");
+            }
+            Change::Failed(why) => tracing::error!(key, why, "not reloaded; what was in force stays"),
+        }
     }
 }
 
@@ -238,13 +257,14 @@ fn of_look(look: Look) -> Outcome {
 }
 
 /// Looks at the files of `[security]` again and again, as long as there are any.
-pub(super) async fn watch_files(reloader: Arc<Reloader>, every: Duration) {
+pub(super) async fn watch_files(reloader: Arc<Reloader>, mut every: Duration) {
     let mut files = reloader.security.files();
     while files.wait_for(|files| !files.is_empty()).await.is_ok() {
         tokio::time::sleep(every).await;
         let reloader = Arc::clone(&reloader);
-        if let Err(error) = tokio::task::spawn_blocking(move || reloader.look_at_files()).await {
-            tracing::error!(%error, "a look at the files of [security] failed");
+        match tokio::task::spawn_blocking(move || reloader.look_at_files()).await {
+            Ok(next) => every = next,
+            Err(error) => tracing::error!(%error, "a look at the files of [security] failed"),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use super::children::intensity;
 use super::composition::{Found, Parts, http2, storage_options};
+use super::exposure::Listening;
 use super::gossip;
 use super::machine::Machine;
 use super::reload::{Reloader, watch_files};
@@ -119,12 +120,17 @@ impl Node {
             http2(config),
             security,
         );
-        let reloader = Reloader::new(config, &parts, telemetry::set_level);
         let admin = admin_service(config, &parts);
         let fault_service = match fault_socket {
             Some((socket, shown)) => Some(fault_service(socket, &shown, &parts)?),
             None => None,
         };
+        let listening = Listening {
+            clients: address,
+            faults: fault_service.as_ref().map(|service| service.address),
+            shown: observed.as_ref().map(|observed| observed.address),
+        };
+        let reloader = Reloader::new(config, &parts, listening, telemetry::set_level);
         let connections = Connections::new(serve, config.server.max_connections);
         let specs = Arc::new(parts.children(config, listener, connections, address.port()));
         let children = specs.iter().map(|spec| spec.name.clone()).collect();

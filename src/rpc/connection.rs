@@ -7,7 +7,7 @@
 
 use crate::actors::answer_room::ConnectionRoom;
 use crate::actors::gateway::Accepted;
-use crate::rpc::security::{HANDSHAKE_WITHIN, Incoming, Security};
+use crate::rpc::security::{Incoming, Security};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -15,28 +15,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
 /// A write of at least so many bytes is worth a system call of its own.
 const LARGE_WRITE_BYTES: usize = 16 << 10;
 
-/// Time within which a client must begin to speak.
-const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(3);
-
 /// A connection of the storage protocol.
 pub(super) struct Connection {
     stream: Incoming,
     /// The write at hand has been put off once.
     put_off: bool,
-    /// Until the first bytes arrive: when they must have.
-    silent: Option<Pin<Box<Sleep>>>,
     room: Arc<ConnectionRoom>,
     /// How often it is looked at whether it is in the way, and when the next time is.
     look_every: Duration,
     look: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
@@ -48,16 +41,12 @@ impl Connection {
     ) -> io::Result<Self> {
         // Answers are small, and each is waited for.
         accepted.stream.set_nodelay(true)?;
-        let tls = security.server();
-        let within = FIRST_BYTES_WITHIN + tls.as_ref().map_or(Duration::ZERO, |_| HANDSHAKE_WITHIN);
         Ok(Self {
-            stream: Incoming::new(accepted.stream, tls, &security.counts),
+            stream: Incoming::new(accepted.stream, security.server(), &security.counts, accepted.permit),
             put_off: false,
-            silent: Some(Box::pin(tokio::time::sleep(within))),
             room,
             look_every,
             look: Box::pin(tokio::time::sleep(look_every)),
-            _permit: accepted.permit,
         })
     }
 
@@ -113,13 +102,6 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if result.is_ready() {
-            self.silent = None;
-        } else if let Some(silent) = &mut self.silent {
-            // Whoever connects and says nothing must not keep a place, nor a stopping node.
-            std::task::ready!(silent.as_mut().poll(context));
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
         if result.is_pending() {
             return self.given_up(context);
         }

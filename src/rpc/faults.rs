@@ -1,30 +1,62 @@
 //! The fault service, on a listener of its own.
 //!
-//! Owns: its wire. Does not own: what is injected (see [`crate::actors::faults`]), or whether it is served at all.
+//! Owns: its wire, and the bounds of its connections. Does not own: what is injected (see [`crate::actors::faults`]), or whether it is served at all.
 
 use crate::actors::faults::{DISK_IO, Fault, Faults, Injection, MESSAGE, Refused, SUPERVISOR};
 use crate::rpc::admin_pb as pb;
 use crate::rpc::admin_pb::fault_service_server::{FaultService, FaultServiceServer};
 use crate::rpc::security::{Guard, Incoming, Security, Whom};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
+
+/// Connections at a time; more wait in the socket's queue.
+const MOST: usize = 16;
+/// A connection that is silent for so long is asked whether it lives, and closed when it does not say so within as long again.
+const SILENT: Duration = Duration::from_secs(10);
+
+/// Pause after a failed accept: without file descriptors the next one would fail at once as well.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until the task that runs it is ended.
 pub async fn serve(listener: TcpListener, faults: Arc<Faults>, security: Arc<Security>) {
-    let guard = Guard::new(&security, Whom::Admins);
-    let incoming = TcpListenerStream::new(listener)
-        .map(move |accepted| accepted.map(|stream| Incoming::new(stream, security.server(), &security.counts)));
+    let (accepted, incoming) = mpsc::channel(1);
     let served = tonic::transport::Server::builder()
-        .layer(guard)
+        .http2_keepalive_interval(Some(SILENT))
+        .http2_keepalive_timeout(Some(SILENT))
+        .layer(Guard::new(&security, Whom::Admins))
         .add_service(FaultServiceServer::new(Injector { faults }))
-        .serve_with_incoming(incoming)
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the fault service ended");
+        .serve_with_incoming(ReceiverStream::new(incoming));
+    tokio::select! {
+        served = served => {
+            if let Err(error) = served {
+                tracing::error!(%error, "the fault service ended");
+            }
+        }
+        () = accept(listener, accepted, &security) => {}
+    }
+}
+
+/// Hands each connection over, as soon as there is a place for it.
+async fn accept(listener: TcpListener, to: mpsc::Sender<io::Result<Incoming>>, security: &Security) {
+    let places = Arc::new(Semaphore::new(MOST));
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let stream = match listener.accept().await {
+            Ok((stream, _peer)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection at admin.port");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let incoming = Incoming::new(stream, security.server(), &security.counts, place);
+        if to.send(Ok(incoming)).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -125,7 +125,7 @@ fn status_response(status: &StreamStatus, now_ms: u64) -> pb::StreamStatusRespon
         lag_ms: number(status.backlog.lag_ms(now_ms)),
         problem: status.problem.clone().unwrap_or_default(),
         places_skipped: number(status.skipped.count() as u64),
-        first_skipped: status.skipped.first().to_owned(),
+        first_skipped: status.skipped.first(),
     }
 }
 

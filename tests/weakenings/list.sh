@@ -642,6 +642,25 @@ weaken bad_certificate_takes_the_old_one_away tls src/rpc/security/slot.rs \
 weaken key_that_needs_a_restart_passed_over reload src/node/reload.rs \
     'outcomes.extend(others);' \
     'drop(others);'
+weaken pace_of_compaction_stays reload src/node/reload.rs \
+    'of.jobs.set_pace(rate(now.compaction.throttle));' \
+    'let _ = (of, now);'
+weaken pace_of_the_scrub_stays reload src/node/reload.rs \
+    'of.scrub.set_rate(rate(now.disk.scrub_throttle));' \
+    'let _ = (of, now);'
+weaken level_of_logging_stays reload src/node/reload.rs \
+    'let set = (of.set_log_level)(now.logging.level.as_str());' \
+    'let set: Result<_, String> = Ok((of.jobs.pace(), now));'
+weaken what_a_reload_opens_is_not_told reload src/node/reload.rs \
+    'self.note(outcomes.clone(), None);
+        self.tell_what_is_open(&running);' \
+    'self.note(outcomes.clone(), None);'
+weaken half_a_greeting_keeps_its_place tls src/rpc/security/incoming.rs \
+    'if *left == 0 || bytes == 0 {' \
+    'if *left < PREFACE_BYTES || bytes == 0 {'
+weaken keys_are_shown_to_everybody quarantine src/rpc/admin/node_status.rs \
+    'aside.first_key.clear();' \
+    'aside.cause.clear();'
 weaken refused_configuration_forgets_what_was_in_force reload src/node/reload.rs \
     '(part.adopt)(&mut running, now);' \
     '*running = now.clone();'

@@ -16,8 +16,8 @@ const MOST_PLACES: usize = 10_000;
 pub struct Skipped {
     /// The first key that each may hold, by file and byte.
     places: BTreeMap<(PathBuf, u64), String>,
-    /// The first that was met, in words.
-    first: String,
+    /// The first that was met.
+    first: Option<Lost>,
     /// What the target lacks of them may be as old as this sequence number; [`None`]: it was compared, so that to compare again
     /// suffices.
     since: Option<u64>,
@@ -47,14 +47,14 @@ impl Skipped {
 
     /// The first of them: the file, the place, the keys, the damage.
     #[must_use]
-    pub fn first(&self) -> &str {
-        &self.first
+    pub fn first(&self) -> String {
+        self.first.as_ref().map(Lost::to_string).unwrap_or_default()
     }
 
     /// Takes note of a place. Says whether it is new.
     pub fn add(&mut self, lost: &Lost) -> bool {
         if self.places.is_empty() {
-            self.first = lost.to_string();
+            self.first = Some(lost.clone());
         }
         let place = (lost.file.clone(), lost.offset);
         self.places.len() < MOST_PLACES && self.places.insert(place, lost.first_key.clone()).is_none()
@@ -94,14 +94,15 @@ impl Skipped {
         }
     }
 
-    /// Why the stream is not complete, for a person.
+    /// Why the stream is not complete, for a person. Names no keys: it is shown over HTTP as well, where anybody may ask.
     #[must_use]
     pub fn why(&self) -> String {
+        let place = |lost: &Lost| format!("{} at byte {}: {}", lost.file.display(), lost.offset, lost.cause);
         format!(
             "all else was sent, and what is written is; not what {} damaged places in tables held, the first in {}. Restore it, or \
-             have the keys repaired from another replica; then start this stream again",
+             have the keys repaired from another replica (GetStreamStatus names them); then start this stream again",
             self.count(),
-            self.first
+            self.first.as_ref().map(place).unwrap_or_default()
         )
     }
 }

@@ -29,7 +29,8 @@ pub(super) fn of(status: &pb::StatusResponse) -> String {
     out.members(&status.members);
     out.streams(&status.streams);
     out.slowest(&status.slow_requests);
-    out.reload(status.reload.as_ref());
+    out.reload("Last reload of the configuration", status.reload.as_ref());
+    out.reload("Last change of the files of [security]", status.file_look.as_ref());
     out.0
 }
 
@@ -376,15 +377,12 @@ impl Text {
         }
     }
 
-    fn reload(&mut self, reload: Option<&pb::Reload>) {
+    fn reload(&mut self, what: &str, reload: Option<&pb::Reload>) {
         let Some(reload) = reload else {
             return;
         };
         let at = UNIX_EPOCH + Duration::from_millis(reload.at_ms);
-        self.section(&format!(
-            "Last reload of the configuration, {}",
-            humantime::format_rfc3339_millis(at)
-        ));
+        self.section(&format!("{what}, {}", humantime::format_rfc3339_millis(at)));
         if !reload.refused.is_empty() {
             self.line(&format!("  refused, nothing has changed: {}", reload.refused));
         } else if reload.keys.is_empty() {

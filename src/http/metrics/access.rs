@@ -24,6 +24,11 @@ impl Out<'_> {
             "reason",
             reasons.map(|(reason, count)| (reason, load(count) as f64)),
         )?;
+        self.gauge(
+            "security_certificate_expiry_timestamp_seconds",
+            "When the certificate that the node shows is no longer good, in seconds since the Unix epoch; 0 without TLS",
+            load(&counts.certificate_expires) as f64,
+        )?;
         let (succeeded, failed) = health.reloads.counts();
         self.family(
             ("reloads", "Reloads of the configuration, and of files that it names"),

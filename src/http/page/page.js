@@ -18,7 +18,7 @@ let nodeName = "PairDB node";
 let reasons = [];
 
 /** Of the parts; one that fails leaves the others as they should be. */
-const PARTS = [showTiles, showLevels, showMemory, showActors, showEnds, showDisks, showReload, showMembers, showSlow];
+const PARTS = [showTiles, showLevels, showMemory, showActors, showEnds, showDisks, showReloads, showMembers, showSlow];
 
 function show(status) {
   const { health } = status;

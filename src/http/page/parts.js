@@ -69,7 +69,7 @@ function showLevels(status) {
   while (shown.length < JOB_ROWS) shown.push(null);
   rows(byId("jobs"), shown, (job, place) => place, (job) => (job === null ? blank(6) : jobCells(job, status.now_ms)));
   keep(byId("quarantined"), quarantined, (aside) => aside.id, () => make("li"), (line, aside) => {
-    say(line, `Damaged: ${aside.file} (${bytes(aside.bytes)}), keys from “${aside.first_key}” to “${aside.last_key}”: ${aside.cause}`);
+    say(line, `Damaged: ${aside.file} (${bytes(aside.bytes)}): ${aside.cause}. “pairdb-node status” names its keys.`);
   });
 }
 
@@ -196,12 +196,16 @@ function showDisks(status) {
   ]);
 }
 
-function showReload(status) {
-  const reload = status.reload;
+function showReloads(status) {
+  showReload("reload", status.reload);
+  showReload("file-look", status.file_look);
+}
+
+function showReload(place, reload) {
   const outcome = (key) => (key.error ? `${key.outcome}: ${key.error}` : key.outcome);
   const keys = reload ? reload.keys.map((key) => [key.key, outcome(key)]) : [];
   const refused = reload?.refused ? [["refused, nothing has changed", reload.refused]] : [];
-  facts(byId("reload"), [["at", reload ? clock(reload.at_ms) : "none since the start"], ...refused, ...keys]);
+  facts(byId(place), [["at", reload ? clock(reload.at_ms) : "none since the start"], ...refused, ...keys]);
 }
 
 const HEALTH_KINDS = { healthy: "good", degraded: "warn", unhealthy: "bad" };

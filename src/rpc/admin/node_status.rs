@@ -61,7 +61,18 @@ pub(crate) fn status(health: &Health) -> pb::StatusResponse {
         members: members(health, node.as_str()),
         write_memory: Some(write_memory(health)),
         reload: health.reloads.last().map(|last| reload(&last)),
+        file_look: health.reloads.last_look().map(|last| reload(&last)),
     }
+}
+
+/// As [`status`], but for what names anybody's keys: for whom nobody asks who he is.
+pub(crate) fn open_status(health: &Health) -> pb::StatusResponse {
+    let mut status = status(health);
+    for aside in status.tables.iter_mut().flat_map(|tables| &mut tables.quarantined) {
+        aside.first_key.clear();
+        aside.last_key.clear();
+    }
+    status
 }
 
 fn reload(last: &Reload) -> pb::Reload {

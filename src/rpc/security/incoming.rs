@@ -1,7 +1,8 @@
 //! A connection that was accepted, in plain text or with TLS.
 //!
 //! The handshake is done when the connection is first used, in its own task: one that takes its time holds up nobody. Owns: the
-//! handshake and its limit of time. Does not own: when a connection is accepted, or what is said on it.
+//! handshake, and the limits of time within which a client must have said who it is and begun to speak HTTP/2. Does not own: when
+//! a connection is accepted, or what is said on it.
 
 use crate::actors::access::AccessCounts;
 use std::future::Future;
@@ -14,6 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
@@ -21,10 +23,22 @@ use tokio_rustls::{Accept, TlsAcceptor};
 use tonic::transport::server::Connected;
 
 /// Time within which the handshake must be done.
-pub(in crate::rpc) const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(3);
+/// Time beyond that within which a client must have sent [`PREFACE_BYTES`].
+const PREFACE_WITHIN: Duration = Duration::from_secs(3);
+/// What every client of HTTP/2 begins with.
+const PREFACE_BYTES: usize = 24;
 
 /// The connection.
-pub(in crate::rpc) enum Incoming {
+pub(in crate::rpc) struct Incoming {
+    stream: Stream,
+    /// Until the client has begun to speak: when it must have, and the bytes that are left of that.
+    preface: Option<(Pin<Box<Sleep>>, usize)>,
+    /// Its place among the connections.
+    _permit: OwnedSemaphorePermit,
+}
+
+enum Stream {
     Plain(TcpStream),
     Greeting(Box<Greeting>),
     Secret(Box<TlsStream<TcpStream>>),
@@ -32,7 +46,7 @@ pub(in crate::rpc) enum Incoming {
 }
 
 /// A handshake under way.
-pub(in crate::rpc) struct Greeting {
+struct Greeting {
     accept: Accept<TcpStream>,
     until: Pin<Box<Sleep>>,
     counts: Arc<AccessCounts>,
@@ -40,28 +54,66 @@ pub(in crate::rpc) struct Greeting {
 
 impl Incoming {
     /// With TLS, if there is a way to speak it.
-    pub(in crate::rpc) fn new(stream: TcpStream, tls: Option<Arc<ServerConfig>>, counts: &Arc<AccessCounts>) -> Self {
-        match tls {
-            None => Self::Plain(stream),
-            Some(tls) => Self::Greeting(Box::new(Greeting {
-                accept: TlsAcceptor::from(tls).accept(stream),
-                until: Box::pin(tokio::time::sleep(HANDSHAKE_WITHIN)),
-                counts: Arc::clone(counts),
-            })),
+    pub(in crate::rpc) fn new(
+        stream: TcpStream,
+        tls: Option<Arc<ServerConfig>>,
+        counts: &Arc<AccessCounts>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let (stream, within) = match tls {
+            None => (Stream::Plain(stream), PREFACE_WITHIN),
+            Some(tls) => {
+                let greeting = Greeting {
+                    accept: TlsAcceptor::from(tls).accept(stream),
+                    until: Box::pin(tokio::time::sleep(HANDSHAKE_WITHIN)),
+                    counts: Arc::clone(counts),
+                };
+                (Stream::Greeting(Box::new(greeting)), HANDSHAKE_WITHIN + PREFACE_WITHIN)
+            }
+        };
+        Self {
+            stream,
+            preface: Some((Box::pin(tokio::time::sleep(within)), PREFACE_BYTES)),
+            _permit: permit,
         }
     }
 
     /// Whose it is, while it is open.
     pub(in crate::rpc) fn peer(&self) -> Option<SocketAddr> {
-        let stream = match self {
-            Self::Plain(stream) => stream,
-            Self::Greeting(greeting) => greeting.accept.get_ref()?,
-            Self::Secret(stream) => stream.get_ref().0,
-            Self::Failed => return None,
+        let stream = match &self.stream {
+            Stream::Plain(stream) => stream,
+            Stream::Greeting(greeting) => greeting.accept.get_ref()?,
+            Stream::Secret(stream) => stream.get_ref().0,
+            Stream::Failed => return None,
         };
         stream.peer_addr().ok()
     }
 
+    /// Is ready, with an error, when the client has not begun to speak in time. Who connects and says nothing, or too little, so
+    /// has no place for good, and keeps no stopping node waiting.
+    fn poll_late<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        match &mut self.preface {
+            Some((until, _left)) => until
+                .as_mut()
+                .poll(context)
+                .map(|()| Err(io::ErrorKind::TimedOut.into())),
+            None => Poll::Pending,
+        }
+    }
+
+    /// So many bytes more were received.
+    fn received(&mut self, bytes: usize) {
+        if let Some((_until, left)) = &mut self.preface {
+            *left = left.saturating_sub(bytes);
+            // At its end the connection ends by itself.
+            if *left == 0 || bytes == 0 {
+                self.preface = None;
+            }
+        }
+    }
+}
+
+impl Stream {
     /// What is under it once the handshake, if there is one, is done.
     fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Open<'_>>> {
         if let Self::Greeting(greeting) = self {
@@ -79,6 +131,13 @@ impl Incoming {
             Self::Secret(stream) => Ok(Open::Secret(Pin::new(stream))),
             Self::Greeting(_) | Self::Failed => Err(io::ErrorKind::NotConnected.into()),
         })
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match ready!(self.poll_open(context))? {
+            Open::Plain(stream) => stream.poll_read(context, buffer),
+            Open::Secret(stream) => stream.poll_read(context, buffer),
+        }
     }
 }
 
@@ -126,23 +185,26 @@ impl AsyncRead for Incoming {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match ready!(self.poll_open(context))? {
-            Open::Plain(stream) => stream.poll_read(context, buffer),
-            Open::Secret(stream) => stream.poll_read(context, buffer),
+        let before = buffer.filled().len();
+        let read = self.stream.poll_read(context, buffer);
+        if read.is_pending() {
+            return self.poll_late(context);
         }
+        self.received(buffer.filled().len() - before);
+        read
     }
 }
 
 impl AsyncWrite for Incoming {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match ready!(self.poll_open(context))? {
+        match ready!(self.stream.poll_open(context))? {
             Open::Plain(stream) => stream.poll_write(context, data),
             Open::Secret(stream) => stream.poll_write(context, data),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match ready!(self.poll_open(context))? {
+        match ready!(self.stream.poll_open(context))? {
             Open::Plain(stream) => stream.poll_flush(context),
             Open::Secret(stream) => stream.poll_flush(context),
         }
@@ -150,10 +212,10 @@ impl AsyncWrite for Incoming {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Nobody waits for a handshake to end a connection.
-        match &mut *self {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Secret(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Greeting(_) | Self::Failed => Poll::Ready(Ok(())),
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Secret(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Greeting(_) | Stream::Failed => Poll::Ready(Ok(())),
         }
     }
 
@@ -162,7 +224,7 @@ impl AsyncWrite for Incoming {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match ready!(self.poll_open(context))? {
+        match ready!(self.stream.poll_open(context))? {
             Open::Plain(stream) => stream.poll_write_vectored(context, slices),
             Open::Secret(stream) => stream.poll_write_vectored(context, slices),
         }
@@ -170,10 +232,10 @@ impl AsyncWrite for Incoming {
 
     fn is_write_vectored(&self) -> bool {
         // TLS takes several slices as well, before its handshake as after it.
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Greeting(_) | Self::Secret(_) => true,
-            Self::Failed => false,
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Greeting(_) | Stream::Secret(_) => true,
+            Stream::Failed => false,
         }
     }
 }

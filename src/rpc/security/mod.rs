@@ -12,18 +12,20 @@ mod tokens;
 mod way;
 
 pub(super) use guard::{Guard, Whom};
-pub(super) use incoming::{HANDSHAKE_WITHIN, Incoming};
+pub(super) use incoming::Incoming;
 pub(super) use rights::Rights;
 pub use tls::client as tls_client;
 pub use tokens::{Digest, LEAST_TOKEN_BYTES, Tokens, read_token};
 pub use way::{Shown, Way, by_tls};
 
 use crate::actors::access::AccessCounts;
+use crate::storage::time::{RealTime, Time as _};
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use slot::Slot;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 
@@ -144,6 +146,12 @@ impl Security {
         Ok(())
     }
 
+    fn server_of(&self, files: &[Vec<u8>]) -> Result<ServerConfig, String> {
+        let (config, until) = tls::server_until(files, RealTime::default().now_ms() / 1000)?;
+        self.counts.certificate_expires.store(until, Ordering::Relaxed);
+        Ok(config)
+    }
+
     /// Reads the files again, and has in force what they say: each part that is whole. Tells what had changed, and what cannot
     /// be used.
     pub fn look(&self) -> Vec<Look> {
@@ -158,7 +166,7 @@ impl Security {
         let looks = [
             (
                 "security.tls_cert",
-                self.server.look(&files.of_server(), tls::server_of),
+                self.server.look(&files.of_server(), |files| self.server_of(files)),
             ),
             ("security.tokens_file", self.tokens.look(&tokens, Tokens::of)),
             ("security.admin_tokens_file", self.admins.look(&admins, Tokens::of)),

@@ -4,9 +4,11 @@
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -67,9 +69,20 @@ impl<T> Slot<T> {
     }
 }
 
+/// Opens a regular file. A pipe would be waited for until somebody writes to it, which may be never.
+fn open(path: &Path) -> io::Result<File> {
+    // A pipe is opened at once so, and on a regular file it does nothing.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut content = Vec::new();
-    let file = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut content));
+    let file = open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut content));
     file.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
     if content.len() as u64 > MOST_BYTES {
         let path = path.display();

@@ -44,8 +44,32 @@ fn mismatch(error: impl Display) -> String {
     format!("certificate and key do not fit together, or are of a kind that is not known: {error}")
 }
 
+/// When the first of them is no longer good, in seconds since the Unix epoch.
+///
+/// # Errors
+/// When that was before `now`, or is not to be found.
+fn expiry(chain: &[CertificateDer<'_>], now: u64) -> Result<u64, String> {
+    let own = chain.first().ok_or("there is no certificate")?;
+    let (_, own) =
+        x509_parser::parse_x509_certificate(own).map_err(|error| format!("the certificate cannot be read: {error}"))?;
+    let until = own.validity().not_after;
+    let expires = u64::try_from(until.timestamp()).unwrap_or(0);
+    if expires < now {
+        return Err(format!(
+            "the certificate expired on {until}; have its authority sign a new one"
+        ));
+    }
+    Ok(expires)
+}
+
+/// How a server speaks, and until when what it shows is good, in seconds since the Unix epoch. `now`: as much.
+pub(super) fn server_until(files: &[Vec<u8>], now: u64) -> Result<(ServerConfig, u64), String> {
+    let until = expiry(&chain(files.first().map(Vec::as_slice).unwrap_or_default())?, now)?;
+    Ok((server_of(files)?, until))
+}
+
 /// A server of a certificate, its key and, where clients must show one, the certificates that theirs are to be signed by.
-pub(super) fn server_of(files: &[Vec<u8>]) -> Result<ServerConfig, String> {
+fn server_of(files: &[Vec<u8>]) -> Result<ServerConfig, String> {
     let (own, trust) = match files {
         [cert, key] => ((cert, key), None),
         [cert, key, trust] => ((cert, key), Some(trust)),

@@ -138,6 +138,12 @@ impl Jobs {
         self.throttle.set_rate(bytes_per_second);
     }
 
+    /// The pace of all jobs, in bytes a second; 0: without a limit.
+    #[must_use]
+    pub fn pace(&self) -> u64 {
+        self.throttle.bytes_per_second()
+    }
+
     /// Chooses the most urgent work that no job has yet; [`None`] when nothing is due.
     #[must_use]
     pub fn next(self: &Arc<Self>) -> Option<Job> {

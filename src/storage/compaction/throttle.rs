@@ -48,8 +48,14 @@ impl Throttle {
         self.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
     }
 
+    /// The rate that is set; 0: none.
+    #[must_use]
+    pub fn bytes_per_second(&self) -> u64 {
+        self.bytes_per_second.load(Ordering::Relaxed)
+    }
+
     fn rate(&self) -> f64 {
-        self.bytes_per_second.load(Ordering::Relaxed) as f64
+        self.bytes_per_second() as f64
     }
 
     /// Draws `bytes`, and waits until they are covered. `haste` is asked now and then for the factor by which the rate is
