@@ -337,6 +337,47 @@ fn whoever_sends_packets_of_an_earlier_life_again_is_not_answered_each_time() {
     assert_eq!(world.packets - before, 1, "and one in the next");
 }
 
+/// The dead are called for a while, in case that it was the network; those who left are not.
+#[test]
+fn a_cluster_that_got_smaller_does_not_call_at_those_who_are_gone() {
+    let a_minute = |world: &mut World| {
+        let before = world.packets;
+        world.run(60 * S);
+        world.packets - before
+    };
+    let mut left = whole(20, EACH_SECOND, 0.0, 18);
+    let mut killed = whole(20, EACH_SECOND, 0.0, 18);
+    for n in 8..20 {
+        left.leave(n);
+        killed.kill(n);
+    }
+    left.run(60 * S);
+    killed.run(60 * S);
+    let (of_left, at_first) = (a_minute(&mut left), a_minute(&mut killed));
+    killed.run(300 * S);
+    let later = a_minute(&mut killed);
+    println!("eight of 20 stay, packets a minute: {of_left}; the others were killed: {at_first}, later {later}");
+    assert!(of_left * 10 < at_first * 8, "{of_left} of {at_first}");
+    assert!(later * 10 < at_first * 8, "{later} of {at_first}");
+}
+
+#[test]
+fn a_node_shows_itself_as_it_is_now_and_numbers_alone_are_not_news() {
+    let mut world = whole(10, SHIPPED, 0.0, 19);
+    world.members[3].report.cpu = 0.55;
+    world.run(2 * S);
+    let cpu = |world: &World, n: usize| {
+        let members = world.members[n].core.as_ref().unwrap().members();
+        let of = members.iter().find(|seen| seen.identity.node_id == name(3)).unwrap();
+        of.heard.as_ref().unwrap().record.report.cpu
+    };
+    assert_eq!(cpu(&world, 3), 0.55);
+    assert!((0..10).any(|n| cpu(&world, n) != 0.55), "all know already");
+    world.until("all know it in the end", 60 * S, |world| {
+        (0..10).all(|n| cpu(world, n) == 0.55)
+    });
+}
+
 #[test]
 fn damaged_packets_of_a_member_end_nobody() {
     let mut world = whole(10, EACH_SECOND, 0.0, 12);
@@ -394,7 +435,7 @@ fn a_thousand_nodes_learn_of_changes_and_deaths_and_find_each_other() {
         println!("1000 nodes, 1 % loss: all know all after {took:?}");
         world
     } else {
-        World::acquainted(1000, SHIPPED, 0.01, 15)
+        World::acquainted(1000, SHIPPED, 0.1, 15)
     };
     let (_, longest) = spreading(&mut world, 3);
     println!("1000 nodes: a change is known everywhere after at most {longest:?}");

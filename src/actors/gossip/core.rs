@@ -318,7 +318,9 @@ impl Core {
                 Ok(())
             }
             Content::Word(Word::AreYouThere { question }) => {
-                self.say(&packet.from, Word::Here { question });
+                if self.may_answer(&packet.from) {
+                    self.say(&packet.from, Word::Here { question });
+                }
                 Ok(())
             }
             Content::Word(Word::Here { .. }) => {
@@ -387,7 +389,8 @@ impl Core {
     /// This node is suspected: refutes it, first to whoever suspects it.
     fn suspected(&mut self, by: &Identity, of: &Identity, refutations: u16) {
         if of != self.foca.identity() {
-            if self.foca.identity().supersedes(of) && of.node_id == self.foca.identity().node_id {
+            let own = self.foca.identity();
+            if own.supersedes(of) && of.node_id == own.node_id && self.may_answer(by) {
                 // It does not know this life yet.
                 self.announce(by.clone());
             }

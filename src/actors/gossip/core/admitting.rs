@@ -72,8 +72,8 @@ impl Core {
         Ok(true)
     }
 
-    /// Whether a packet that does not count may be answered: one of each life in a probe interval, however many there are.
-    fn may_answer(&mut self, from: &Identity) -> bool {
+    /// Whether a packet may be answered that somebody may send again and again: one of each life in a probe interval.
+    pub(super) fn may_answer(&mut self, from: &Identity) -> bool {
         let life = (from.node_id.clone(), from.incarnation);
         let before = self.answered.get(&life);
         let is_due = before.is_none_or(|at| self.now.saturating_sub(*at) >= self.pace.probe_interval);
