@@ -49,6 +49,8 @@ const RIVAL_FOR: Duration = Duration::from_secs(60);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Longest time after which it is shown again how the members are, when there are no news.
 const SHOW: Duration = Duration::from_secs(1);
+/// Milliseconds to the last moment that can be written: of a clock that is as wrong as that no more can be said.
+const LAST_MS: u64 = 253_402_300_799_000;
 /// Probe intervals after which it is a problem that no other node is there.
 const ALONE: u32 = 10;
 
@@ -273,7 +275,8 @@ impl GossipActor {
             .alone
             .filter(|(since, _)| now.saturating_sub(*since) > self.pace.probe_interval * ALONE);
         let alone = long.map(|(_, since_ms)| {
-            let since = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(since_ms));
+            let since = UNIX_EPOCH + Duration::from_millis(since_ms.min(LAST_MS));
+            let since = humantime::format_rfc3339_seconds(since);
             format!(
                 "gossip: alone since {since}: no other node is known to live, and none of gossip.seed_nodes answers"
             )
