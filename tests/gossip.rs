@@ -391,7 +391,7 @@ fn flood(to: SocketAddr, real: Vec<Vec<u8>>, is_over: Arc<AtomicBool>) -> JoinHa
             for _ in 0..8 {
                 n += 1;
                 let mut packet: Vec<u8> = (0..n % 1500).map(|at| (n * 31 + at * 7) as u8).collect();
-                if n % 2 == 0 {
+                if n.is_multiple_of(2) {
                     packet.splice(0..packet.len().min(3), *b"PG\x01");
                 }
                 // What does not fit into the socket's queue is lost, as it is for all.
