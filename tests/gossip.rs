@@ -20,7 +20,9 @@ use site::{ask, metrics};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Time between two probes: short, and ten of them are still long for a machine that has much else to do.
 const PROBE: Duration = Duration::from_millis(200);
@@ -198,6 +200,8 @@ async fn health_is_seen_from_all_sides_and_in_all_places() {
         (&health["gossip_members"][..], &health["gossip_members_healthy"][..]),
         ("3", "1")
     );
+    let told = ["n2", "n3", "n4"].map(|name| &health[&format!("member.{name}")][..]);
+    assert_eq!(told, ["alive/healthy", "alive/degraded", "alive/unhealthy"]);
     stop([n2, n3, n4]).await;
 }
 
@@ -360,7 +364,7 @@ async fn a_node_that_hears_nothing_is_dead_to_the_others_and_back_when_it_hears_
                 .all(|other| life(&all[2], other) == Some(Life::Down))
     })
     .await;
-    let there = |node: &Node| node.health().gossip.as_ref().unwrap().counted().0;
+    let there = |node: &Node| node.health().gossip.as_ref().unwrap().counted().there;
     assert_eq!((there(&all[0]), there(&all[2])), (2, 1));
     assert_eq!(faults.clear(Some(deaf)), 1);
     all_see(&all, 3).await;
@@ -376,74 +380,123 @@ fn refused(node: &Node) -> std::collections::BTreeMap<&'static str, u64> {
         .collect()
 }
 
+/// Packets that change nothing: garbage, some of which looks like ours; and each of `real` as it is, and with a wrong tag.
+fn flood(to: SocketAddr, real: Vec<Vec<u8>>, is_over: Arc<AtomicBool>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let socket = UdpSocket::bind("127.0.0.8:0").unwrap();
+        let mut n = 0_usize;
+        while !is_over.load(Ordering::Relaxed) {
+            // A few thousand a second: more would leave a small machine nothing for the nodes.
+            std::thread::sleep(Duration::from_millis(2));
+            for _ in 0..8 {
+                n += 1;
+                let mut packet: Vec<u8> = (0..n % 1500).map(|at| (n * 31 + at * 7) as u8).collect();
+                if n.is_multiple_of(2) {
+                    packet.splice(0..packet.len().min(3), *b"PG\x01");
+                }
+                // What does not fit into the socket's queue is lost, as it is for all.
+                let _ = socket.send_to(&packet, to);
+                let mut packet = real[n % real.len()].clone();
+                let _ = socket.send_to(&packet, to);
+                // Behind the mark and the key's id.
+                packet[7 + n % 16] ^= 1;
+                let _ = socket.send_to(&packet, to);
+            }
+        }
+    })
+}
+
+/// What arrives next, taken as somebody would who hears the network.
+async fn overheard(ear: &UdpSocket) -> Vec<u8> {
+    let ear = ear.try_clone().unwrap();
+    let heard = tokio::task::spawn_blocking(move || {
+        let mut buffer = [0; 2000];
+        let (length, _) = ear.recv_from(&mut buffer).unwrap();
+        buffer[..length].to_vec()
+    });
+    heard.await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_garbage_floods_and_replays_are_counted_and_change_nothing() {
+    // Long enough that a busy machine raises no suspicion by itself.
+    let probe = Duration::from_millis(600);
+    let slowly = |config: &mut Config| {
+        (config.gossip.probe_interval, config.gossip.probe_timeout) = (probe, probe * 2 / 3);
+    };
     let dir = tempfile::tempdir().unwrap();
-    let all = three(dir.path(), |_| {}).await;
-    let before: Vec<_> = all
-        .iter()
-        .map(|node| sees(&all[0], &node.health().node_id).unwrap().identity)
-        .collect();
+    let all = three(dir.path(), slowly).await;
+    let to = at(&all[0]);
     // A node of another cluster, which has the first as its seed.
-    let mut other = member(dir.path(), "n9", 9, &[at(&all[0])]);
+    let mut other = member(dir.path(), "n9", 9, &[to]);
     other.gossip.cluster_name = "another".to_owned();
     let other = start(&other).await;
-    eventually("it is refused", async || refused(&all[0])["forged"] > 0).await;
-    let to = at(&all[0]);
-    let flood = std::thread::spawn(move || {
-        let socket = UdpSocket::bind("127.0.0.8:0").unwrap();
-        for n in 0..30_000_u32 {
-            let mut packet = vec![0_u8; (n % 1500) as usize];
-            packet
-                .iter_mut()
-                .enumerate()
-                .for_each(|(at, byte)| *byte = (n as usize * 31 + at * 7) as u8);
-            if n % 2 == 0 {
-                packet.splice(0..packet.len().min(3), *b"PG\x01");
-            }
-            // What does not fit into the socket's queue is lost, as it is for all.
-            let _ = socket.send_to(&packet, to);
-        }
-    });
-    flood.join().unwrap();
-    eventually("the flood is counted", async || {
-        let refused = refused(&all[0]);
-        refused["malformed"] > 0 && refused["unknown_key"] > 0
-    })
-    .await;
-    // What a member really sends, taken where it arrives, and sent again.
+    // What a member really says, in an earlier life and in its present one.
     let ear = UdpSocket::bind("127.0.0.7:0").unwrap();
     ear.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut listening = member(dir.path(), "n6", 6, &[ear.local_addr().unwrap(), to]);
-    listening.gossip.probe_interval = Duration::from_millis(400);
-    let listening = start(&listening).await;
-    let mut buffer = [0; 2000];
-    let length = tokio::task::spawn_blocking(move || {
-        let (length, _) = ear.recv_from(&mut buffer).unwrap();
-        (length, buffer)
-    });
-    let (length, packet) = length.await.unwrap();
-    let stranger = UdpSocket::bind("127.0.0.8:0").unwrap();
-    eventually("a packet that was sent again is refused", async || {
-        stranger.send_to(&packet[..length], to).unwrap();
-        refused(&all[0])["replayed"] > 0
-    })
-    .await;
-    eventually("the listener is a member", async || {
+    let mut overheard_node = member(dir.path(), "n6", 6, &[ear.local_addr().unwrap(), to]);
+    slowly(&mut overheard_node);
+    let fourth = start(&overheard_node).await;
+    let earlier = overheard(&ear).await;
+    eventually("the fourth is a member", async || {
         life(&all[0], "n6") == Some(Life::Alive)
     })
     .await;
+    fourth.shutdown().await;
+    ear.set_nonblocking(true).unwrap();
+    while ear.recv_from(&mut [0; 2000]).is_ok() {}
+    ear.set_nonblocking(false).unwrap();
+    let fourth = start(&overheard_node).await;
+    let present = overheard(&ear).await;
+    let incarnation = sees(&fourth, "n6").unwrap().identity.incarnation;
+    eventually("its later life is known", async || {
+        all.iter().all(|node| {
+            let seen = sees(node, "n6").unwrap();
+            seen.identity.incarnation == incarnation && seen.life == Life::Alive
+        })
+    })
+    .await;
+    let lives = |node: &Node| -> Vec<_> {
+        let members = node.health().gossip.as_ref().unwrap().members();
+        members.iter().map(|seen| (seen.identity.clone(), seen.life)).collect()
+    };
+    let before: Vec<_> = all.iter().map(lives).collect();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (flooding, begun) = (flood(to, vec![earlier, present], Arc::clone(&is_over)), Instant::now());
+    let unchanged = || {
+        let now: Vec<_> = all.iter().map(lives).collect();
+        assert_eq!(now, before, "after {:?}", begun.elapsed());
+    };
+    let reasons = ["malformed", "unknown_key", "forged", "replayed", "superseded"];
+    let counted_before = refused(&all[0]);
+    eventually("all of the flood is counted", async || {
+        unchanged();
+        let counted = refused(&all[0]);
+        reasons.iter().all(|why| counted[why] > counted_before[why] + 50)
+    })
+    .await;
+    all[1].requests().drain.begin().await.unwrap();
+    eventually("what is news arrives meanwhile", async || {
+        unchanged();
+        [&all[0], &all[2]].iter().all(|node| {
+            let heard = sees(node, "n3").unwrap().heard.unwrap();
+            heard.record.report.is_draining
+        })
+    })
+    .await;
+    eventually("the flood lasts for twenty probes", async || {
+        unchanged();
+        begun.elapsed() > 20 * probe
+    })
+    .await;
+    is_over.store(true, Ordering::Relaxed);
+    flooding.join().unwrap();
     let shown = metrics(&all[0]).await;
-    assert!(shown["gossip_refused_total{reason=\"forged\"}"] >= 1.0);
+    assert!(shown["gossip_refused_total{reason=\"forged\"}"] >= 50.0);
     assert_eq!(shown["gossip_members_total"], 4.0, "the stranger is none");
-    let after: Vec<_> = all
-        .iter()
-        .map(|node| sees(&all[0], &node.health().node_id).unwrap().identity)
-        .collect();
-    assert_eq!(before, after, "nobody had to come back");
     assert!(life(&all[0], "n9").is_none() && life(&other, "n2").is_none());
     stop(all).await;
-    stop([other, listening]).await;
+    stop([other, fourth]).await;
 }
 
 fn keys(path: &PathBuf, keys: &[u8]) {
@@ -517,14 +570,20 @@ async fn a_seed_that_comes_later_is_found_and_a_node_that_listens_everywhere_say
         metrics(&early).await["gossip_messages_total{type=\"sent\"}"] > 2.0
     })
     .await;
-    assert_eq!(early.health().gossip.as_ref().unwrap().counted().0, 1);
+    assert_eq!(early.health().gossip.as_ref().unwrap().counted().there, 1);
     let mut late = member(dir.path(), "n1", 1, &[]);
     late.gossip.bind_host = Some("0.0.0.0".to_owned());
     late.gossip.bind_port = port;
     late.server.advertise_host = Some("localhost".to_owned());
+    let alone = async |node: &Node| {
+        let (_, reasons) = node.health().status();
+        reasons.iter().any(|reason| reason.contains("alone since"))
+    };
+    eventually("it says that it is alone", async || alone(&early).await).await;
     let late = start(&late).await;
     let all = [early, late];
     all_see(&all, 2).await;
+    eventually("it is not any more", async || !alone(&all[0]).await).await;
     let seen = sees(&all[0], "n1").unwrap();
     assert_eq!(seen.identity.address.to_string(), format!("127.0.0.1:{port}"));
     let address = seen.heard.unwrap().record.address();
@@ -533,6 +592,24 @@ async fn a_seed_that_comes_later_is_found_and_a_node_that_listens_everywhere_say
         ("localhost", all[1].address().port())
     );
     stop(all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_name_is_at_an_address_that_nobody_else_reaches_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = member(dir.path(), "n1", 1, &["192.0.2.1:7946".parse().unwrap()]);
+    config.gossip.bind_host = Some("0.0.0.0".to_owned());
+    config.server.advertise_host = Some("localhost".to_owned());
+    let node = start(&config).await;
+    eventually("it says so", async || {
+        let (status, reasons) = node.health().status();
+        status == Status::Degraded
+            && reasons
+                .iter()
+                .any(|reason| reason.contains("only this machine reaches"))
+    })
+    .await;
+    stop([node]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -575,6 +652,19 @@ async fn a_port_that_is_taken_and_keys_that_cannot_be_read_are_told_at_the_start
         error.contains("gossip.key_file") && error.contains("missing"),
         "{error}"
     );
+    // A check of the configuration says the same, and nothing without gossip.
+    let check = |enabled: &str| {
+        let mut check = binary(&["config", "check"]);
+        check.env("PAIRDB__GOSSIP__ENABLED", enabled);
+        check.env("PAIRDB__GOSSIP__KEY_FILE", dir.path().join("missing"));
+        let checked = check.output().unwrap();
+        (checked.status.code(), String::from_utf8(checked.stderr).unwrap())
+    };
+    let (code, told) = check("true");
+    assert!(code == Some(1) && told.contains("gossip.key_file"), "{code:?} {told}");
+    assert_eq!(check("false").0, Some(0));
+    keys(&dir.path().join("missing"), &[1]);
+    assert_eq!(check("true").0, Some(0));
     config.gossip.key_file = None;
     start(&config).await.shutdown().await;
 }

@@ -156,8 +156,10 @@ fn keys_and_certificates() {
     put(&secrets.join("of-all"), "token-of-everybody");
     put(&machine.at("work/old-token"), "old-token-of-acme");
     let of = |name: &str| secrets.join(name).to_str().unwrap().to_owned();
+    let gossip_keys = secrets.join("gossip.keys");
+    put(&gossip_keys, "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n");
     let security = format!(
-        "[security]\ntls_cert = {:?}\ntls_key = {:?}\ntokens_file = {:?}\ncheck_interval = \"200ms\"",
+        "[gossip]\nenabled = true\nbind_port = 0\nkey_file = {gossip_keys:?}\n\n[security]\ntls_cert = {:?}\ntls_key = {:?}\ntokens_file = {:?}\ncheck_interval = \"200ms\"",
         of("node.crt"),
         of("node.key"),
         of("tokens")
@@ -168,6 +170,11 @@ fn keys_and_certificates() {
     machine.set("PAIRDB_TOKEN_FILE", &of("of-all"));
     machine.start();
     follow(&machine, "keys-and-certificates.md");
+    let keys = fs::read_to_string(&gossip_keys).unwrap();
+    assert!(
+        keys.lines().count() == 1 && !keys.contains("MDEyMzQ1"),
+        "the old key is gone"
+    );
 }
 
 #[test]

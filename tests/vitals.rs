@@ -4,6 +4,9 @@ mod common;
 
 use common::*;
 use pairdb_node::actors::cache::CacheStats;
+use pairdb_node::actors::health::Status;
+use pairdb_node::actors::overload::Kind;
+use pairdb_node::actors::refusal::Refusal;
 use pairdb_node::actors::request_counts::RequestCounts;
 use pairdb_node::actors::vitals::Vitals;
 use pairdb_node::rpc::pb;
@@ -48,6 +51,29 @@ fn rates_are_those_of_the_last_minute() {
     time.advance(Duration::from_secs(600));
     requests.writes.fetch_add(660, Ordering::Relaxed);
     assert!((0.9..1.2).contains(&vitals.rates().requests), "{:?}", vitals.rates());
+}
+
+#[test]
+fn what_is_refused_since_the_node_drains_is_no_error_of_it_and_what_fails_is() {
+    let time = ManualTime::default();
+    let requests = Arc::new(RequestCounts::default());
+    let vitals = Vitals::new(Arc::new(time.clone()), Arc::clone(&requests), Arc::default());
+    let refuse = |why: fn() -> Refusal| {
+        time.advance(Duration::from_secs(1));
+        for _ in 0..100 {
+            requests.refused(Kind::Write, &Err::<(), _>(why()));
+        }
+        vitals.note();
+        let rates = vitals.rates();
+        ((rates.errors, rates.faults), vitals.strain())
+    };
+    assert_eq!(refuse(|| Refusal::Draining), ((1.0, 0.0), Vec::new()));
+    let (shares, strain) = refuse(|| Refusal::ShuttingDown);
+    assert_eq!(shares, (1.0, 0.5));
+    assert!(
+        matches!(&strain[..], [(Status::Unhealthy, reason)] if reason.contains("failed")),
+        "{strain:?}"
+    );
 }
 
 async fn metrics(client: &mut Client) -> HashMap<String, String> {

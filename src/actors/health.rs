@@ -193,12 +193,14 @@ impl Health {
         reasons.extend(self.tree.children().into_iter().filter_map(stuck));
         let down = self.tree.children().into_iter().filter(|child| !child.running);
         reasons.extend(down.map(|child| format!("{} is restarting", child.name)));
-        let status = if reasons.is_empty() {
-            Status::Healthy
-        } else {
-            Status::Degraded
+        let strain = self.vitals.strain();
+        let worst = strain.iter().map(|(status, _)| *status).max();
+        let known = match reasons.is_empty() {
+            true => Status::Healthy,
+            false => Status::Degraded,
         };
-        (status, reasons)
+        reasons.extend(strain.into_iter().map(|(_, reason)| reason.to_owned()));
+        (worst.map_or(known, |worst| worst.max(known)), reasons)
     }
 
     /// That the log takes no writes any more, and why.
@@ -315,7 +317,7 @@ impl Health {
             ("error_rate", rates.errors),
             ("cache_hit_rate", rates.cache_hits),
         ];
-        let numbers = numbers.into_iter().chain(gossip).chain(streams);
+        let numbers = numbers.into_iter().chain(streams);
         let numbers = numbers.map(|(name, number)| (name.to_owned(), number.to_string()));
         let shares = shares.map(|(name, share)| (name.to_owned(), format!("{share:.3}")));
         let tenants = self.quotas.usage().into_iter().flat_map(|usage| {
@@ -326,6 +328,11 @@ impl Health {
             ]
         });
         let words = self.streaming.words(self.time.now_ms());
-        numbers.chain(shares).chain(tenants).chain(words).collect()
+        numbers
+            .chain(shares)
+            .chain(tenants)
+            .chain(gossip)
+            .chain(words)
+            .collect()
     }
 }

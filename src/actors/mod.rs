@@ -38,6 +38,7 @@ pub mod requests;
 pub mod restarts;
 pub mod scrub;
 pub mod shard;
+pub mod strain;
 pub mod streaming;
 pub mod supervisor;
 pub mod threads;

@@ -34,6 +34,8 @@ pub struct RequestCounts {
     /// Of all these, those that were refused or failed; neither a read of a missing key nor what a tenant's quota refuses is
     /// one: such refusals are counted by [`crate::actors::quotas`].
     pub errors: AtomicU64,
+    /// Of these, what was refused since the node drains.
+    pub refused_draining: AtomicU64,
 }
 
 impl Default for RequestCounts {
@@ -49,6 +51,7 @@ impl Default for RequestCounts {
             write_bytes: Histogram::of_sizes(),
             read_bytes: Histogram::of_sizes(),
             errors: AtomicU64::default(),
+            refused_draining: AtomicU64::default(),
         }
     }
 }
@@ -103,6 +106,9 @@ impl RequestCounts {
     fn count_error<T>(&self, result: &Result<T, Refusal>) {
         if !matches!(result, Ok(_) | Err(Refusal::QuotaExceeded { .. })) {
             self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        if matches!(result, Err(Refusal::Draining)) {
+            self.refused_draining.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

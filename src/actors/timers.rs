@@ -6,12 +6,13 @@
 use ractor::{ActorRef, Message};
 use std::future::Future;
 use std::time::Duration;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// Sends `message()` to exactly this generation of an actor, once in each `period`, the first time after one.
 pub fn every<M: Message>(actor: &ActorRef<M>, period: Duration, message: impl Fn() -> M + Send + 'static) {
     let sent_to = actor.clone();
     while_alive(actor, async move {
-        let mut ticks = tokio::time::interval(period);
+        let mut ticks = ticks(period);
         // The first comes at once.
         ticks.tick().await;
         loop {
@@ -32,6 +33,13 @@ pub fn after<M: Message>(actor: &ActorRef<M>, pause: Duration, message: impl FnO
     });
 }
 
+/// After a pause, of the process or of the machine, the next tick comes, and not all that there would have been.
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
 fn while_alive<M: Message>(actor: &ActorRef<M>, work: impl Future<Output = ()> + Send + 'static) {
     let cell = actor.get_cell();
     tokio::spawn(async move {
@@ -40,4 +48,21 @@ fn while_alive<M: Message>(actor: &ActorRef<M>, work: impl Future<Output = ()> +
             () = work => {}
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_pause_there_is_one_tick_and_the_next_a_period_later() {
+        let period = Duration::from_millis(100);
+        let mut ticks = ticks(period);
+        ticks.tick().await;
+        tokio::time::advance(1000 * period).await;
+        ticks.tick().await;
+        let next = tokio::time::timeout(period / 2, ticks.tick()).await;
+        assert!(next.is_err(), "those that were missed come after it");
+        tokio::time::timeout(period, ticks.tick()).await.unwrap();
+    }
 }

@@ -1,13 +1,15 @@
 //! VitalsActor: notes every second what rates are measured from, and keeps a minute of it; and has the history take its
 //! samples.
 //!
-//! Owns: those notes, and the rates. Does not own: the counts behind them. The notes outlive the actor: while it is down,
+//! Owns: those notes, and the rates. Does not own: the counts behind them, or what they mean ([`crate::actors::strain`]). The notes outlive the actor: while it is down,
 //! rates are of a shorter time.
 
 use crate::actors::cache::CacheStats;
+use crate::actors::health::Status;
 use crate::actors::history::{self, History};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::request_counts::RequestCounts;
+use crate::actors::strain::{Numbers, Strain};
 use crate::actors::timers;
 use crate::actors::watched::Trailed;
 use crate::storage::time::Time;
@@ -30,6 +32,7 @@ struct Note {
     at: Duration,
     requests: u64,
     errors: u64,
+    refused_draining: u64,
     hits: u64,
     misses: u64,
     cpu: Duration,
@@ -38,12 +41,16 @@ struct Note {
 /// What the node did in the last minute, or since its start.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rates {
+    /// The time that they are of: a minute, or less after the start.
+    pub over: Duration,
     /// Share of the machine's processors that the process used, 0 to 1.
     pub cpu: f64,
     /// Reads and writes a second.
     pub requests: f64,
     /// Share of them that were refused or failed, 0 to 1.
     pub errors: f64,
+    /// The same without those that were refused since the node drains: nothing is wrong with it.
+    pub faults: f64,
     /// Share of the cache's answers that were hits, 0 to 1.
     pub cache_hits: f64,
 }
@@ -59,6 +66,14 @@ pub struct Memory {
     pub limit: u64,
 }
 
+impl Memory {
+    /// What is its own, of what it may have: 0 to 1, and 0 when that is not known.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        per(self.own as f64, self.limit as f64).min(1.0)
+    }
+}
+
 /// The notes, and what they are made of.
 #[derive(Debug)]
 pub struct Vitals {
@@ -66,6 +81,7 @@ pub struct Vitals {
     requests: Arc<RequestCounts>,
     cache: Arc<CacheStats>,
     notes: Mutex<VecDeque<Note>>,
+    strain: Mutex<Strain>,
 }
 
 impl Vitals {
@@ -77,14 +93,33 @@ impl Vitals {
             requests,
             cache,
             notes: Mutex::default(),
+            strain: Mutex::default(),
         };
         vitals.note();
         Arc::new(vitals)
     }
 
-    /// Notes the counts, and forgets what is older than a minute.
+    /// Notes the counts, forgets what is older than a minute, and judges what there is.
     pub fn note(&self) {
         let now = self.now();
+        self.keep(now);
+        let rates = self.rates();
+        let numbers = Numbers {
+            cpu: rates.cpu,
+            memory: memory().share(),
+            requests: (rates.requests * rates.over.as_secs_f64(), rates.faults),
+            over: rates.over,
+        };
+        self.strain.lock().note(now.at, &numbers);
+    }
+
+    /// What of the numbers makes the node worse, as of the last note.
+    #[must_use]
+    pub fn strain(&self) -> Vec<(Status, &'static str)> {
+        self.strain.lock().reasons()
+    }
+
+    fn keep(&self, now: Note) {
         let mut notes = self.notes.lock();
         // The newest that is old enough stays: from there to now it is a whole minute.
         while notes
@@ -103,17 +138,22 @@ impl Vitals {
         let notes = self.notes.lock();
         let recent = notes.iter().rfind(|note| now.at.saturating_sub(note.at) >= WINDOW);
         let then = recent.or(notes.front()).copied().unwrap_or(now);
-        let seconds = now.at.saturating_sub(then.at).as_secs_f64();
+        let over = now.at.saturating_sub(then.at);
+        let seconds = over.as_secs_f64();
         let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         let requests = now.requests.saturating_sub(then.requests);
+        let errors = now.errors.saturating_sub(then.errors);
+        let draining = now.refused_draining.saturating_sub(then.refused_draining);
         let (hits, misses) = (
             now.hits.saturating_sub(then.hits),
             now.misses.saturating_sub(then.misses),
         );
         Rates {
+            over,
             cpu: per(now.cpu.saturating_sub(then.cpu).as_secs_f64(), seconds * cores),
             requests: per(requests as f64, seconds),
-            errors: per(now.errors.saturating_sub(then.errors) as f64, requests as f64),
+            errors: per(errors as f64, requests as f64),
+            faults: per(errors.saturating_sub(draining) as f64, requests as f64),
             cache_hits: per(hits as f64, (hits + misses) as f64),
         }
     }
@@ -121,11 +161,13 @@ impl Vitals {
     fn now(&self) -> Note {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         // Errors first: none is counted without its request.
+        let refused_draining = load(&self.requests.refused_draining);
         let errors = load(&self.requests.errors);
         Note {
             at: self.time.elapsed(),
             requests: load(&self.requests.reads) + load(&self.requests.writes),
             errors,
+            refused_draining,
             hits: load(&self.cache.hits),
             misses: load(&self.cache.misses),
             cpu: processor_time(),

@@ -4,6 +4,7 @@
 
 use super::Failure;
 use super::serve::ServeArgs;
+use crate::node::read_gossip_keys;
 use crate::rpc::security::Security;
 use clap::{Args, Subcommand};
 use std::io::{self, Write};
@@ -17,7 +18,7 @@ pub(super) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Say whether it can work, and all that cannot; the files of [security] are read as well
+    /// Say whether it can work, and all that cannot; the files of [security] and the gossip's keys are read as well
     Check(ServeArgs),
     /// Print every key as it is in force: file, environment and flags put together, as TOML. No secret stands in it
     Print(ServeArgs),
@@ -34,6 +35,9 @@ pub(super) fn run(args: &ConfigArgs) -> Result<ExitCode, Failure> {
                     problems.join("\n  - ")
                 )
             })?;
+            if config.gossip.enabled {
+                read_gossip_keys(&config)?;
+            }
             "the configuration can work\n".to_owned()
         }
         ConfigCommand::Print(args) => toml::to_string(&args.load()?)?,

@@ -4,7 +4,7 @@
 //! is gossiped (see [`crate::actors::gossip`]).
 
 use super::NodeError;
-use crate::actors::gossip::gossip_actor::KeyFile;
+use crate::actors::gossip::key_file::KeyFile;
 use crate::actors::gossip::watch::GossipWatch;
 use crate::actors::gossip::wire::Keys;
 use crate::config::Config;
@@ -17,16 +17,23 @@ pub(super) fn key_file(config: &Config) -> Option<KeyFile> {
     Some(KeyFile { path, cluster })
 }
 
+/// Reads the keys that the gossip would have.
+///
+/// # Errors
+/// What is wrong with their file, not what it says.
+pub fn read_gossip_keys(config: &Config) -> Result<Keys, String> {
+    match key_file(config) {
+        Some(file) => file.read(),
+        None => Keys::of_nobody(&config.gossip.cluster_name),
+    }
+}
+
 /// Binds the socket and reads the keys; none, when there is no gossip.
 pub(super) async fn prepare(config: &Config) -> Result<Option<Arc<GossipWatch>>, NodeError> {
     if !config.gossip.enabled {
         return Ok(None);
     }
-    let keys = match key_file(config) {
-        Some(file) => file.read(),
-        None => Keys::of_nobody(&config.gossip.cluster_name),
-    };
-    let keys = keys.map_err(NodeError::Gossip)?;
+    let keys = read_gossip_keys(config).map_err(NodeError::Gossip)?;
     let (host, port) = (config.gossip_host(), config.gossip.bind_port);
     let listen = |cause| NodeError::Listen {
         address: format!("{host}:{port} (UDP, for the gossip)"),

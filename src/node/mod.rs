@@ -14,6 +14,7 @@ mod shutdown;
 mod start;
 
 pub use composition::{http2, storage_options};
+pub use gossip::read_gossip_keys;
 pub use machine::Machine;
 pub use reload::Reloader;
 

@@ -161,6 +161,16 @@ impl World {
         world
     }
 
+    /// Packets of the protocol that one node sent to another, as far as they were recorded.
+    pub fn recorded_of(&self, from: usize, to: usize) -> Vec<Vec<u8>> {
+        // Behind the kind and the number comes the sender's name, with its length first.
+        let name = name(from);
+        let is_from = |packet: &[u8]| packet[0] == 0 && packet[10..].starts_with(name.as_bytes());
+        let recorded = self.recorded.iter();
+        let recorded = recorded.filter(|(whom, packet)| *whom == to && is_from(packet));
+        recorded.map(|(_, packet)| packet.clone()).collect()
+    }
+
     fn add(&mut self, after: Duration, what: What) {
         self.entries += 1;
         self.agenda.push(Reverse((self.now + after, self.entries, what)));
@@ -208,6 +218,26 @@ impl World {
     /// Moves a node that does not run to another address.
     pub fn move_away(&mut self, n: usize) {
         self.members[n].address = address(n, 1);
+    }
+
+    /// Moves a node that runs to another address, which it learns.
+    pub fn move_running(&mut self, n: usize) {
+        let to = address(n, 2);
+        self.members[n].address = to;
+        let now = self.now;
+        self.members[n].core.as_mut().unwrap().move_to(now, to);
+        self.settle(n);
+    }
+
+    /// Whether all nodes that run see `n` alive where it is.
+    pub fn is_found(&self, n: usize) -> bool {
+        let at = self.members[n].address;
+        self.running().iter().all(|other| {
+            let members = self.members[*other].core.as_ref().unwrap().members();
+            members
+                .iter()
+                .any(|seen| seen.identity.address == at && seen.life == Life::Alive)
+        })
     }
 
     /// Stops a process for so long, which does not notice.

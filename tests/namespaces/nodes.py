@@ -219,6 +219,8 @@ def run(binary, directory):
 
 
 def main():
+    # As an end like any other, so that nothing is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: told to end"))
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
         keys = directory / "keys"

@@ -748,10 +748,16 @@ weaken a_pause_counts_as_silence_of_others gossip_simulation src/actors/gossip/a
 weaken packets_count_twice gossip_simulation src/actors/gossip/window.rs \
     'let is_new = self.seen & bit == 0;' \
     'let is_new = true;'
-weaken a_clock_that_went_back_locks_out gossip_simulation src/actors/gossip/core.rs \
+weaken a_clock_that_went_back_locks_out gossip_simulation src/actors/gossip/core/admitting.rs \
     'self.say(from, Word::Superseded { by: known });' \
     ''
-weaken nobody_calls_at_a_seed_again gossip_simulation src/actors/gossip/core.rs \
+weaken strangers_are_believed_unasked gossip_simulation src/actors/gossip/core/admitting.rs \
+    'Content::Protocol { is_call: true, .. } if !is_known => {' \
+    'Content::Protocol { is_call: true, .. } if !is_known && self.rounds == u64::MAX => {'
+weaken each_packet_of_an_earlier_life_is_answered gossip_simulation src/actors/gossip/core/admitting.rs \
+    'self.now.saturating_sub(*at) >= self.pace.probe_interval);' \
+    'self.now >= *at);'
+weaken nobody_calls_at_a_seed_again gossip_simulation src/actors/gossip/core/reaching.rs \
     '(false, 0) => seeds.into_iter().choose_multiple(&mut self.chance, 1),' \
     '(false, 0) => Vec::new(),'
 weaken old_records_replace_newer gossip_simulation src/actors/gossip/records.rs \

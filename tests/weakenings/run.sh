@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Proves the tests of durability: weakens the engine in one place at a time, and expects a test to notice.
+# Proves the tests, of durability and of the groups below: weakens the node in one place at a time, and expects a test to notice.
 #
 #   tests/weakenings/run.sh             all weakenings
 #   tests/weakenings/run.sh NAME...     these alone

@@ -4,7 +4,8 @@
 //! Owns: that layout. Does not own: signatures (see [`super::wire`]), or what follows from a packet.
 
 use super::identity::Identity;
-use foca::Header;
+use compact_str::CompactString;
+use foca::{Header, Message};
 use serde::{Deserialize, Serialize};
 
 const PROTOCOL: u8 = 0;
@@ -21,6 +22,10 @@ pub(super) enum Word {
     Superseded { by: Identity },
     /// A record for which nobody should wait. Beside foca's queue: when a large cluster starts, that is long.
     News(Vec<u8>),
+    /// Whoever reads this announced itself to one that does not know it, and is to say `question` back.
+    AreYouThere { question: u64 },
+    /// It does, and still announces itself.
+    Here { question: u64 },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -40,7 +45,13 @@ pub(super) struct Packet<'a> {
 #[derive(Debug)]
 pub(super) enum Content<'a> {
     /// For foca.
-    Protocol(&'a [u8]),
+    Protocol {
+        message: &'a [u8],
+        /// The id of the node that it is for; [`None`]: whoever is there.
+        to: Option<CompactString>,
+        /// It is an announcement.
+        is_call: bool,
+    },
     Word(Word),
 }
 
@@ -66,7 +77,13 @@ pub(super) fn read(packet: &[u8]) -> Option<Packet<'_>> {
     let (from, content) = match *kind {
         PROTOCOL => {
             let (header, _) = postcard::take_from_bytes::<Header<Identity>>(rest).ok()?;
-            (header.src, Content::Protocol(rest))
+            let to = header.dst.node_id;
+            let content = Content::Protocol {
+                message: rest,
+                is_call: header.message == Message::Announce,
+                to: Some(to).filter(|to| !to.is_empty()),
+            };
+            (header.src, content)
         }
         WORD => {
             let said: Said = postcard::from_bytes(rest).ok()?;

@@ -11,14 +11,19 @@
 //! - *A clock that went back locks nobody out*: a node that the cluster knows in a later life is told in which, and comes back
 //!   as one that is later still.
 //!
-//! Owns: membership, the records of all, which packets are believed. Does not own: signatures (see [`super::wire`]).
+//! Owns: membership, and the records of all; `admitting` has which packets are believed, `telling` what is told of health,
+//! `reaching` how nodes are found that are not known. Does not own: signatures (see [`super::wire`]).
+
+mod admitting;
+mod reaching;
+mod telling;
 
 use super::agenda::Agenda;
 use super::codec::Codec;
 use super::contents::{self, Content, Word};
 use super::identity::Identity;
-use super::pace::{FAN_OUT, Pace};
-use super::record::{Record, Report};
+use super::pace::Pace;
+use super::record::Report;
 use super::records::{Heard, Records, Spread};
 use super::seen::{Life, Seen, life};
 use super::window::Window;
@@ -29,27 +34,10 @@ use foca::{AccumulatingRuntime, Foca, OwnedNotification, State, Timer};
 use foca_rand::SeedableRng;
 use foca_rand::rngs::SmallRng;
 use parking_lot::Mutex;
-use rand::seq::IteratorRandom;
+use rand::Rng;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Probe intervals between two rounds in which a node looks beyond those that it knows …
-const REACHING: u32 = 2;
-/// … and rounds between two calls at a seed, for one that is not alone.
-const ROUNDS_A_SEED: u64 = 8;
-/// Seeds, and members known before, that a node calls at in a round while it is alone.
-const CALLS: usize = 16;
-/// How long something is remembered of a node that is no member: its record may come before it does.
-const UNKNOWN_FOR: Duration = Duration::from_secs(60);
-/// Shortest time between two pieces of news of this node.
-const BETWEEN_NEWS: Duration = Duration::from_millis(250);
-/// Members to whom a node gives news on when it hears them first: that reaches all but one of 400, and so does the second time.
-const PUSHES: usize = 6;
-/// Longest time after which news are told once more, for those whom they did not reach.
-const AGAIN: Duration = Duration::from_secs(2);
-/// Time within which two renewals for the same cause are no chance.
-const TWICE: Duration = Duration::from_secs(60);
 
 /// What a node says of itself that does not change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +87,12 @@ pub struct Core {
     seeds: Vec<std::net::SocketAddr>,
     windows: HashMap<CompactString, Window>,
     heard_at: HashMap<CompactString, Duration>,
+    /// When a member came, or was lost.
+    changed_at: Duration,
+    /// When a packet of that life was answered last that did not count.
+    answered: HashMap<(CompactString, u64), Duration>,
+    /// What questions to strangers are made of.
+    secret: u64,
     /// Whether foca probes: it knows somebody who lives.
     is_connected: bool,
     has_left: bool,
@@ -107,6 +101,8 @@ pub struct Core {
     /// Records of this life so far.
     told: u64,
     last_told: Option<(Duration, Report)>,
+    /// What it heard of itself last, told or not.
+    measured: Option<Report>,
     /// Somebody came who has not heard how this node is.
     owes_report: bool,
     /// What it told last was news, and told once.
@@ -128,6 +124,7 @@ impl Core {
         let codec = Codec {
             own: own.node_id.clone(),
         };
+        let mut chance: rand::rngs::SmallRng = rand::SeedableRng::seed_from_u64(seed);
         let mut agenda = Agenda::new(now, pace.probe_interval);
         agenda.add(Duration::ZERO, Task::Reach);
         Self {
@@ -146,18 +143,22 @@ impl Core {
             seeds: Vec::new(),
             windows: HashMap::new(),
             heard_at: HashMap::new(),
+            changed_at: now,
+            answered: HashMap::new(),
+            secret: chance.random(),
             is_connected: false,
             has_left: false,
             sent: 0,
             told: 0,
             last_told: None,
+            measured: None,
             owes_report: false,
             told_news: false,
             rounds: 0,
             members_at_round: 0,
             renewed_at: None,
             now,
-            chance: rand::SeedableRng::seed_from_u64(seed),
+            chance,
             out: Vec::new(),
             events: Vec::new(),
         }
@@ -224,14 +225,21 @@ impl Core {
         std::mem::take(&mut self.events)
     }
 
-    /// All nodes: itself, then the others by their ids.
+    /// Whether something was heard since the last question that somebody may want to see at once.
+    pub fn has_news(&mut self) -> bool {
+        std::mem::take(&mut self.records.lock().has_news)
+    }
+
+    /// All nodes: itself, as it is now, then the others by their ids, as they said last.
     #[must_use]
     pub fn members(&self) -> Vec<Seen> {
         let (own, records) = (self.foca.identity(), self.records.lock());
         let myself = Seen {
             identity: own.clone(),
             life: if self.has_left { Life::Left } else { Life::Alive },
-            heard: records.get(&own.node_id).cloned(),
+            heard: records
+                .get(&own.node_id)
+                .map(|told| self.measured.map_or_else(|| told.clone(), |report| told.with(report))),
             heard_at: Some(self.now),
         };
         // Of its own id foca may remember an earlier life.
@@ -291,10 +299,12 @@ impl Core {
         if self.has_left || is_echo {
             return Ok(());
         }
-        self.admit(&packet.from, packet.number)?;
+        if !self.admit(&packet)? {
+            return Ok(());
+        }
         self.heard_at.insert(packet.from.node_id.clone(), now);
         let result = match packet.content {
-            Content::Protocol(message) => self.protocol(&packet.from, message),
+            Content::Protocol { message, .. } => self.protocol(&packet.from, message),
             Content::Word(Word::Suspected { of, refutations }) => {
                 self.suspected(&packet.from, &of, refutations);
                 Ok(())
@@ -307,28 +317,19 @@ impl Core {
                 self.pass_on(record);
                 Ok(())
             }
+            Content::Word(Word::AreYouThere { question }) => {
+                if self.may_answer(&packet.from) {
+                    self.say(&packet.from, Word::Here { question });
+                }
+                Ok(())
+            }
+            Content::Word(Word::Here { .. }) => {
+                self.is_there(&packet.from);
+                Ok(())
+            }
         };
         self.settle();
         result
-    }
-
-    /// Takes how the node is now, and spreads it if it is time to.
-    pub fn report(&mut self, now: Duration, report: Report) {
-        self.advance(now);
-        let refresh = self
-            .pace
-            .round_of_all(self.foca.num_members())
-            .max(self.pace.gossip_interval.saturating_mul(2));
-        let owed = (refresh / 4).max(self.pace.gossip_interval);
-        let Some((at, before)) = self.last_told else {
-            return self.tell(report, true);
-        };
-        let (age, is_news) = (now.saturating_sub(at), report.is_news_after(&before));
-        let is_again = self.told_news && age >= self.pace.gossip_interval.min(AGAIN);
-        if is_news && age >= BETWEEN_NEWS || is_again || age >= refresh || self.owes_report && age >= owed {
-            self.tell(report, is_news || is_again);
-            self.told_news = is_news;
-        }
     }
 
     /// This node is somewhere else from now on.
@@ -371,34 +372,6 @@ impl Core {
             .find(|member| member.id().node_id == node_id)
     }
 
-    /// Whether the sender of a packet is one to listen to.
-    fn admit(&mut self, from: &Identity, number: u64) -> Result<(), Refused> {
-        let own = self.foca.identity();
-        if !from.is_possible() {
-            return Err(Refused::Undecodable);
-        }
-        if from.node_id == own.node_id {
-            if from.supersedes(own) {
-                self.events.push(Event::Rival(from.clone()));
-            }
-            return Err(Refused::OwnId);
-        }
-        let known = self.known(&from.node_id).map(foca::Member::id);
-        if let Some(known) = known.filter(|known| known.supersedes(from)).cloned() {
-            self.say(from, Word::Superseded { by: known });
-            return Err(Refused::Superseded);
-        }
-        let windows = &mut self.windows;
-        if let Some(window) = windows.get_mut(&from.node_id) {
-            return match window.admit(from.incarnation, number) {
-                true => Ok(()),
-                false => Err(Refused::Replayed),
-            };
-        }
-        windows.insert(from.node_id.clone(), Window::new(from.incarnation, number));
-        Ok(())
-    }
-
     fn protocol(&mut self, from: &Identity, message: &[u8]) -> Result<(), Refused> {
         let before = self.foca.identity().incarnation;
         let result = self.foca.handle_data(message, &mut self.runtime);
@@ -416,7 +389,8 @@ impl Core {
     /// This node is suspected: refutes it, first to whoever suspects it.
     fn suspected(&mut self, by: &Identity, of: &Identity, refutations: u16) {
         if of != self.foca.identity() {
-            if self.foca.identity().supersedes(of) && of.node_id == self.foca.identity().node_id {
+            let own = self.foca.identity();
+            if own.supersedes(of) && of.node_id == own.node_id && self.may_answer(by) {
                 // It does not know this life yet.
                 self.announce(by.clone());
             }
@@ -427,82 +401,6 @@ impl Core {
         debug_assert!(applied.is_ok(), "{applied:?}");
         self.settle();
         self.announce(by.clone());
-    }
-
-    /// The cluster knows this node's id in a later life, or somebody else by it.
-    fn superseded(&mut self, from: &Identity, by: &Identity) {
-        let own = self.foca.identity().clone();
-        // Two nodes of one id would drive each other on.
-        let is_early = self
-            .renewed_at
-            .is_some_and(|at| self.now.saturating_sub(at) < self.pace.probe_interval);
-        let Some(incarnation) = by.incarnation.checked_add(1) else {
-            return;
-        };
-        if by.node_id != own.node_id || !by.supersedes(&own) || is_early {
-            return;
-        }
-        let is_again = self.renewed_at.is_some_and(|at| self.now.saturating_sub(at) < TWICE);
-        if is_again && by.address != own.address {
-            self.events.push(Event::Rival(by.clone()));
-        }
-        self.renewed_at = Some(self.now);
-        self.renew(Identity::new(own.node_id, own.address, incarnation));
-        self.announce(from.clone());
-    }
-
-    fn renew(&mut self, identity: Identity) {
-        let changed = self.foca.change_identity(identity, &mut self.runtime);
-        debug_assert!(changed.is_ok(), "{changed:?}");
-        self.come_back();
-        self.settle();
-    }
-
-    /// After a change of identity: foca waits for a packet before it goes on, and the record of the life before is old.
-    fn come_back(&mut self) {
-        self.is_connected = false;
-        self.events.push(Event::Renewed(self.foca.identity().clone()));
-        let resumed = self.foca.apply_many(std::iter::empty(), false, &mut self.runtime);
-        debug_assert!(resumed.is_ok(), "{resumed:?}");
-        self.told = 0;
-        if let Some((_, report)) = self.last_told.take() {
-            self.tell(report, true);
-        }
-    }
-
-    /// Spreads how this node is.
-    fn tell(&mut self, report: Report, is_news: bool) {
-        self.told += 1;
-        self.last_told = Some((self.now, report));
-        self.owes_report = false;
-        let own = self.foca.identity();
-        let life = (own.node_id.clone(), own.incarnation);
-        let record = Record::new(life, self.told, &self.about.address, &self.about.version, report);
-        let Ok(record) = record.encode() else {
-            return;
-        };
-        let added = self.foca.add_broadcast(&record);
-        debug_assert!(matches!(added, Ok(true)), "{added:?}");
-        if is_news {
-            self.push(&record);
-        }
-        self.settle();
-    }
-
-    /// Takes news of another node, and passes them on the first time.
-    fn pass_on(&mut self, record: Vec<u8>) {
-        let is_own = Record::decode(&record).is_none_or(|record| record.node_id == self.foca.identity().node_id);
-        if !is_own && matches!(self.foca.add_broadcast(&record), Ok(true)) {
-            self.push(&record);
-        }
-    }
-
-    /// Gives a record to some members, now.
-    fn push(&mut self, record: &[u8]) {
-        let members = self.foca.iter_members().map(foca::Member::id).cloned();
-        for member in members.choose_multiple(&mut self.chance, PUSHES) {
-            self.say(&member, Word::News(record.to_vec()));
-        }
     }
 
     fn announce(&mut self, to: Identity) {
@@ -527,72 +425,6 @@ impl Core {
             self.agenda
                 .add(self.pace.probe_interval, Task::Accuse(member, refutations));
         }
-    }
-
-    /// Looks beyond those who are known, and forgets what is of nobody.
-    fn reach(&mut self) {
-        self.agenda
-            .add(self.pace.probe_interval.saturating_mul(REACHING), Task::Reach);
-        if self.has_left {
-            return;
-        }
-        self.rounds += 1;
-        self.forget();
-        let own = self.foca.identity().clone();
-        let is_new = |seed: &std::net::SocketAddr| {
-            *seed != own.address && !self.foca.iter_members().any(|member| member.id().address == *seed)
-        };
-        let seeds: Vec<_> = self
-            .seeds
-            .iter()
-            .copied()
-            .filter(is_new)
-            .map(Identity::anybody_at)
-            .collect();
-        let is_alone = self.is_alone() || !self.is_connected;
-        let seeds = match (is_alone, self.rounds % ROUNDS_A_SEED) {
-            (true, _) => seeds.into_iter().choose_multiple(&mut self.chance, CALLS),
-            (false, 0) => seeds.into_iter().choose_multiple(&mut self.chance, 1),
-            (false, _) => Vec::new(),
-        };
-        let members = self.foca.num_members();
-        // While it pays: who came to a large cluster does not know all of it yet.
-        let grows = members > self.members_at_round + self.members_at_round / 20;
-        self.members_at_round = members;
-        let others = || {
-            let known = self.foca.iter_membership_state();
-            known.filter(|other| other.id().node_id != own.node_id)
-        };
-        let dead = others().filter(|other| other.state() == State::Down).count();
-        // When so many are dead it is rather this node that was away: each of them has to hear from it.
-        let was_away = dead * 4 > members;
-        let wanted = match (is_alone || was_away, grows) {
-            (true, _) => CALLS,
-            (false, true) => FAN_OUT.get(),
-            (false, false) => 0,
-        };
-        let others = others().filter(|other| !was_away || other.state() == State::Down);
-        let others = others
-            .map(|other| other.id().clone())
-            .choose_multiple(&mut self.chance, wanted);
-        for call in seeds.into_iter().chain(others) {
-            self.announce(call);
-        }
-        let config = self.pace.config(members);
-        if let Err(error) = self.foca.set_config(config) {
-            tracing::debug!(%error, "gossip: the size of the cluster changes nothing");
-        }
-    }
-
-    fn forget(&mut self) {
-        let members = self.foca.iter_membership_state();
-        let members: std::collections::HashSet<_> = members.map(|member| member.id().node_id.as_str()).collect();
-        let (own, now) = (self.foca.identity().node_id.as_str(), self.now);
-        self.windows.retain(|node_id, _| members.contains(node_id.as_str()));
-        self.heard_at.retain(|node_id, _| members.contains(node_id.as_str()));
-        self.records
-            .lock()
-            .retain(|node_id, at| node_id == own || members.contains(node_id) || now.saturating_sub(at) < UNKNOWN_FOR);
     }
 
     fn say(&mut self, to: &Identity, word: Word) {
@@ -622,10 +454,14 @@ impl Core {
         while let Some(notification) = self.runtime.to_notify() {
             match notification {
                 OwnedNotification::MemberUp(member) => {
+                    self.changed_at = self.now;
                     self.owes_report = true;
                     self.events.push(Event::Up(member));
                 }
-                OwnedNotification::MemberDown(member) => self.events.push(Event::Down(member)),
+                OwnedNotification::MemberDown(member) => {
+                    self.changed_at = self.now;
+                    self.events.push(Event::Down(member));
+                }
                 OwnedNotification::Rename(_, _) => self.owes_report = true,
                 OwnedNotification::Active => self.is_connected = true,
                 OwnedNotification::Idle | OwnedNotification::Defunct => self.is_connected = false,

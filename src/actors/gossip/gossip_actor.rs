@@ -6,8 +6,9 @@
 
 use super::core::{About, Core, Event};
 use super::identity::Identity;
+use super::key_file::KeyFile;
 use super::measuring;
-use super::names::Name;
+use super::names::{Looked, Names};
 use super::pace::Pace;
 use super::seen::Seen;
 use super::watch::GossipWatch;
@@ -26,10 +27,9 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
@@ -45,12 +45,20 @@ const LOOK: (u32, u32) = (2, 30);
 const RECEIVE_PAUSE: Duration = Duration::from_millis(50);
 /// Time for which it is said that another node has the same id, after it was heard of.
 const RIVAL_FOR: Duration = Duration::from_secs(60);
-/// Largest file of keys that is read, in bytes.
-const MAX_KEY_FILE: u64 = 64 << 10;
+/// Longest that is waited for a name before it is said that there is no answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Longest time after which it is shown again how the members are, when there are no news.
+const SHOW: Duration = Duration::from_secs(1);
+/// Milliseconds to the last moment that can be written: of a clock that is as wrong as that no more can be said.
+const LAST_MS: u64 = 253_402_300_799_000;
+/// Probe intervals after which it is a problem that no other node is there.
+const ALONE: u32 = 10;
 
 /// What is wrong, by what it is about.
 const KEYS: &str = "keys";
+const OWN_NAME: &str = "own name";
 const OWN_ADDRESS: &str = "own address";
+const COMPANY: &str = "company";
 const RIVAL: &str = "rival";
 
 /// What GossipActor is told.
@@ -61,9 +69,9 @@ pub enum GossipMessage {
     /// Time has passed.
     Tick,
     /// A seed was looked up.
-    SeedFound(usize, io::Result<Vec<SocketAddr>>),
+    SeedFound(usize, Looked),
     /// This node's own name was.
-    SelfFound(io::Result<Vec<SocketAddr>>),
+    SelfFound(Looked),
     /// The file of the keys was read.
     KeysRead(Result<Keys, String>),
     /// The node stops: tell the others.
@@ -71,33 +79,6 @@ pub enum GossipMessage {
 }
 
 impl Trailed for GossipMessage {}
-
-/// Where the keys are.
-#[derive(Debug, Clone)]
-pub struct KeyFile {
-    /// The file.
-    pub path: PathBuf,
-    /// Name of the cluster, which goes into what they sign.
-    pub cluster: String,
-}
-
-impl KeyFile {
-    /// Reads it. Blocks.
-    ///
-    /// # Errors
-    /// What is wrong with it, and where it is; not what it says.
-    pub fn read(&self) -> Result<Keys, String> {
-        let shown = self.path.display();
-        let length = std::fs::metadata(&self.path).map(|found| found.len());
-        let text = match length {
-            Ok(0..=MAX_KEY_FILE) => std::fs::read_to_string(&self.path),
-            Ok(_) => Err(io::Error::other("it is too large for keys")),
-            Err(error) => Err(error),
-        };
-        let text = text.map_err(|error| format!("gossip.key_file {shown} cannot be read: {error}"))?;
-        Keys::parse(&text, &self.cluster).map_err(|why| format!("gossip.key_file {shown}: {why}"))
-    }
-}
 
 /// The actor.
 pub struct GossipActor {
@@ -129,9 +110,13 @@ pub struct GossipState {
     receiving: JoinHandle<Infallible>,
     /// None, before it is known where this node is.
     core: Option<Core>,
-    own: Option<Name>,
-    seeds: Vec<Name>,
+    names: Names,
     measured: Option<Duration>,
+    shown: Option<Duration>,
+    /// Something happened since then.
+    has_events: bool,
+    /// Since when no other node is there though some should be, and that by the wall clock.
+    alone: Option<(Duration, u64)>,
     looked: Option<Duration>,
     read: Duration,
     is_reading: bool,
@@ -162,17 +147,28 @@ impl Actor for GossipActor {
             socket,
             receiving,
             core: None,
-            own: self.own_name.clone().map(Name::new),
-            seeds: self.seeds.iter().cloned().map(Name::new).collect(),
+            names: self
+                .watch
+                .names()
+                .unwrap_or_else(|| Names::new(self.own_name.clone(), self.seeds.clone())),
             measured: None,
+            shown: None,
+            has_events: false,
+            alone: None,
             looked: None,
             read: self.now(),
             is_reading: false,
             rival_at: None,
             told: HashMap::new(),
         };
-        if state.own.is_none() {
-            self.begin(&mut state, self.watch.bound);
+        // Where the one before was is known, whatever the name service says now.
+        let before = self.watch.members().first().map(|own| own.identity.address);
+        let own = match self.own_name {
+            None => Some(self.watch.bound),
+            Some(_) => before,
+        };
+        if let Some(address) = own {
+            self.begin(&mut state, address);
         }
         Ok(state)
     }
@@ -191,6 +187,8 @@ impl Actor for GossipActor {
             GossipMessage::KeysRead(read) => self.keys_read(state, read),
             GossipMessage::Leave(reply) => {
                 self.leave(state);
+                // Whoever waits may end the process next.
+                self.flush(state);
                 reply.send(Ok(()));
             }
         }
@@ -214,9 +212,9 @@ impl GossipActor {
         tracing::info!(%address, incarnation = own.incarnation, "gossip begins");
         let mut core = Core::new(own, self.about.clone(), self.pace, rand::rng().random(), self.now());
         core.restore(self.watch.memory());
-        core.set_seeds(found(&state.seeds));
+        core.set_seeds(state.names.found());
         state.core = Some(core);
-        state.measured = None;
+        (state.measured, state.shown) = (None, None);
     }
 
     fn received(&self, state: &mut GossipState, content: &[u8]) {
@@ -250,9 +248,55 @@ impl GossipActor {
                 state.measured = Some(now);
                 core.report(now, measuring::report(&self.health));
             }
-            let members = core.members();
-            self.learn(&mut state.told, &members);
-            self.watch.saw(members, core.memory());
+            let is_stale = state.shown.is_none_or(|at| now.saturating_sub(at) >= SHOW);
+            let has_events = std::mem::take(&mut state.has_events);
+            if core.has_news() || has_events || is_stale {
+                state.shown = Some(now);
+                let members = core.members();
+                self.learn(&mut state.told, &members);
+                self.watch.saw(members, core.memory());
+            }
+        }
+        if is_due {
+            self.check_company(state, now);
+        }
+    }
+
+    /// Whether others can be reached, and can reach this node, as far as it can tell.
+    fn check_company(&self, state: &mut GossipState, now: Duration) {
+        let Some(core) = &state.core else {
+            return;
+        };
+        let own = core.own().address;
+        let is_alone = core.is_alone() && state.names.lead_beyond(own);
+        let since = || (now, self.health.time.now_ms());
+        state.alone = is_alone.then(|| state.alone.unwrap_or_else(since));
+        let long = state
+            .alone
+            .filter(|(since, _)| now.saturating_sub(*since) > self.pace.probe_interval * ALONE);
+        let alone = long.map(|(_, since_ms)| {
+            let since = UNIX_EPOCH + Duration::from_millis(since_ms.min(LAST_MS));
+            let since = humantime::format_rfc3339_seconds(since);
+            format!(
+                "gossip: alone since {since}: no other node is known to live, and none of gossip.seed_nodes answers"
+            )
+        });
+        self.note(COMPANY, alone);
+        let is_hidden = own.ip().is_loopback() && state.names.lead_elsewhere();
+        let hidden = is_hidden.then(|| {
+            format!(
+                "gossip: others are told that this node is at {own}, which only this machine reaches, and gossip.seed_nodes are \
+                 elsewhere: server.advertise_host (or gossip.bind_host) must be an address that they can send to"
+            )
+        });
+        self.note(OWN_ADDRESS, hidden);
+    }
+
+    fn note(&self, about: &'static str, problem: Option<String>) {
+        if self.watch.set_problem(about, problem.clone())
+            && let Some(problem) = problem
+        {
+            tracing::warn!("{problem}");
         }
     }
 
@@ -264,14 +308,38 @@ impl GossipActor {
             return;
         }
         state.looked = Some(now);
-        if let Some(looking) = state.own.as_mut().and_then(Name::look) {
-            self.aside(myself, async move { GossipMessage::SelfFound(looking.await) });
+        let names = &mut state.names;
+        if let Some(looking) = names.own.as_mut().and_then(|own| own.look(&self.threads)) {
+            self.await_name(myself, looking, GossipMessage::SelfFound);
         }
-        for (at, seed) in state.seeds.iter_mut().enumerate() {
-            if let Some(looking) = seed.look() {
-                self.aside(myself, async move { GossipMessage::SeedFound(at, looking.await) });
+        for (at, seed) in names.seeds.iter_mut().enumerate() {
+            if let Some(looking) = seed.look(&self.threads) {
+                self.await_name(myself, looking, move |found| GossipMessage::SeedFound(at, found));
             }
         }
+        self.watch.keep_names(names.clone());
+    }
+
+    /// Tells what comes of looking a name up, first that nothing does when it takes long.
+    fn await_name(
+        &self,
+        myself: &ActorRef<Envelope<GossipMessage>>,
+        mut looking: JoinHandle<Looked>,
+        found: impl Fn(Looked) -> GossipMessage + Send + Sync + 'static,
+    ) {
+        let (myself, mailbox) = (myself.clone(), self.watch.mailbox.clone());
+        tokio::spawn(async move {
+            let tell = |looked| {
+                // To this generation only: a successor looks by itself.
+                let _ = myself.send_message(mailbox.envelope(found(looked)));
+            };
+            let ended = |looked: Result<Looked, _>| looked.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+            if let Ok(looked) = tokio::time::timeout(ANSWER_WITHIN, &mut looking).await {
+                return tell(ended(looked));
+            }
+            tell(Err(io::Error::other("no answer of the name service")));
+            tell(ended(looking.await));
+        });
     }
 
     fn aside(
@@ -287,8 +355,8 @@ impl GossipActor {
         });
     }
 
-    fn seed_found(&self, state: &mut GossipState, at: usize, looked: io::Result<Vec<SocketAddr>>) {
-        let Some(seed) = state.seeds.get_mut(at) else {
+    fn seed_found(&self, state: &mut GossipState, at: usize, looked: Looked) {
+        let Some(seed) = state.names.seeds.get_mut(at) else {
             return;
         };
         let saw = seed.saw(looked, self.watch.bound.is_ipv4());
@@ -299,27 +367,29 @@ impl GossipActor {
                 Err(error) => tracing::warn!(seed, %error, "gossip: a seed's name is not found; it is looked up on"),
             }
         }
-        let seeds = found(&state.seeds);
+        self.watch.keep_names(state.names.clone());
+        let seeds = state.names.found();
         if let Some(core) = &mut state.core {
             core.set_seeds(seeds);
         }
     }
 
-    fn self_found(&self, state: &mut GossipState, looked: io::Result<Vec<SocketAddr>>) {
-        let Some(own) = &mut state.own else {
+    fn self_found(&self, state: &mut GossipState, looked: Looked) {
+        let Some(own) = &mut state.names.own else {
             return;
         };
         if let Err(error) = own.saw(looked, self.watch.bound.is_ipv4()) {
             let name = own.as_str();
             let problem =
                 format!("gossip: where this node is reached is not known: {name} (server.advertise_host): {error}");
-            if state.core.is_none() && self.watch.set_problem(OWN_ADDRESS, Some(problem.clone())) {
+            if state.core.is_none() && self.watch.set_problem(OWN_NAME, Some(problem.clone())) {
                 tracing::warn!("{problem}");
             }
             return;
         }
-        self.watch.set_problem(OWN_ADDRESS, None);
+        self.watch.set_problem(OWN_NAME, None);
         let addresses = own.found().to_vec();
+        self.watch.keep_names(state.names.clone());
         let Some(first) = addresses.first().copied() else {
             return;
         };
@@ -394,6 +464,7 @@ impl GossipActor {
         }
         let now = self.now();
         for event in core.take_events() {
+            state.has_events = true;
             match event {
                 Event::Up(member) => {
                     tracing::info!(node_id = member.node_id.as_str(), address = %member.address, "a member is there");
@@ -432,15 +503,8 @@ impl GossipActor {
     }
 }
 
-fn found(seeds: &[Name]) -> Vec<SocketAddr> {
-    let mut found: Vec<_> = seeds.iter().flat_map(Name::found).copied().collect();
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-/// Takes packets from the socket, and hands on those that were signed with a key: who floods the port costs this task its
-/// time, and the actor nothing.
+/// Takes packets from the socket, and hands on those that were signed with a key: who floods the port without one costs this
+/// task its time, and the actor nothing. What was signed once and is sent again costs the actor a look at whom it is from.
 async fn receive(socket: &UdpSocket, watch: &GossipWatch) -> Infallible {
     // Room for one byte more than a packet may have, so that a longer one shows.
     let mut buffer = [0_u8; MAX_PACKET_BYTES + 1];

@@ -2,26 +2,68 @@
 //!
 //! Owns: when to look, and what was found last. Does not own: who is there.
 
+use crate::actors::threads::Threads;
 use std::io;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Weak};
+use tokio::task::JoinHandle;
 
-/// Longest that a name may take.
-const WITHIN: Duration = Duration::from_secs(10);
 /// Addresses of a name that count: a name may have any number.
 const MOST: usize = 16;
+
+/// What came of looking a name up.
+pub(super) type Looked = io::Result<Vec<SocketAddr>>;
 
 /// A name with a port.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Name {
     name: String,
-    is_looking: bool,
+    /// Held by the thread that looks. What the system does for it cannot be ended; while it lasts, nobody else begins, so that
+    /// a name service that hangs has one thread for each name, and no more.
+    looking: Weak<()>,
     is_missing: bool,
     found: Vec<SocketAddr>,
 }
 
+/// All that a node looks up.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Names {
+    /// Its own, when others are told one.
+    pub(super) own: Option<Name>,
+    /// Its seeds.
+    pub(super) seeds: Vec<Name>,
+}
+
+impl Names {
+    pub(super) fn new(own: Option<String>, seeds: Vec<String>) -> Self {
+        Self {
+            own: own.map(Name::new),
+            seeds: seeds.into_iter().map(Name::new).collect(),
+        }
+    }
+
+    /// Where seeds may be.
+    pub(super) fn found(&self) -> Vec<SocketAddr> {
+        let mut found: Vec<_> = self.seeds.iter().flat_map(|seed| seed.found.iter().copied()).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Whether there is a seed, found or not, that is not at `own`.
+    pub(super) fn lead_beyond(&self, own: SocketAddr) -> bool {
+        let leads = |seed: &Name| seed.found.is_empty() || seed.found.iter().any(|found| *found != own);
+        self.seeds.iter().any(leads)
+    }
+
+    /// Whether a seed is on another machine.
+    pub(super) fn lead_elsewhere(&self) -> bool {
+        self.found().iter().any(|seed| !seed.ip().is_loopback())
+    }
+}
+
 impl Name {
-    pub(super) fn new(name: String) -> Self {
+    fn new(name: String) -> Self {
         Self {
             name,
             ..Self::default()
@@ -37,31 +79,44 @@ impl Name {
         &self.found
     }
 
-    /// Begins to look, unless somebody does. What is returned ends with what was found, to be handed to [`Name::saw`].
-    pub(super) fn look(&mut self) -> Option<impl Future<Output = io::Result<Vec<SocketAddr>>> + Send + use<>> {
-        if std::mem::replace(&mut self.is_looking, true) {
+    /// Begins to look, unless somebody does. What comes of it is to be handed to [`Name::saw`].
+    pub(super) fn look(&mut self, threads: &Threads) -> Option<JoinHandle<Looked>> {
+        self.look_by(threads, |name| Ok(name.to_socket_addrs()?.take(MOST).collect()))
+    }
+
+    fn look_by(
+        &mut self,
+        threads: &Threads,
+        find: impl FnOnce(&str) -> Looked + Send + 'static,
+    ) -> Option<JoinHandle<Looked>> {
+        if self.looking.strong_count() > 0 {
             return None;
         }
+        let looking = Arc::new(());
+        self.looking = Arc::downgrade(&looking);
         let name = self.name.clone();
-        Some(async move {
-            let looked = tokio::time::timeout(WITHIN, tokio::net::lookup_host(name)).await;
-            let found = looked.map_err(|_| io::Error::other("no answer of the name service"))??;
-            Ok(found.take(MOST).collect())
-        })
+        Some(threads.run(move || {
+            let found = find(&name);
+            drop(looking);
+            found
+        }))
     }
 
     /// Takes what was found. A name that is not found now keeps what it had: the name service may be away for a while.
-    /// `is_v4`: addresses of the other kind cannot be sent to.
+    /// `is_v4`: addresses of the other kind cannot be sent to. Those that only this machine reaches count when there are no
+    /// others: systems are installed that have their own name at one of these, too.
     ///
     /// # Errors
     /// Why it is not found.
-    pub(super) fn saw(&mut self, found: io::Result<Vec<SocketAddr>>, is_v4: bool) -> io::Result<()> {
-        self.is_looking = false;
-        let found = found?.into_iter().filter(|address| address.is_ipv4() == is_v4);
-        let found: Vec<_> = found.collect();
+    pub(super) fn saw(&mut self, found: Looked, is_v4: bool) -> io::Result<()> {
+        let mut found = found?;
+        found.retain(|address| address.is_ipv4() == is_v4);
         if found.is_empty() {
             let kind = if is_v4 { "IPv4" } else { "IPv6" };
             return Err(io::Error::other(format!("the name has no {kind} address")));
+        }
+        if found.iter().any(|address| !address.ip().is_loopback()) {
+            found.retain(|address| !address.ip().is_loopback());
         }
         self.found = found;
         Ok(())
@@ -70,5 +125,76 @@ impl Name {
     /// Notes whether it is found. Says whether that has changed.
     pub(super) fn is_news(&mut self, is_missing: bool) -> bool {
         std::mem::replace(&mut self.is_missing, is_missing) != is_missing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    fn at(addresses: &[&str]) -> Vec<SocketAddr> {
+        addresses.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_found_replaces_what_was_and_what_is_not_found_does_not() {
+        let mut name = Name::new("n:1".to_owned());
+        for (found, expected) in [
+            (&["127.0.1.1:1", "[::1]:1", "10.0.0.2:1"][..], &["10.0.0.2:1"][..]),
+            (&["10.0.0.3:1", "10.0.0.4:1"], &["10.0.0.3:1", "10.0.0.4:1"]),
+            (&["127.0.1.1:1"], &["127.0.1.1:1"]),
+        ] {
+            name.saw(Ok(at(found)), true).unwrap();
+            assert_eq!(name.found(), at(expected));
+        }
+        for nothing in [
+            Err(io::Error::other("no answer")),
+            Ok(at(&["[2001:db8::1]:1"])),
+            Ok(Vec::new()),
+        ] {
+            name.saw(nothing, true).unwrap_err();
+            assert_eq!(name.found(), at(&["127.0.1.1:1"]));
+        }
+        name.saw(Ok(at(&["10.0.0.2:1", "[2001:db8::1]:1"])), false).unwrap();
+        assert_eq!(name.found(), at(&["[2001:db8::1]:1"]));
+        assert!(name.is_news(true) && !name.is_news(true) && name.is_news(false));
+    }
+
+    #[tokio::test]
+    async fn nobody_begins_to_look_while_the_system_still_does() {
+        let threads = Threads::system();
+        let mut name = Name::new("127.0.0.1:1".to_owned());
+        let ((begun, begins), (go_on, wait)) = (mpsc::channel(), mpsc::channel());
+        let hangs = move |_: &str| {
+            begun.send(()).unwrap();
+            wait.recv().unwrap();
+            Err(io::Error::other("at last"))
+        };
+        let looking = name.look_by(&threads, hangs).unwrap();
+        begins.recv().unwrap();
+        // That nobody waits for it any more does not end it.
+        looking.abort();
+        assert!(name.look(&threads).is_none() && name.clone().look(&threads).is_none());
+        go_on.send(()).unwrap();
+        assert!(looking.await.unwrap().is_err());
+        let found = name.look(&threads).unwrap().await.unwrap();
+        assert_eq!(found.unwrap(), at(&["127.0.0.1:1"]));
+    }
+
+    #[test]
+    fn seeds_lead_somewhere_unless_all_are_this_node() {
+        let mut names = Names::new(None, vec!["a:1".to_owned(), "b:1".to_owned()]);
+        let own = at(&["127.0.0.1:1"])[0];
+        assert!(names.lead_beyond(own), "not found yet");
+        for seed in &mut names.seeds {
+            seed.saw(Ok(vec![own]), true).unwrap();
+        }
+        assert!(!names.lead_beyond(own) && !names.lead_elsewhere());
+        assert_eq!(names.found(), [own]);
+        names.seeds[1].saw(Ok(at(&["127.0.0.2:1"])), true).unwrap();
+        assert!(names.lead_beyond(own) && !names.lead_elsewhere());
+        names.seeds[1].saw(Ok(at(&["10.0.0.2:1"])), true).unwrap();
+        assert!(names.lead_elsewhere());
     }
 }

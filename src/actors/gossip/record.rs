@@ -20,13 +20,14 @@ pub struct Report {
     pub status: Status,
     /// Its log takes no writes any more.
     pub is_latched: bool,
-    /// It takes no writes, or is about to have none.
+    /// It was told to drain, and takes no writes until that is taken back.
     pub is_draining: bool,
     /// Its disk is so full that writes are refused.
     pub is_disk_full: bool,
     /// It stops, in order.
     pub is_leaving: bool,
-    /// Share of the machine's processors, of the memory that it may have, and of its fullest disk: 0 to 1.
+    /// Share of the machine's processors that it used in the last minute; of the memory that it may have, and of its fullest
+    /// disk, what is used now: 0 to 1.
     pub cpu: f32,
     /// See `cpu`.
     pub memory: f32,

@@ -2,7 +2,7 @@
 //!
 //! Owns: that nothing old replaces what is newer, or is spread again. Does not own: how often it is passed on (foca).
 
-use super::record::Record;
+use super::record::{Record, Report};
 use compact_str::CompactString;
 use foca::{BroadcastHandler, Invalidates};
 use parking_lot::Mutex;
@@ -23,11 +23,25 @@ pub struct Heard {
     pub at: Duration,
 }
 
+impl Heard {
+    /// The same with another report: what was measured since.
+    pub(super) fn with(&self, report: Report) -> Self {
+        let mut record = Record::clone(&self.record);
+        record.report = report;
+        Self {
+            record: Arc::new(record),
+            at: self.at,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Records {
     own: CompactString,
     latest: HashMap<CompactString, Heard>,
     pub(super) now: Duration,
+    /// What came last was more than numbers.
+    pub(super) has_news: bool,
 }
 
 impl Records {
@@ -36,6 +50,7 @@ impl Records {
             own,
             latest: HashMap::new(),
             now,
+            has_news: false,
         }))
     }
 
@@ -65,6 +80,7 @@ impl Records {
         {
             return false;
         }
+        self.has_news |= before.is_none_or(|before| record.report.is_news_after(&before.record.report));
         let heard = Heard {
             record: Arc::new(record),
             at: self.now,

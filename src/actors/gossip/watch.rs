@@ -4,6 +4,7 @@
 
 use super::core::Memory;
 use super::gossip_actor::GossipMessage;
+use super::names::Names;
 use super::seen::{Life, Seen};
 use super::wire::{Keys, Refused};
 use crate::actors::health::Status;
@@ -49,6 +50,19 @@ impl GossipCounts {
     }
 }
 
+/// How many nodes there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Those that are there, this one included.
+    pub there: usize,
+    /// Of these, those that say that they are healthy.
+    pub healthy: usize,
+    /// Of these, those that say that they are unhealthy.
+    pub unhealthy: usize,
+    /// Those that are taken for dead, as long as they are remembered, and did not leave in order.
+    pub down: usize,
+}
+
 /// The gossip, as those see it who are not its actor.
 #[derive(Debug)]
 pub struct GossipWatch {
@@ -63,6 +77,7 @@ pub struct GossipWatch {
     keys: ArcSwap<Keys>,
     members: ArcSwap<Vec<Seen>>,
     memory: Mutex<Memory>,
+    names: Mutex<Option<Names>>,
     /// The latest life that this node had.
     incarnation: AtomicU64,
     has_left: AtomicBool,
@@ -81,6 +96,7 @@ impl GossipWatch {
             keys: ArcSwap::from_pointee(keys),
             members: ArcSwap::default(),
             memory: Mutex::default(),
+            names: Mutex::default(),
             incarnation: AtomicU64::new(0),
             has_left: AtomicBool::new(false),
             problems: Mutex::default(),
@@ -93,27 +109,39 @@ impl GossipWatch {
         self.members.load_full()
     }
 
-    /// How many nodes are there, this one included, and how many of them are healthy.
+    /// How many nodes there are, and how they are.
     #[must_use]
-    pub fn counted(&self) -> (usize, usize) {
-        let members = self.members();
-        let there = members.iter().filter(|member| member.life.is_there());
-        let is_healthy = |member: &&Seen| {
-            let heard = member.heard.as_ref();
-            heard.is_some_and(|heard| heard.record.report.status == Status::Healthy)
-        };
-        (there.clone().count(), there.filter(is_healthy).count())
+    pub fn counted(&self) -> Counted {
+        let mut counted = Counted::default();
+        for member in self.members().iter() {
+            counted.down += usize::from(member.life == Life::Down);
+            if member.life.is_there() {
+                let status = member.heard.as_ref().map(|heard| heard.record.report.status);
+                counted.there += 1;
+                counted.healthy += usize::from(status == Some(Status::Healthy));
+                counted.unhealthy += usize::from(status == Some(Status::Unhealthy));
+            }
+        }
+        counted
     }
 
-    /// The numbers, by name.
-    pub(in crate::actors) fn metrics(&self) -> [(&'static str, u64); 3] {
-        let (members, healthy) = self.counted();
-        let refused = self.counts.refused().map(|(_, count)| count).sum();
-        [
-            ("gossip_members", members as u64),
-            ("gossip_members_healthy", healthy as u64),
+    /// What is to be said of it, by name.
+    pub(in crate::actors) fn metrics(&self) -> Vec<(String, String)> {
+        let counted = self.counted();
+        let refused: u64 = self.counts.refused().map(|(_, count)| count).sum();
+        let numbers = [
+            ("gossip_members", counted.there as u64),
+            ("gossip_members_healthy", counted.healthy as u64),
             ("gossip_packets_refused", refused),
-        ]
+        ];
+        let numbers = numbers.map(|(name, number)| (name.to_owned(), number.to_string()));
+        let members = self.members();
+        let words = members.iter().map(|member| {
+            let status = member.heard.as_ref().map(|heard| heard.record.report.status.as_str());
+            let word = format!("{}/{}", member.life.as_str(), status.unwrap_or("unknown"));
+            (format!("member.{}", member.identity.node_id), word)
+        });
+        numbers.into_iter().chain(words).collect()
     }
 
     /// What a person should do something about.
@@ -148,6 +176,15 @@ impl GossipWatch {
         }
         self.members.store(Arc::new(members));
         *self.memory.lock() = memory;
+    }
+
+    /// What is known of names, and which of them are being looked up.
+    pub(super) fn names(&self) -> Option<Names> {
+        self.names.lock().clone()
+    }
+
+    pub(super) fn keep_names(&self, names: Names) {
+        *self.names.lock() = Some(names);
     }
 
     pub(super) fn memory(&self) -> Memory {

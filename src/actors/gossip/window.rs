@@ -2,9 +2,9 @@
 //!
 //! A sender numbers its packets, to whomever they go. Who receives them remembers the highest number and which of the 127
 //! below it came: one that came, or that is older, is a replay, or so late that it counts as lost. A sender's later life
-//! begins anew; packets of an earlier one are not believed for its incarnation's sake (see [`super::core`]). A receiver that
-//! knows nothing of a sender takes whatever comes first: all but an announcement is for one life of the receiver, which
-//! ended with what it knew.
+//! begins anew; packets of an earlier one are not believed for its incarnation's sake, and an announcement of a life that is
+//! not known counts when its sender has answered a question (see [`super::core`]). All else is for one life of the receiver,
+//! so that it is new to one that knows nothing of the sender, unless the receiver forgot it: it remembers the dead for a day.
 //!
 //! Owns: the numbers that were seen. Does not own: who the sender is.
 

@@ -42,6 +42,8 @@ pub enum Refused {
     Replayed,
     /// Its sender is of a life that is over.
     Superseded,
+    /// It is for another node, which was here before.
+    Misdirected,
     /// It says that it is from this node.
     OwnId,
     /// There is no room for it.
@@ -50,13 +52,14 @@ pub enum Refused {
 
 impl Refused {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Malformed,
         Self::UnknownKey,
         Self::Forged,
         Self::Undecodable,
         Self::Replayed,
         Self::Superseded,
+        Self::Misdirected,
         Self::OwnId,
         Self::Full,
     ];
@@ -71,6 +74,7 @@ impl Refused {
             Self::Undecodable => "undecodable",
             Self::Replayed => "replayed",
             Self::Superseded => "superseded",
+            Self::Misdirected => "misdirected",
             Self::OwnId => "own_id",
             Self::Full => "full",
         }

@@ -3,7 +3,7 @@
 //! Owns: the names of these metrics. Does not own: their numbers.
 
 use super::{Out, load};
-use crate::actors::gossip::watch::GossipCounts;
+use crate::actors::gossip::watch::{Counted, GossipCounts};
 use crate::actors::gossip::wire::Refused;
 use crate::actors::health::{Health, Status};
 use crate::actors::vitals;
@@ -16,16 +16,37 @@ impl Out<'_> {
     /// Without gossip, or before it begins, the node knows itself alone.
     pub(super) fn gossip(&mut self, health: &Health) -> fmt::Result {
         let gossip = health.gossip.as_ref();
-        let counted = gossip
-            .map(|gossip| gossip.counted())
-            .filter(|(members, _)| *members > 0);
-        let (members, healthy) = counted.unwrap_or_else(|| (1, usize::from(health.status().0 == Status::Healthy)));
-        self.gauge(
-            "gossip_members_total",
-            "Nodes that this one knows, itself included",
-            members as f64,
-        )?;
-        self.gauge("gossip_members_healthy", "Of these, the healthy ones", healthy as f64)?;
+        let alone = || {
+            let status = health.status().0;
+            Counted {
+                there: 1,
+                healthy: usize::from(status == Status::Healthy),
+                unhealthy: usize::from(status == Status::Unhealthy),
+                down: 0,
+            }
+        };
+        let counted = gossip.map(|gossip| gossip.counted());
+        let counted = counted.filter(|counted| counted.there > 0).unwrap_or_else(alone);
+        for (name, help, number) in [
+            (
+                "gossip_members_total",
+                "Nodes that this one knows, itself included",
+                counted.there,
+            ),
+            ("gossip_members_healthy", "Of these, the healthy ones", counted.healthy),
+            (
+                "gossip_members_unhealthy",
+                "Of these, the unhealthy ones",
+                counted.unhealthy,
+            ),
+            (
+                "gossip_members_down",
+                "Nodes that are taken for dead, and remembered",
+                counted.down,
+            ),
+        ] {
+            self.gauge(name, help, number as f64)?;
+        }
         let counts = gossip.map(|gossip| &gossip.counts);
         let count = |of: fn(&GossipCounts) -> &AtomicU64| counts.map_or(0.0, |counts| load(of(counts)) as f64);
         let messages = [
