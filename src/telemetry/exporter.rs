@@ -25,6 +25,8 @@ use tokio::time::Instant;
 const TOGETHER: usize = 128;
 /// Time for which the first of them waits for others.
 const GATHER: Duration = Duration::from_millis(500);
+/// Time between two looks for others. With every request sampled the queue has room for what comes meanwhile.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The thread that sends.
 #[derive(Debug)]
@@ -194,25 +196,22 @@ impl Sending {
 
 /// Takes what is kept: until there is enough of it, for a while from the first on. Says whether that is to end.
 async fn gather(queue: &mut Receiver<Kept>, kept: &mut Vec<Kept>, stopped: &mut oneshot::Receiver<()>) -> bool {
-    let mut until: Option<Instant> = None;
-    while kept.len() < TOGETHER {
-        let room = TOGETHER - kept.len();
-        let pause = async {
-            match until {
-                Some(until) => tokio::time::sleep_until(until).await,
-                None => std::future::pending().await,
-            }
-        };
+    tokio::select! {
+        taken = queue.recv_many(kept, TOGETHER) => if taken == 0 { return true },
+        // Also when the node ended without an orderly stop.
+        _ = &mut *stopped => return true,
+    }
+    let until = Instant::now() + GATHER;
+    // Looked for, not waited for: whoever keeps a trace would have to wake this thread, which costs more than the request.
+    while kept.len() < TOGETHER && Instant::now() < until {
         tokio::select! {
-            taken = queue.recv_many(kept, room) => {
-                if taken == 0 {
-                    return true;
-                }
-                until.get_or_insert_with(|| Instant::now() + GATHER);
-            }
-            () = pause => return false,
-            // Also when the node ended without an orderly stop.
+            () = tokio::time::sleep(LOOK) => {}
             _ = &mut *stopped => return true,
+        }
+        while kept.len() < TOGETHER
+            && let Ok(one) = queue.try_recv()
+        {
+            kept.push(one);
         }
     }
     false
