@@ -4,6 +4,8 @@
 mod common;
 #[path = "common/schema.rs"]
 mod schema;
+#[path = "common/secure.rs"]
+mod secure;
 #[path = "common/shell.rs"]
 mod shell;
 
@@ -242,6 +244,10 @@ fn the_nodes_of_compose_take_their_configuration() {
             ignored.lines().any(|line| line == format!("/deploy/compose/{keys}")),
             "a key is no part of the repository"
         );
+        let readable = format!("chmod 0644 deploy/compose/{keys}");
+        for told in ["deploy/README.md", "deploy/compose/compose.yaml"] {
+            assert!(text(told).contains(&readable), "{told}: the user of the image reads it");
+        }
         let volumes = strings(&service["volumes"]);
         assert_eq!(volumes[0], format!("./config.toml:{}:ro", flag(&command, "--config")));
         assert_eq!(volumes[1], format!("{name}:{}", config.storage.data_dir.display()));
@@ -264,12 +270,10 @@ fn the_nodes_of_compose_take_their_configuration() {
     }
 }
 
-/// The configuration of a pod, and its container.
-fn pod() -> (Config, Yaml) {
-    let set = manifest("statefulset");
-    let container = list(&set["spec"]["template"]["spec"], "containers")[0].clone();
+/// The environment of a container of the pod.
+fn environment_of(container: &Yaml) -> Vec<(String, String)> {
     let mut environment = of_image();
-    for variable in list(&container, "env") {
+    for variable in list(container, "env") {
         let field = string(&variable["valueFrom"]["fieldRef"], "fieldPath");
         let value = match field {
             "metadata.name" => POD,
@@ -279,8 +283,98 @@ fn pod() -> (Config, Yaml) {
         };
         environment.push(pair(string(variable, "name"), value));
     }
-    let config = taken(string(&manifest("configmap")["data"], "config.toml"), &environment);
+    environment
+}
+
+/// The configuration of a pod, and its container.
+fn pod() -> (Config, Yaml) {
+    let set = manifest("statefulset");
+    let container = list(&set["spec"]["template"]["spec"], "containers")[0].clone();
+    let content = manifest("configmap");
+    let config = taken(string(&content["data"], "config.toml"), &environment_of(&container));
     (config, container)
+}
+
+/// What is in comments and no prose is there.
+fn uncommented(text: &str, is_content: impl Fn(&str) -> bool) -> String {
+    let mut changed = 0;
+    let lines = text.lines().map(|line| {
+        let (indent, rest) = line.split_at(line.len() - line.trim_start().len());
+        match rest.strip_prefix("# ").filter(|rest| is_content(rest)) {
+            Some(rest) => {
+                changed += 1;
+                format!("{indent}{rest}\n")
+            }
+            None => format!("{line}\n"),
+        }
+    });
+    let text = lines.collect();
+    assert!(changed > 0, "there is nothing in comments:\n{text}");
+    text
+}
+
+#[test]
+fn what_is_in_comments_for_tls_is_right() {
+    let is_yaml = |line: &str| line.starts_with("- ") || line.starts_with("  ");
+    let set = uncommented(&text("deploy/kubernetes/statefulset.yaml"), is_yaml);
+    let set = YamlLoader::load_from_str(&set).unwrap().remove(0);
+    let problems = problems_of(&schema::json(&set));
+    assert!(
+        !problems.is_empty() && problems.iter().all(Vec::is_empty),
+        "{problems:?}"
+    );
+    let template = &set["spec"]["template"]["spec"];
+    let container = &list(template, "containers")[0];
+    let one = |list: &[Yaml]| -> Yaml {
+        let mut named = list.iter().filter(|entry| entry["name"].as_str() == Some("tls"));
+        let found = named.next().cloned().unwrap();
+        assert!(named.next().is_none(), "one is called tls");
+        found
+    };
+    let mount = one(list(container, "volumeMounts"));
+    let dir = string(&mount, "mountPath");
+    let secret = one(list(template, "volumes"));
+    let secret = string(&secret["secret"], "secretName").to_owned();
+
+    let is_toml = |line: &str| line.starts_with('[') || line.split(' ').nth(1) == Some("=");
+    let map = manifest("configmap");
+    let content = uncommented(string(&map["data"], "config.toml"), is_toml);
+    let name = format!("*.pairdb-storage-node-headless.{NAMESPACE}.svc.cluster.local");
+    assert!(content.contains(&name), "{name}: a certificate needs it");
+    let files = tempfile::tempdir().unwrap();
+    let authority = secure::Authority::new("authority");
+    let issued = authority.issue_for(&name);
+    for (name, pem) in [
+        ("ca.crt", &authority.pem),
+        ("tls.crt", &issued.cert),
+        ("tls.key", &issued.key),
+    ] {
+        secure::put(&files.path().join(name), pem);
+    }
+    let there = files.path().to_str().unwrap();
+    let config = taken(&content.replace(dir, there), &environment_of(container));
+    assert!(
+        config.advertised_host().ends_with(&name[1..]),
+        "{}",
+        config.advertised_host()
+    );
+    let security = &config.security;
+    let made = text("deploy/README.md");
+    let made = made
+        .lines()
+        .find(|line| line.contains(&format!("create secret generic {secret} ")));
+    let made = made.unwrap_or_else(|| panic!("nobody makes the Secret {secret}"));
+    for file in [
+        &security.tls_cert,
+        &security.tls_key,
+        &security.client_ca,
+        &security.peer_ca,
+    ] {
+        let file = file.as_ref().unwrap();
+        assert_eq!(file.parent(), Some(files.path()), "it is where the Secret is mounted");
+        let key = file.file_name().unwrap().to_str().unwrap();
+        assert!(made.contains(&format!("--from-file={key}")), "{key}");
+    }
 }
 
 #[test]
@@ -455,16 +549,18 @@ fn what_selects_pods_and_services_finds_them() {
     assert!(text("observability/prometheus/alerts.yml").contains(&up), "{up}");
 }
 
-#[test]
-fn every_manifest_is_one_of_its_kind() {
+/// What is wrong with a manifest, by each version that knows its kind.
+fn problems_of(document: &Value) -> Vec<Vec<String>> {
     let files = ["kubernetes-1.32", "kubernetes-1.37", "prometheus-operator-0.83"];
     let schemas = files.map(|name| serde_json::from_str(&text(&format!("tests/schemas/{name}.json"))).unwrap());
-    let problems = |document: &Value| -> Vec<Vec<String>> {
-        let of_all = schemas.iter();
-        of_all
-            .filter_map(|schemas| schema::problems(schemas, document))
-            .collect()
-    };
+    let of_all = schemas.iter();
+    of_all
+        .filter_map(|schemas| schema::problems(schemas, document))
+        .collect()
+}
+
+#[test]
+fn every_manifest_is_one_of_its_kind() {
     let mut kinds = BTreeMap::new();
     for entry in std::fs::read_dir(file("deploy/kubernetes")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -473,7 +569,7 @@ fn every_manifest_is_one_of_its_kind() {
         };
         let document = schema::json(&manifest(stem));
         let kind = document["kind"].as_str().unwrap().to_owned();
-        let found = problems(&document);
+        let found = problems_of(&document);
         assert!(!found.is_empty(), "{name}: nothing is known of {kind}");
         assert!(found.iter().all(Vec::is_empty), "{name}: {found:?}");
         kinds.insert(kind, document);
@@ -487,7 +583,7 @@ fn every_manifest_is_one_of_its_kind() {
             Value::Null => object.remove(name),
             value => object.insert(name.to_owned(), value),
         };
-        let found = problems(&document);
+        let found = problems_of(&document);
         assert!(
             found.iter().all(|problems| !problems.is_empty()),
             "{kind}{place}: {found:?}"

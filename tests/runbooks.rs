@@ -9,12 +9,14 @@ mod secure;
 #[path = "common/shell.rs"]
 mod shell;
 
+use pairdb_node::actors::gossip::seen::Life;
 use pairdb_node::config::Config;
 use runbook::{Block, Machine, blocks, missing};
 use secure::{Authority, line, put, put_identity};
 use shell::{assert_taken, commands_of_the_node};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 fn file(path: &str) -> PathBuf {
@@ -121,8 +123,58 @@ fn restart_storm() {
 #[test]
 fn adding_and_removing_a_node() {
     let machine = Machine::new();
+    machine.configure("0.98", "0.99", "1.0", "[gossip]\nenabled = true\nbind_port = 0");
     machine.start();
     follow(&machine, "adding-and-removing-a-node.md");
+}
+
+/// Stands in for another machine, and the node there: it has the configuration other.toml.
+const SSH: &str = r#"#!/bin/sh
+set -eu
+[ "$*" = "10.0.0.4 systemctl start pairdb-node" ] || exit 64
+pairdb-node serve --config "$MACHINE/other.toml" </dev/null >>"$MACHINE/other.log" 2>&1 &
+echo $! >"$MACHINE/other.pid"
+"#;
+
+#[test]
+fn a_lost_member() {
+    let machine = Machine::new();
+    let seed = common::free_port();
+    let gossip = |port: u16| {
+        format!(
+            "[gossip]\nenabled = true\nbind_port = {port}\nseed_nodes = [\"127.0.0.1:{seed}\"]\n\
+             probe_interval = \"200ms\"\nprobe_timeout = \"100ms\""
+        )
+    };
+    machine.configure("0.98", "0.99", "1.0", &gossip(seed));
+    let other = format!(
+        "[server]\nnode_id = \"storage-node-4\"\nport = {}\n\n[storage]\ndata_dir = {:?}\n\n[metrics]\nenabled = false\n\n{}\n",
+        common::free_port(),
+        machine.at("other"),
+        gossip(0)
+    );
+    put(&machine.at("other.toml"), &other);
+    let ssh = machine.at("bin/ssh");
+    fs::write(&ssh, SSH).unwrap();
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    machine.start();
+    machine.prepare("ssh 10.0.0.4 systemctl start pairdb-node");
+    let sees = |state: &str| {
+        let line = format!("grep -E '^ *storage-node-4 .* {state} '");
+        machine.prepare_until(&format!("pairdb-node status --config \"$CONFIG\" | {line}"));
+    };
+    sees("alive");
+    machine.prepare("kill -9 $(cat \"$MACHINE/other.pid\")");
+    sees("down");
+    follow(&machine, "lost-member.md");
+    machine.prepare("kill -9 $(cat \"$MACHINE/other.pid\")");
+}
+
+#[test]
+fn overload() {
+    let machine = Machine::new();
+    machine.start();
+    follow(&machine, "overload.md");
 }
 
 #[test]
@@ -158,8 +210,23 @@ fn keys_and_certificates() {
     let of = |name: &str| secrets.join(name).to_str().unwrap().to_owned();
     let gossip_keys = secrets.join("gossip.keys");
     put(&gossip_keys, "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n");
+    // As a machine has them on which root replaces files, and the node reads them as another user.
+    let kept = ["tokens", "node.crt", "node.key", "gossip.keys"].map(|name| secrets.join(name));
+    for path in &kept {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(path, Some(1234), Some(1235)).unwrap();
+        }
+    }
+    let who_may = || {
+        kept.each_ref().map(|path| {
+            let meta = fs::metadata(path).unwrap();
+            (path.clone(), meta.mode(), meta.uid(), meta.gid())
+        })
+    };
+    let before = who_may();
     let security = format!(
-        "[gossip]\nenabled = true\nbind_port = 0\nkey_file = {gossip_keys:?}\n\n[security]\ntls_cert = {:?}\ntls_key = {:?}\ntokens_file = {:?}\ncheck_interval = \"200ms\"",
+        "[gossip]\nenabled = true\nbind_port = 0\nkey_file = {gossip_keys:?}\ngossip_interval = \"200ms\"\n\n[security]\ntls_cert = {:?}\ntls_key = {:?}\ntokens_file = {:?}\ncheck_interval = \"200ms\"",
         of("node.crt"),
         of("node.key"),
         of("tokens")
@@ -175,6 +242,54 @@ fn keys_and_certificates() {
         keys.lines().count() == 1 && !keys.contains("MDEyMzQ1"),
         "the old key is gone"
     );
+    assert_eq!(
+        who_may(),
+        before,
+        "owners and modes stay: the node may read what it could read"
+    );
+    machine.prepare_until(&format!("grep '{KEYS_CHANGED}' \"$MACHINE/node.log\""));
+    let text = &documents()["keys-and-certificates.md"];
+    assert_eq!(text.matches(&format!("grep '{KEYS_CHANGED}'")).count(), 2);
+    members_are_looked_at(&machine);
+}
+
+/// By this line of its log one knows that a node has new keys.
+const KEYS_CHANGED: &str = "gossip: the keys were changed";
+
+/// The blocks that say whether members are well do not pass when one is down or suspect: what the node itself says is changed so.
+fn members_are_looked_at(machine: &Machine) {
+    let status = machine.prepare("pairdb-node status --config \"$CONFIG\" --json");
+    put(&machine.at("status.real"), &status);
+    let stub = "#!/bin/sh\ncase $1 in status) cat \"$MACHINE/status.said\";; health) echo gossip_members;; esac\n";
+    let node = machine.at("bin/pairdb-node");
+    fs::remove_file(&node).unwrap();
+    fs::write(&node, stub).unwrap();
+    fs::set_permissions(&node, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut looked = 0;
+    for (name, text) in documents() {
+        let of_members = |block: &Block| block.kind == "sh run" && block.text.contains("\n! grep -oE '\"state\"");
+        for block in blocks(&text).into_iter().filter(of_members) {
+            looked += 1;
+            for (life, passes) in [
+                (Life::Alive, true),
+                (Life::Left, true),
+                (Life::Suspect, false),
+                (Life::Down, false),
+            ] {
+                assert!(status.contains("\"state\":\"alive\""), "{status}");
+                let said = status.replace("\"state\":\"alive\"", &format!("\"state\":\"{}\"", life.as_str()));
+                put(&machine.at("status.said"), &said);
+                let (code, output) = machine.run(&block.text);
+                assert_eq!(
+                    code == Some(0),
+                    passes,
+                    "{name}, line {}: {life:?}\n{output}",
+                    block.line
+                );
+            }
+        }
+    }
+    assert_eq!(looked, 2, "those of keys, and of a new node");
 }
 
 #[test]
@@ -319,6 +434,46 @@ fn alerts_that_runbooks_name_are_there() {
         }
     }
     assert!(named > 20, "{named}");
+}
+
+#[test]
+fn every_alert_has_a_runbook() {
+    let alerts = fs::read_to_string(file("observability/prometheus/alerts.yml")).unwrap();
+    let listed = documents().remove("README.md").unwrap();
+    let rows: Vec<&str> = listed.lines().filter(|line| line.starts_with("| [")).collect();
+    let mut count = 0;
+    for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        let named = format!("`{alert}`");
+        assert!(
+            rows.iter().any(|row| row.contains(&named)),
+            "{alert}: no row of docs/README.md"
+        );
+        count += 1;
+    }
+    assert!(count > 40, "{count} alerts");
+}
+
+#[test]
+fn what_a_runbook_changes_in_the_configuration_is_there() {
+    let config = fs::read_to_string(file("deploy/systemd/config.toml")).unwrap();
+    let mut changed = 0;
+    for (name, text) in documents() {
+        for block in blocks(&text) {
+            for line in block
+                .text
+                .lines()
+                .filter(|line| line.trim_start().starts_with("sed -i "))
+            {
+                for behind in line.split("s/^").skip(1) {
+                    let key = behind.split(" = ").next().unwrap();
+                    let found = config.lines().filter(|line| line.starts_with(&format!("{key} = ")));
+                    assert_eq!(found.count(), 1, "{name}, line {}: {key}", block.line);
+                    changed += 1;
+                }
+            }
+        }
+    }
+    assert!(changed >= 3, "{changed} keys");
 }
 
 #[test]

@@ -18,7 +18,8 @@ const ID_BYTES: usize = 4;
 const TAG_BYTES: usize = 16;
 /// What a packet has before what it says.
 const HEAD_BYTES: usize = MAGIC.len() + ID_BYTES + TAG_BYTES;
-/// Longest packet, in bytes: what travels unbroken on any network of our days.
+/// Longest packet, in bytes: with its headers less than the 1500 of Ethernet, also through a tunnel. Where less fits (IPv6 promises
+/// no more than 1280) long ones travel in pieces, and one lost piece loses the packet: the gossip bears that.
 pub const MAX_PACKET_BYTES: usize = 1400;
 /// Longest that it may say.
 pub const MAX_CONTENT_BYTES: usize = MAX_PACKET_BYTES - HEAD_BYTES;
