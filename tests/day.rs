@@ -23,51 +23,106 @@ use tokio::sync::RwLock;
 use tokio::task::JoinHandle;
 use tonic::Code;
 
+/// How a node is started: its variables, and where it listens.
+#[derive(Clone)]
+struct Start {
+    variables: BTreeMap<String, String>,
+    listen: SocketAddr,
+}
+
+/// How the README starts three nodes, with free ports in the place of those that it names.
+fn three_by_the_readme() -> [Start; 3] {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let (_, section) = readme.split_once("\n## Three nodes\n").unwrap();
+    let (_, block) = section.split_once("```sh\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let mut ports = BTreeMap::new();
+    let mut here = String::new();
+    for part in block.split_inclusive(|c: char| !c.is_ascii_digit()) {
+        let number = part.trim_end_matches(|c: char| !c.is_ascii_digit());
+        match number.len() {
+            5 => here += &part.replace(number, &ports.entry(number).or_insert_with(free_port).to_string()),
+            _ => here += part,
+        }
+    }
+    let variables = |words: &[&str]| -> BTreeMap<String, String> {
+        let pairs = words.iter().map(|word| word.split_once('=').unwrap());
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    };
+    let mut of_all = BTreeMap::new();
+    let mut starts = Vec::new();
+    for line in here.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.split(|word| *word == "pairdb-node").collect::<Vec<_>>()[..] {
+            [own, ["serve", "--data-dir", _, "--listen", listen, "&"]] => {
+                let mut variables = variables(own);
+                variables.extend(of_all.clone());
+                let listen = listen.parse().unwrap();
+                starts.push(Start { variables, listen });
+            }
+            [["export", exported @ ..]] => of_all = variables(exported),
+            [["unset", ..]] => {}
+            _ => panic!("this test knows no such line of the README: {line}"),
+        }
+    }
+    starts.try_into().map_err(|_| "the README starts three nodes").unwrap()
+}
+
 /// A node as a process, as a person would start it.
 struct Host {
-    id: &'static str,
+    id: String,
     dir: PathBuf,
-    port: u16,
-    gossip: u16,
-    seed: u16,
+    start: Start,
     process: Option<Process>,
 }
 
 impl Host {
-    /// Starts a node that calls `seed`, the gossip's port of another one.
-    fn start(dir: &Path, id: &'static str, seed: Option<u16>) -> Self {
-        let dir = dir.join(id);
+    fn start(dir: &Path, start: Start) -> Self {
+        let id = start.variables["NODE_ID"].clone();
+        let dir = dir.join(&id);
         std::fs::create_dir_all(&dir).unwrap();
-        let gossip = free_port();
         let mut host = Self {
             id,
             dir,
-            port: free_port(),
-            gossip,
-            seed: seed.unwrap_or(gossip),
+            start,
             process: None,
         };
         host.begin();
         host
     }
 
+    /// How another node is started beside this one.
+    fn beside(&self, id: &str) -> Start {
+        let mut start = self.start.clone();
+        for (name, value) in [
+            ("NODE_ID", id.to_owned()),
+            ("PAIRDB__GOSSIP__BIND_PORT", free_port().to_string()),
+            ("PAIRDB__METRICS__PORT", free_port().to_string()),
+        ] {
+            let before = start.variables.insert(name.to_owned(), value);
+            assert!(before.is_some(), "the README does not say {name}");
+        }
+        start.listen.set_port(free_port());
+        start
+    }
+
     fn begin(&mut self) {
-        let (port, seed) = (self.gossip.to_string(), format!("127.0.0.1:{}", self.seed));
-        let environment = [
-            ("NODE_ID", self.id),
+        // So that a day is short.
+        let quick = [
             ("PAIRDB__MEM_TABLE__FLUSH_THRESHOLD", "256KiB"),
-            ("PAIRDB__GOSSIP__ENABLED", "true"),
-            ("PAIRDB__GOSSIP__BIND_PORT", &port),
-            ("PAIRDB__GOSSIP__SEED_NODES", &seed),
             ("PAIRDB__GOSSIP__GOSSIP_INTERVAL", "200ms"),
             ("PAIRDB__GOSSIP__PROBE_INTERVAL", "200ms"),
             ("PAIRDB__GOSSIP__PROBE_TIMEOUT", "100ms"),
         ];
-        self.process = Some(Process::start(&self.dir, self.port, &environment));
+        let variables = self.start.variables.iter();
+        let variables = variables.map(|(name, value)| (name.as_str(), value.as_str()));
+        let environment: Vec<_> = variables.chain(quick).collect();
+        let listen = self.address().to_string();
+        self.process = Some(Process::start_at(&self.dir, &listen, &environment));
     }
 
     fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        self.start.listen
     }
 
     fn client(&self) -> Client {
@@ -102,7 +157,7 @@ async fn all_see(hosts: &[&Host], gone: Option<(&str, &str)>) {
         hosts.iter().all(|host| {
             let members = host.members();
             let is = |id: &str, state: &str| members.get(id).is_some_and(|seen| seen == state);
-            hosts.iter().all(|other| is(other.id, "alive")) && gone.is_none_or(|(id, state)| is(id, state))
+            hosts.iter().all(|other| is(&other.id, "alive")) && gone.is_none_or(|(id, state)| is(id, state))
         })
     })
     .await;
@@ -170,13 +225,12 @@ impl Load {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_lives_through_a_day_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let a = Host::start(dir.path(), "a", None);
-    let mut b = Host::start(dir.path(), "b", Some(a.gossip));
-    let c = Host::start(dir.path(), "c", Some(a.gossip));
+    let [a, mut b, c] = three_by_the_readme().map(|start| Host::start(dir.path(), start));
     all_see(&[&a, &b, &c], None).await;
 
+    assert_eq!([&a, &b, &c].map(|host| host.id.as_str()), ["a", "b", "c"]);
     let ring = Ring::default().with("a").with("b").with("c");
-    let listening = [&a, &b, &c].map(|host| (host.id.to_owned(), host.address()));
+    let listening = [&a, &b, &c].map(|host| (host.id.clone(), host.address()));
     let addresses: Addresses = Arc::new(RwLock::new((ring.clone(), listening.into())));
     let load = Load::begin(Arc::clone(&addresses), 1);
     load.goes_on(1500).await;
@@ -189,7 +243,7 @@ async fn a_cluster_lives_through_a_day_and_loses_nothing() {
     load.goes_on(1500).await;
 
     // One is added.
-    let d = Host::start(dir.path(), "d", Some(c.gossip));
+    let d = Host::start(dir.path(), c.beside("d"));
     all_see(&[&a, &b, &c, &d], None).await;
     addresses.write().await.1.insert("d".to_owned(), d.address());
     let grown = ring.with("d");

@@ -452,3 +452,40 @@ async fn a_dead_connection_is_noticed_and_a_silent_one_lives() {
     assert!(lives.read(read("k")).await.is_ok());
     node.shutdown().await;
 }
+
+#[test]
+fn a_node_that_still_reads_its_files_back_stops_when_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    // Whoever opens a pipe for reading waits until somebody writes to it: nobody does.
+    let pipe = dir.path().join("DRAINING");
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+    let (data, metrics) = (dir.path().to_str().unwrap(), free_port());
+    let log = std::fs::File::create(dir.path().join("node.log")).unwrap();
+    let mut node = binary(&["serve", "--data-dir", data, "--listen", "127.0.0.1:0"])
+        .env("PAIRDB__METRICS__PORT", metrics.to_string())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while std::net::TcpStream::connect(("127.0.0.1", metrics)).is_err() {
+        assert!(begun.elapsed() < PATIENCE, "it does not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = rustix::process::Pid::from_child(&node);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let told = Instant::now();
+    let ended = loop {
+        if let Some(ended) = node.try_wait().unwrap() {
+            break ended;
+        }
+        if told.elapsed() > PATIENCE {
+            node.kill().unwrap();
+            panic!("it does not stop");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let said = std::fs::read_to_string(dir.path().join("node.log")).unwrap();
+    assert_eq!(ended.code(), Some(0), "{said}");
+    assert!(said.contains("stopping before the node serves"), "{said}");
+}

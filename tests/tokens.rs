@@ -352,6 +352,24 @@ async fn a_token_that_is_taken_back_counts_no_more_also_on_an_open_stream() {
     node.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_interval_does_not_wait_for_the_end_of_the_longer_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let shorter = guarded(dir.path());
+    let mut longer = shorter.clone();
+    longer.security.check_interval = Duration::from_secs(3600);
+    let node = start(&longer).await;
+    node.reloader().reload(&shorter);
+    put(&dir.path().join("tokens"), &line("tenant", "the-next-token"));
+    let mut client = plain_client(node.address(), Some("the-next-token"));
+    eventually("the next token counts", async || {
+        let read = client.read(read("k")).await;
+        read.is_err_and(|status| status.code() == Code::NotFound)
+    })
+    .await;
+    node.shutdown().await;
+}
+
 async fn admin(dir: &Path, token: Option<&str>) -> Result<(), Status> {
     let socket = dir.join("data/admin.sock");
     let connect = move |_uri| {

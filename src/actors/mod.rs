@@ -23,6 +23,7 @@ pub mod health;
 pub mod history;
 pub mod mailbox;
 pub mod maintenance;
+mod memory_limit;
 pub mod memtable;
 pub mod overload;
 pub mod peers;

@@ -8,6 +8,7 @@ use crate::actors::cache::CacheStats;
 use crate::actors::health::Status;
 use crate::actors::history::{self, History};
 use crate::actors::mailbox::{Envelope, Mailbox};
+use crate::actors::memory_limit;
 use crate::actors::request_counts::RequestCounts;
 use crate::actors::strain::{Numbers, Strain};
 use crate::actors::timers;
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -193,12 +195,11 @@ fn processor_time() -> Duration {
 pub fn memory() -> Memory {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let machine = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").unwrap_or_default();
     let machine = kib(&machine, "MemTotal:");
     Memory {
         own: kib(&status, "RssAnon:"),
         resident: kib(&status, "VmRSS:"),
-        limit: group.trim().parse().map_or(machine, |group: u64| group.min(machine)),
+        limit: memory_limit::least(Path::new("/"), machine),
     }
 }
 

@@ -8,7 +8,12 @@ use crate::actors::gossip::key_file::KeyFile;
 use crate::actors::gossip::watch::GossipWatch;
 use crate::actors::gossip::wire::Keys;
 use crate::config::Config;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use std::sync::Arc;
+
+/// Bytes of packets that may wait for the gossip: a flood fills the usual buffer within a few milliseconds, and what it keeps out
+/// then is the others' probes.
+const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// Where the keys are, if there are any.
 pub(super) fn key_file(config: &Config) -> Option<KeyFile> {
@@ -40,6 +45,8 @@ pub(super) async fn prepare(config: &Config) -> Result<Option<Arc<GossipWatch>>,
         cause,
     };
     let socket = tokio::net::UdpSocket::bind((host, port)).await.map_err(listen)?;
+    // The system gives as much of it as it allows; a node gossips with less, too.
+    let _ = set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER);
     let bound = socket.local_addr().map_err(listen)?;
     let socket = socket.into_std().map_err(listen)?;
     Ok(Some(GossipWatch::new(socket, bound, keys)))

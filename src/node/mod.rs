@@ -31,6 +31,7 @@ use crate::telemetry::Exporter;
 use ractor::ActorRef;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -191,7 +192,8 @@ impl Node {
     }
 }
 
-/// Runs a node until `stop` completes or it cannot go on. `reloads`: configurations that it is to take over, or why there is none.
+/// Runs a node until `stop` completes or it cannot go on; while it still reads its log back, `stop` ends it at once, and what it
+/// had begun ends with the runtime. `reloads`: configurations that it is to take over, or why there is none.
 ///
 /// # Errors
 /// As [`Node::start`]; [`NodeError::GaveUp`] when an actor ended again and again.
@@ -201,7 +203,15 @@ pub async fn run(
     stop: impl Future<Output = ()>,
     reloads: mpsc::Receiver<Result<Config, String>>,
 ) -> Result<(), NodeError> {
-    let node = Node::start(config, fs).await?;
+    let mut stop = pin!(stop);
+    let node = tokio::select! {
+        node = Node::start(config, fs) => node?,
+        // As after a crash: the next start reads the log back.
+        () = &mut stop => {
+            tracing::info!("stopping before the node serves");
+            return Ok(());
+        }
+    };
     let report = node.report();
     tracing::info!(
         node_id = config.server.node_id,
@@ -216,7 +226,7 @@ pub async fn run(
     // Beside what ends the node: a reload may hang, on a disk that does not answer.
     let reloading = tokio::spawn(take_over(Arc::clone(node.reloader()), reloads));
     let ended = tokio::select! {
-        () = stop => {
+        () = &mut stop => {
             tracing::info!("stopping");
             Ok(())
         }

@@ -22,6 +22,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// What changes on a running node.
 pub struct Reloader {
@@ -41,6 +42,8 @@ pub struct Reloader {
     listening: Listening,
     /// What stood open when that was last told.
     told: Mutex<Vec<String>>,
+    /// A configuration was taken over.
+    reloaded: Notify,
 }
 
 /// Keys that take effect together.
@@ -147,6 +150,7 @@ impl Reloader {
             time: Arc::clone(&parts.time),
             listening,
             told: Mutex::default(),
+            reloaded: Notify::new(),
         })
     }
 
@@ -180,6 +184,7 @@ impl Reloader {
         let news = looked.filter(|look| !outcomes.contains(look)).collect::<Vec<_>>();
         outcomes.extend(news);
         self.note(outcomes.clone(), None);
+        self.reloaded.notify_one();
         self.tell_what_is_open(&running);
         outcomes
     }
@@ -260,7 +265,11 @@ fn of_look(look: Look) -> Outcome {
 pub(super) async fn watch_files(reloader: Arc<Reloader>, mut every: Duration) {
     let mut files = reloader.security.files();
     while files.wait_for(|files| !files.is_empty()).await.is_ok() {
-        tokio::time::sleep(every).await;
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            // The interval may be another one.
+            () = reloader.reloaded.notified() => {}
+        }
         let reloader = Arc::clone(&reloader);
         match tokio::task::spawn_blocking(move || reloader.look_at_files()).await {
             Ok(next) => every = next,
