@@ -83,11 +83,15 @@ impl Target {
                 Ok(answers) => {
                     // For those behind the first call there is no answer yet.
                     let mut answers = answers.into_iter().take(count);
-                    let mut refused = None;
+                    let mut refused: Option<String> = None;
                     changes.retain(|(key, _)| match answers.next() {
                         Some(Ok(())) => false,
                         Some(Err(PeerError::Refused(why))) => {
-                            refused.get_or_insert_with(|| format!("{:?}: {why}", key.as_str()));
+                            if refused.is_none() {
+                                // Here alone: a stream's problem is shown over HTTP, which names no keys.
+                                tracing::error!(key = key.as_str(), why, "the target will not take a key");
+                                refused = Some(why);
+                            }
                             true
                         }
                         Some(Err(PeerError::Passing(why))) => {
