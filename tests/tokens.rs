@@ -360,8 +360,11 @@ async fn a_shorter_interval_does_not_wait_for_the_end_of_the_longer_one() {
     longer.security.check_interval = Duration::from_secs(3600);
     let node = start(&longer).await;
     node.reloader().reload(&shorter);
-    put(&dir.path().join("tokens"), &line("tenant", "the-next-token"));
-    let mut client = plain_client(node.address(), Some("the-next-token"));
+    put(
+        &dir.path().join("tokens"),
+        &line("tenant", "the-next-token-of-the-tenant"),
+    );
+    let mut client = plain_client(node.address(), Some("the-next-token-of-the-tenant"));
     eventually("the next token counts", async || {
         let read = client.read(read("k")).await;
         read.is_err_and(|status| status.code() == Code::NotFound)
