@@ -10,6 +10,7 @@ use pairdb_node::storage::drain_mark;
 use pairdb_node::storage::fs::{FileSystem, SimFs, Survival};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -254,6 +255,21 @@ fn a_power_loss_at_any_step_leaves_a_whole_mark_or_none() {
         }
     }
     assert!(seen.iter().all(|count| *count > 40), "{seen:?}");
+}
+
+/// Root drains a node that does not run, and the node's user has to read the mark.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mark_of_a_stopped_node_belongs_to_whom_the_directory_does() {
+    let dir = tempfile::tempdir().unwrap();
+    start(&config(dir.path())).await.shutdown().await;
+    let data = dir.path().join("data");
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&data, Some(1234), Some(1235)).unwrap();
+    }
+    let (done, said) = run(dir.path(), &["drain"]).await;
+    assert!(done, "{said}");
+    let whose = |path: &Path| std::fs::metadata(path).map(|meta| (meta.uid(), meta.gid())).unwrap();
+    assert_eq!(whose(&data.join(drain_mark::NAME)), whose(&data));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ use pairdb_node::rpc::pb;
 use pairdb_node::storage::fs::RealFs;
 use rustix::process::Signal;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use site::{ask, metrics};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -155,11 +156,8 @@ async fn health_is_seen_from_all_sides_and_in_all_places() {
     );
     assert!(shown["gossip_messages_total{type=\"sent\"}"] > 0.0);
     assert!(shown["gossip_messages_total{type=\"received\"}"] > 0.0);
-    let address = n2.metrics_address().unwrap();
-    let (_, body) = tokio::task::spawn_blocking(move || ask(address, "/status"))
-        .await
-        .unwrap();
-    let body: Value = serde_json::from_str(&body).unwrap();
+    let body = status_of(&n2).await;
+    assert_eq!(body["gossip_keys"], Value::from([""; 0].to_vec()), "there are none");
     let members = body["members"].as_array().unwrap();
     assert_eq!(members.len(), 3);
     assert_eq!(
@@ -508,6 +506,28 @@ fn keys(path: &PathBuf, keys: &[u8]) {
     std::fs::rename(aside, path).unwrap();
 }
 
+/// What a node shows over HTTP.
+async fn status_of(node: &Node) -> Value {
+    let address = node.metrics_address().unwrap();
+    let (_, body) = tokio::task::spawn_blocking(move || ask(address, "/status"))
+        .await
+        .unwrap();
+    serde_json::from_str(&body).unwrap()
+}
+
+/// What stands in the status of the keys.
+async fn said_of_keys(node: &Node) -> Vec<String> {
+    let said = status_of(node).await;
+    let ids = said["gossip_keys"].as_array().unwrap().iter();
+    ids.map(|id| id.as_str().unwrap().to_owned()).collect()
+}
+
+/// As the runbook has it: the first four bytes of the SHA-256 of a text and the key.
+fn key_id(key: u8) -> String {
+    let hash = Sha256::digest([&b"id of a gossip key"[..], &[key; 32]].concat());
+    hash[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_changed_while_the_nodes_run_and_whoever_has_none_is_out() {
     let dir = tempfile::tempdir().unwrap();
@@ -527,6 +547,14 @@ async fn keys_are_changed_while_the_nodes_run_and_whoever_has_none_is_out() {
             let known = gossip(node).keys();
             keys(&file(name), step);
             eventually("the keys are read", async || !gossip(node).keys().are(&known)).await;
+        }
+        for node in &all {
+            let ids: Vec<_> = step.iter().map(|key| key_id(*key)).collect();
+            assert_eq!(
+                said_of_keys(node).await,
+                ids,
+                "the status names them, the signing one first"
+            );
         }
     }
     let after: Vec<_> = all

@@ -94,6 +94,53 @@ async fn a_slow_request_is_logged_with_its_trace_and_the_time_of_each_hop() {
     node.kill();
 }
 
+/// What actors log on threads and tasks of their own belongs to a trace as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_and_a_flush_that_fail_are_logged_with_their_traces() {
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port().to_string());
+    let environment = [
+        ("PAIRDB__ADMIN__FAULT_INJECTION", "true"),
+        ("PAIRDB__ADMIN__PORT", port.as_str()),
+    ];
+    let mut node = start_logged(dir.path(), &environment);
+    let address = format!("http://127.0.0.1:{port}");
+    let fail = |point: &str| {
+        let args = [
+            "fault",
+            "inject",
+            "--admin-addr",
+            &address,
+            "disk-io",
+            "error",
+            "--point",
+            point,
+        ];
+        let output = binary(&args).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    let mut client = client(&node.addr);
+    client.write(write("k", b"v", &[("a", 1)])).await.unwrap();
+    fail("sync-table");
+    admin(dir.path(), &["drain", "--timeout", "1ms"]);
+    let message = "a memtable could not be flushed";
+    eventually("it is logged", async || !lines(dir.path(), message).is_empty()).await;
+    let line = lines(dir.path(), message).remove(0);
+    assert_eq!(line["trace_id"].as_str().map(str::len), Some(32), "{line}");
+    let writable = admin(dir.path(), &["undrain"]);
+    assert!(writable.status.success(), "{writable:?}");
+
+    fail("sync-log");
+    let mut request = Request::new(write("k", b"w", &[("a", 2)]));
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4737";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-00");
+    request.metadata_mut().insert("traceparent", parent.parse().unwrap());
+    client.write(request).await.unwrap_err();
+    let message = "a batch could not be logged";
+    eventually("it is logged", async || !lines(dir.path(), message).is_empty()).await;
+    assert_eq!(lines(dir.path(), message)[0]["trace_id"], trace);
+    node.kill();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_logged_is_changed_while_the_node_runs() {
     let dir = tempfile::tempdir().unwrap();

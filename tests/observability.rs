@@ -7,10 +7,13 @@ mod site;
 mod streaming;
 
 use common::*;
+use pairdb_node::actors::drain::DrainPhase;
 use pairdb_node::actors::faults::{DISK_IO, Fault};
 use pairdb_node::config::Quota;
+use pairdb_node::node::Node;
 use pairdb_node::rpc::pb;
 use site::{ask, metrics, samples, shown};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -27,7 +30,7 @@ const KNOWN: &str = "storage_write_requests_total storage_write_duration_seconds
     commitlog_segments_total commitlog_size_bytes commitlog_appends_total commitlog_append_duration_seconds_count \
     commitlog_syncs_total commitlog_sync_duration_seconds_count \
     compaction_jobs_total compaction_job_duration_seconds_count compaction_bytes_processed_total \
-    compaction_bytes_written_total gossip_members_total gossip_members_healthy \
+    compaction_bytes_written_total gossip_members_total gossip_members_healthy gossip_messages_total \
     system_disk_usage_bytes system_disk_available_bytes system_disk_usage_percent system_memory_usage_bytes \
     actor_restarts_total actor_mailbox_depth actor_mailbox_bytes actor_queue_seconds_count actor_handle_seconds_count";
 
@@ -176,6 +179,94 @@ async fn a_known_load_gives_the_known_numbers() {
     assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
 }
 
+/// Four tables of the same keys become one: what that was is known beforehand, or stands in the files.
+#[tokio::test(flavor = "multi_thread")]
+async fn flushes_reads_of_tables_and_compactions_are_counted_as_what_they_were() {
+    const ROUNDS: u64 = 4;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = shown(dir.path());
+    config.compaction.l0_trigger = ROUNDS as usize;
+    let node = start(&config).await;
+    let mut client = client(node.address());
+    let mut flushed_bytes = 0.0;
+    for round in 1..=ROUNDS {
+        for n in 0..25 {
+            let request = write(&format!("k{n}"), &[round as u8; 100], &[("a", round as i64)]);
+            client.write(request).await.unwrap();
+        }
+        let gone = delete(&format!("k{round}"), &[("a", round as i64 + 1)]);
+        client.delete(gone).await.unwrap();
+        let drain = &node.requests().drain;
+        let before = metrics(&node).await;
+        drain.begin().await.unwrap();
+        assert_eq!(drain.settled(PATIENCE).await, DrainPhase::Drained);
+        let seen = metrics(&node).await;
+        let of_l0 = |seen: &BTreeMap<String, f64>| seen["sstable_size_bytes_by_level{level=\"0\"}"];
+        if round < ROUNDS {
+            flushed_bytes += of_l0(&seen) - of_l0(&before);
+            assert_eq!(seen["sstable_count_by_level{level=\"0\"}"], round as f64);
+        }
+        drain.end().await.unwrap();
+    }
+    eventually("they are compacted", async || {
+        metrics(&node).await["compaction_jobs_total{status=\"completed\"}"] == 1.0
+    })
+    .await;
+    let seen = metrics(&node).await;
+    let number = |name: &str| *seen.get(name).unwrap_or_else(|| panic!("no {name} in {seen:#?}"));
+    assert_eq!(
+        number("storage_write_requests_total"),
+        26.0 * ROUNDS as f64,
+        "deletes are writes"
+    );
+    assert_eq!(number("storage_delete_requests_total"), ROUNDS as f64);
+    assert_eq!(number("memtable_flushes_total"), ROUNDS as f64);
+    assert_eq!(number("memtable_flush_duration_seconds_count"), ROUNDS as f64);
+    assert_eq!(number("compaction_jobs_total{status=\"failed\"}"), 0.0);
+    assert_eq!(number("compaction_job_duration_seconds_count"), 1.0);
+    assert_eq!(number("compaction_jobs_active"), 0.0);
+    assert_eq!(number("sstable_writes_total"), ROUNDS as f64 + 1.0);
+    assert_eq!(number("sstable_write_duration_seconds_count"), ROUNDS as f64 + 1.0);
+    for (level, tables) in [(0, 0.0), (1, 1.0)] {
+        assert_eq!(number(&format!("sstable_count_by_level{{level=\"{level}\"}}")), tables);
+    }
+    let (processed, written) = (
+        number("compaction_bytes_processed_total"),
+        number("compaction_bytes_written_total"),
+    );
+    assert_eq!(written, number("sstable_size_bytes_by_level{level=\"1\"}"));
+    assert!(
+        processed > flushed_bytes && processed < 2.0 * flushed_bytes,
+        "{processed} of four tables, the first three of which were {flushed_bytes}"
+    );
+    assert!(written < flushed_bytes, "{written}: each key is left once");
+
+    let before = (
+        number("sstable_reads_total"),
+        number("cache_misses_total"),
+        number("cache_hits_total"),
+    );
+    for expected in [(10.0, 10.0, 0.0), (10.0, 10.0, 10.0)] {
+        for n in 10..20 {
+            let found = client.read(read(&format!("k{n}"))).await.unwrap().into_inner();
+            assert_eq!(found.value, [ROUNDS as u8; 100]);
+        }
+        eventually("the cache holds them", async || {
+            metrics(&node).await["cache_entries_total"] >= 10.0
+        })
+        .await;
+        let seen = metrics(&node).await;
+        let more = (
+            seen["sstable_reads_total"] - before.0,
+            seen["cache_misses_total"] - before.1,
+            seen["cache_hits_total"] - before.2,
+        );
+        assert_eq!(more, expected);
+        assert_eq!(seen["sstable_read_duration_seconds_count"], seen["sstable_reads_total"]);
+    }
+    node.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_are_counted_each_for_itself_and_all_others_together() {
     let dir = tempfile::tempdir().unwrap();
@@ -319,6 +410,39 @@ async fn probes_learn_whether_the_node_is_ready_and_why_not() {
         (seen["commitlog_latched"], seen["node_health{status=\"unhealthy\"}"]),
         (1.0, 1.0)
     );
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_drains_or_has_a_full_disk_is_not_ready_and_serves_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let probe = async |node: &Node, path: &'static str| {
+        let address = node.metrics_address().unwrap();
+        tokio::task::spawn_blocking(move || ask(address, path)).await.unwrap()
+    };
+    let refuses = async |node: &Node, why: &str| {
+        let (status, text) = probe(node, "/health/ready").await;
+        let serving = probe(node, "/health/serving").await.0;
+        status == 503 && serving == 200 && text.contains("\"ready\":false") && text.contains(why)
+    };
+    let node = start(&shown(dir.path())).await;
+    assert_eq!(probe(&node, "/health/ready").await.0, 200);
+    let order = pb::DrainRequest {
+        graceful: true,
+        timeout_seconds: 10,
+    };
+    client(node.address()).drain_node(order).await.unwrap();
+    eventually("it says that it drains", async || refuses(&node, "drain").await).await;
+    node.shutdown().await;
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = shown(dir.path());
+    // Every disk of a machine that runs tests is fuller than that.
+    config.disk.warn_usage = 1e-9;
+    config.storage.max_disk_usage = 2e-9;
+    config.disk.stop_usage = 3e-9;
+    let node = start(&config).await;
+    eventually("it says that the disk is full", async || refuses(&node, "disk").await).await;
     node.shutdown().await;
 }
 

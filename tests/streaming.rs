@@ -628,6 +628,10 @@ async fn a_target_that_knows_only_plain_writes_gets_everything_and_one_that_refu
     eventually("it fails", async || stream_status(&here, "to").await.state == "failed").await;
     let status = stream_status(&here, "to").await;
     assert!(!status.active && status.problem.contains("not this one"), "{status:?}");
+    assert!(
+        !status.problem.contains("k0"),
+        "anybody may read it, and it names a key: {status:?}"
+    );
     // What passes is tried again, for as long as it takes.
     *liar.refuses.lock() = Some(Status::resource_exhausted("full"));
     start_stream(&here, "to", address, &WHOLE_RING).await;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 /// How long the exporter waits for a collector that hangs.
-const HANGS: Duration = Duration::from_secs(10);
+const HANGS: Duration = Duration::from_secs(20);
 /// Longest time that a call may take meanwhile: on a slow machine, too, but not when it waits for the collector.
 const CALL_LIMIT: Duration = Duration::from_secs(8);
 
@@ -351,8 +351,10 @@ async fn work(client: &mut Client, times: u32) {
     for n in 0..times {
         let (key, begun) = (format!("k{}", n % 50), Instant::now());
         client.write(write(&key, b"v", &[("a", 1)])).await.unwrap();
+        assert!(begun.elapsed() < CALL_LIMIT, "{:?}", begun.elapsed());
+        let begun = Instant::now();
         client.read(read(&key)).await.unwrap();
-        assert!(begun.elapsed() < 2 * CALL_LIMIT, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < CALL_LIMIT, "{:?}", begun.elapsed());
     }
 }
 

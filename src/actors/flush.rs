@@ -10,6 +10,7 @@ use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::Reply;
 use crate::actors::timers;
+use crate::actors::trail;
 use crate::actors::trail::work::Work;
 use crate::actors::wal::WalMessage;
 use crate::actors::watched::Trailed;
@@ -126,7 +127,6 @@ impl Actor for FlushActor {
                 self.start_next(&myself, state);
             }
             FlushMessage::Done(Err(error)) => {
-                tracing::error!(%error, retry_in = ?RETRY_AFTER, "a memtable could not be flushed");
                 self.stats.failing.store(Some(Arc::new(error.to_string())));
                 // Those who wait are told; the flush itself is tried until it succeeds.
                 for reply in state.waiting.drain(..) {
@@ -162,7 +162,8 @@ impl FlushActor {
         let span = Work::begin("flush", sealed, cause)
             .with("pairdb.memtable.id", id)
             .with("pairdb.memtable.bytes", oldest.bytes());
-        tokio::spawn(async move {
+        let context = span.context;
+        let flush = async move {
             let work = threads.run(move || {
                 let swept = if sweep { tables.sweep() } else { Ok(()) };
                 (swept.and_then(|()| tables.flush(&oldest, &published)), oldest)
@@ -174,6 +175,9 @@ impl FlushActor {
                         stats.time.observe(time.elapsed().saturating_sub(begun));
                         traces.causes.flushed(id, span.context);
                     }
+                    if let Err(error) = &result {
+                        tracing::error!(%error, retry_in = ?RETRY_AFTER, "a memtable could not be flushed");
+                    }
                     traces.work(traced(span, &result));
                     // To this generation only: a successor starts over by itself.
                     let _ = myself.send_message(mailbox.envelope(FlushMessage::Done(result)));
@@ -183,7 +187,8 @@ impl FlushActor {
                 }
                 Err(panicked) => myself.stop(Some(format!("the flush failed: {panicked}"))),
             }
-        });
+        };
+        tokio::spawn(trail::as_work(context, flush));
     }
 
     fn flushed(&self, flushed: Flushed) {

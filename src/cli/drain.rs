@@ -12,6 +12,8 @@ use crate::storage::fs::RealFs;
 use crate::storage::recovery;
 use crate::storage::time::{RealTime, Time};
 use clap::Args;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,7 +35,8 @@ pub(super) struct UndrainArgs {
 
 pub(super) async fn drain(args: &DrainArgs) -> Result<ExitCode, Failure> {
     let marked = on_stopped(&args.node.data, |dir| {
-        drain_mark::set(&RealFs, dir, RealTime::default().now_ms())
+        drain_mark::set(&RealFs, dir, RealTime::default().now_ms())?;
+        give_to_owner(dir, &dir.join(drain_mark::NAME))
     })?;
     if marked {
         println!("no node runs there; when one starts, it will take no writes");
@@ -60,6 +63,16 @@ pub(super) async fn undrain(args: &UndrainArgs) -> Result<ExitCode, Failure> {
     }
     println!("writes are taken");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives a file to whom its directory belongs: what root makes there, whatever its umask, the node's user has to be able to read.
+fn give_to_owner(dir: &Path, file: &Path) -> Result<(), Error> {
+    let of = |path: &Path| fs::metadata(path).map_err(|e| Error::io("look at", path, e));
+    let (owner, now) = (of(dir)?, of(file)?);
+    if (owner.uid(), owner.gid()) == (now.uid(), now.gid()) {
+        return Ok(());
+    }
+    chown(file, Some(owner.uid()), Some(owner.gid())).map_err(|e| Error::io("give to the node's user", file, e))
 }
 
 /// Does `work` in the data directory, unless a node has it; says whether it was done.

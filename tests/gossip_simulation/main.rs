@@ -2,8 +2,9 @@
 //! that stop for a while, clocks that jump, packets that somebody sends again. It is the same core that a node runs; keys and
 //! sockets are in `tests/gossip.rs`.
 //!
-//! `PAIRDB_TEST_GOSSIP_HOURS=24` makes the run without deaths as long as that, and has a thousand nodes find each other by
-//! themselves; `--nocapture` shows the figures.
+//! `PAIRDB_TEST_GOSSIP_SEED=N` runs them all with other chances. `PAIRDB_TEST_GOSSIP_HOURS=24` makes the run without deaths as
+//! long as that, has a thousand nodes find each other by themselves, and parts and stops some of a thousand instead of some of
+//! three hundred; `--nocapture` shows the figures.
 
 mod world;
 
@@ -19,6 +20,12 @@ use world::*;
 type Cut = fn(usize) -> usize;
 
 /// The 99th of a hundred.
+/// Hours of the long form, if it is asked for.
+fn long_form() -> Option<f64> {
+    let hours = std::env::var("PAIRDB_TEST_GOSSIP_HOURS").ok()?;
+    Some(hours.parse().expect("PAIRDB_TEST_GOSSIP_HOURS is a number"))
+}
+
 fn p99(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times[(times.len() * 99).div_ceil(100) - 1]
@@ -75,7 +82,7 @@ fn a_change_of_health_is_known_to_100_nodes_within_30_s_at_the_intervals_that_sh
 /// Without being told, who is suspected would have to hear of it from others, and does not always in time.
 #[test]
 fn nobody_dies_of_lost_packets() {
-    let hours: f64 = std::env::var("PAIRDB_TEST_GOSSIP_HOURS").map_or(0.5, |hours| hours.parse().unwrap());
+    let hours = long_form().unwrap_or(0.5);
     let mut world = whole(100, SHIPPED, 0.1, 3);
     let (until, before) = (world.now + S.mul_f64(3600.0 * hours), world.packets);
     while world.now < until {
@@ -186,6 +193,7 @@ fn a_process_that_was_stopped_is_back_at_once_and_takes_nobody_for_dead() {
     }
 }
 
+/// A node that runs asks its wall clock for nothing that counts here, so a jump shows when it starts again.
 #[test]
 fn clocks_that_jump_lock_nobody_out() {
     let mut world = whole(20, SHIPPED, 0.1, 8);
@@ -429,7 +437,7 @@ fn two_nodes_of_one_id_are_found_out() {
 
 #[test]
 fn a_thousand_nodes_learn_of_changes_and_deaths_and_find_each_other() {
-    let mut world = if std::env::var("PAIRDB_TEST_GOSSIP_HOURS").is_ok() {
+    let mut world = if long_form().is_some() {
         let mut world = World::new(1000, SHIPPED, 0.01, 15);
         let took = world.until_whole(300 * S);
         println!("1000 nodes, 1 % loss: all know all after {took:?}");
@@ -450,4 +458,30 @@ fn a_thousand_nodes_learn_of_changes_and_deaths_and_find_each_other() {
         world.deaths.iter().all(|(_, _, of)| of_killed(of)),
         "somebody else was taken for dead"
     );
+}
+
+#[test]
+fn very_many_nodes_heal_after_a_partition_and_bear_a_pause() {
+    let nodes = if long_form().is_some() { 1000 } else { 300 };
+    let mut world = World::acquainted(nodes, SHIPPED, 0.1, 16);
+    let half = |n: usize| 1 + n % 2;
+    world.split(half);
+    world.run(60 * S);
+    let within = |n: usize, of: &str| half(n) == half(of.trim_start_matches("node-").parse().unwrap());
+    let wrong = world.deaths.iter().find(|(_, n, of)| within(*n, of));
+    assert_eq!(wrong, None, "a death in one part");
+    assert!(!world.deaths.is_empty(), "the parts have lost each other");
+    world.split(|_| 0);
+    let took = world.until_whole(300 * S);
+    println!("{nodes} nodes, halves for 60 s: whole again after {took:?}");
+    for n in 100..110 {
+        world.pause(n, 30 * S);
+    }
+    world.run(30 * S);
+    world.deaths.clear();
+    let took = world.until_whole(300 * S);
+    println!("{nodes} nodes, ten stopped for 30 s: whole again after {took:?}");
+    let of_stopped = |of: &str| (100..110).any(|n| name(n) == of);
+    let wrong = world.deaths.iter().find(|(_, _, of)| !of_stopped(of));
+    assert_eq!(wrong, None, "those who were stopped take nobody for dead");
 }

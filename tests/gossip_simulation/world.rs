@@ -106,6 +106,12 @@ fn address(n: usize, place: u8) -> SocketAddr {
     SocketAddr::from(([10, place, (n / 256) as u8, (n % 256) as u8], 7946))
 }
 
+/// Added to every seed: PAIRDB_TEST_GOSSIP_SEED, so that the same tests run with other chances.
+fn other_seeds() -> u64 {
+    let given = std::env::var("PAIRDB_TEST_GOSSIP_SEED");
+    given.map_or(0, |given| given.parse().expect("PAIRDB_TEST_GOSSIP_SEED is a number"))
+}
+
 impl World {
     /// So many nodes, each with the first three as its seeds, none of which knows anybody. They start within a second.
     pub fn new(count: usize, pace: Pace, loss: f64, seed: u64) -> Self {
@@ -124,7 +130,7 @@ impl World {
             now: S,
             members: (0..count).map(member).collect(),
             loss,
-            chance: SmallRng::seed_from_u64(seed),
+            chance: SmallRng::seed_from_u64(seed.wrapping_add(other_seeds())),
             deaths: Vec::new(),
             renewals: 0,
             rivals: 0,

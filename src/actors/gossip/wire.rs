@@ -94,6 +94,8 @@ struct Key {
 pub struct Keys {
     first: Key,
     others: Vec<Key>,
+    /// Whether everybody knows them.
+    are_nobodys: bool,
 }
 
 impl fmt::Debug for Keys {
@@ -127,7 +129,11 @@ impl Keys {
             ));
         }
         let first = keys.remove(0);
-        Ok(Self { first, others: keys })
+        Ok(Self {
+            first,
+            others: keys,
+            are_nobodys: false,
+        })
     }
 
     /// Those of a cluster without a key, which everybody knows: they keep apart clusters that do not want each other, and
@@ -141,7 +147,16 @@ impl Keys {
         Ok(Self {
             first,
             others: Vec::new(),
+            are_nobodys: true,
         })
+    }
+
+    /// The ids, which every packet shows, in hexadecimal, that of the key that signs first; none in a cluster without a key. An
+    /// id is the first four bytes of the SHA-256 of `id of a gossip key` and the key: it says nothing of the key.
+    #[must_use]
+    pub fn ids(&self) -> Vec<String> {
+        let keys = self.all().filter(|_| !self.are_nobodys);
+        keys.map(|key| format!("{:08x}", u32::from_be_bytes(key.id))).collect()
     }
 
     /// Whether both are the same, in the same order.
@@ -238,6 +253,14 @@ mod tests {
             assert!(pair[1].open(&pair[0].seal(b"word")).is_ok());
         }
         assert!(steps[0].open(&steps[2].seal(b"word")).is_err(), "steps are not skipped");
+    }
+
+    #[test]
+    fn keys_are_told_by_their_ids_the_one_that_signs_first_and_what_everybody_knows_is_no_key() {
+        // Of 32 bytes of 1 and of 2, by `(printf 'id of a gossip key'; printf '\1%.0s' $(seq 32)) | sha256sum`.
+        assert_eq!(keys(&[1, 2]).ids(), ["b4242e3d", "302933b0"]);
+        assert_eq!(keys(&[2, 1]).ids(), ["302933b0", "b4242e3d"]);
+        assert_eq!(Keys::of_nobody("c").unwrap().ids(), [""; 0]);
     }
 
     #[test]

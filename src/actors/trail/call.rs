@@ -108,7 +108,8 @@ impl Drop for Calling {
     fn drop(&mut self) {
         if let Some(mut call) = self.call.take() {
             call.ended = Instant::now();
-            self.traces.keep(Kept::Call(Box::new(call)), false);
+            let is_telling = call.outcome.code != 0;
+            self.traces.keep(Kept::Call(Box::new(call)), is_telling);
         }
     }
 }

@@ -237,10 +237,11 @@ pub fn current() -> Option<Arc<Trail>> {
     TRAIL.try_with(Arc::clone).ok()
 }
 
-/// The place of that request among all traces.
+/// The place among all traces of what this task carries out: a request, or some work.
 #[must_use]
 pub fn current_context() -> Option<TraceContext> {
-    TRAIL.try_with(|trail| trail.context).ok()
+    let of_request = TRAIL.try_with(|trail| trail.context);
+    of_request.or_else(|_| WORK.try_with(|context| *context)).ok()
 }
 
 /// For whom this task makes calls to other nodes: a request, or some work.

@@ -19,7 +19,7 @@ use crate::actors::memtable::MemtableMessage;
 use crate::actors::refusal::Refusal;
 use crate::actors::reply::Reply;
 use crate::actors::timers;
-use crate::actors::trail::{Detail, TraceContext};
+use crate::actors::trail::{self, Detail, TraceContext};
 use crate::actors::watched::Trailed;
 use crate::actors::write::{LoggedBatch, LoggedWrite, PendingWrite, WriteClock, context_of, note_logged};
 use crate::storage::error::{Error, ErrorKind};
@@ -487,7 +487,13 @@ impl WalActor {
     }
 
     fn refuse(&self, batch: Batch, error: &Error) {
-        tracing::error!(%error, writes = batch.writes.len(), "a batch could not be logged");
+        let writes = batch.writes.len();
+        let say = || tracing::error!(%error, writes, "a batch could not be logged");
+        // All of them failed alike: by one of their traces it is found what else happened.
+        match batch.writes.iter().find_map(LoggedWrite::trail) {
+            Some(trail) => trail::say(trail, say),
+            None => say(),
+        }
         for write in batch.writes {
             let mut waiting = Vec::new();
             if let Some(name) = write.name() {

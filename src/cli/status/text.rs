@@ -13,6 +13,8 @@ const SHOWN_JOBS: usize = 3;
 const SHOWN_ENDS: usize = 5;
 /// Slowest requests that are shown, likewise.
 const SHOWN_SLOW: usize = 3;
+/// Members that are shown, likewise.
+const SHOWN_MEMBERS: usize = 8;
 /// Input tables of a job that are named.
 const NAMED_INPUTS: usize = 8;
 
@@ -26,7 +28,7 @@ pub(super) fn of(status: &pb::StatusResponse) -> String {
     out.tables(&status.tables.clone().unwrap_or_default());
     out.compaction(&status.compaction.clone().unwrap_or_default());
     out.memory_and_disks(status);
-    out.members(&status.members);
+    out.members(status);
     out.streams(&status.streams);
     out.slowest(&status.slow_requests);
     out.reload("Last reload of the configuration", status.reload.as_ref());
@@ -313,19 +315,28 @@ impl Text {
     }
 
     /// A node that knows itself alone is said in its head.
-    fn members(&mut self, members: &[pb::Member]) {
-        if members.len() < 2 {
+    fn members(&mut self, status: &pb::StatusResponse) {
+        if status.members.len() < 2 && status.gossip_keys.is_empty() {
             return;
         }
         self.section("Members");
         let mut rows = vec![row([
             "", "at", "state", "health", "cpu", "memory", "disk", "a second", "failed", "hits", "heard of",
         ])];
-        rows.extend(members.iter().map(member_row));
+        let shown = shown_members(&status.members);
+        rows.extend(shown.iter().map(|member| member_row(member)));
         self.rows(
             &[Left, Left, Left, Left, Right, Right, Right, Right, Right, Right, Left],
             &rows,
         );
+        let hidden = status.members.len() - shown.len();
+        if hidden > 0 {
+            self.line(&format!("  ({hidden} others with --json)"));
+        }
+        if let Some((first, others)) = status.gossip_keys.split_first() {
+            let others = others.iter().map(|key| format!(", {key} is accepted"));
+            self.line(&format!("  gossip keys: {first} signs{}", others.collect::<String>()));
+        }
     }
 
     fn streams(&mut self, streams: &[pb::Stream]) {
@@ -395,6 +406,15 @@ impl Text {
 
 fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
+}
+
+/// As many as a screen has room for, whoever is not well before the others: they are why one looks.
+fn shown_members(members: &[pb::Member]) -> Vec<&pb::Member> {
+    let is_well = |member: &&pb::Member| member.is_self || (member.state == "alive" && member.status == "healthy");
+    let (well, ill): (Vec<_>, Vec<_>) = members.iter().partition(is_well);
+    // This node, then the ill ones, then the others as they come.
+    let (own, well): (Vec<_>, Vec<_>) = well.into_iter().partition(|member| member.is_self);
+    own.into_iter().chain(ill).chain(well).take(SHOWN_MEMBERS).collect()
 }
 
 fn member_row(member: &pb::Member) -> Vec<String> {

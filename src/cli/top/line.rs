@@ -44,6 +44,11 @@ impl Line {
         self.0.push((text.into(), paint));
     }
 
+    /// Adds all of another line.
+    pub(super) fn append(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// Makes all of it faint: it is old.
     pub(super) fn fade(&mut self) {
         for (_, paint) in self.0.iter_mut().filter(|(_, paint)| *paint != Paint::Head) {

@@ -4,6 +4,7 @@
 //! is shown (`screen`), or asking (`asking`).
 
 mod asking;
+mod cluster;
 mod keys;
 mod line;
 mod screen;

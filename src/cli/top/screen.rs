@@ -3,6 +3,7 @@
 //! Owns: what is shown where, and what is left out of a small one. Does not own: the numbers, or the terminal.
 
 use super::super::words::{bytes, duration, micros, printable, rate};
+use super::cluster;
 use super::line::{Line, Paint, cut, padded};
 use super::view::View;
 use crate::rpc::admin_pb as pb;
@@ -43,6 +44,8 @@ pub(super) fn screen(known: &Known, view: View, (columns, rows): (usize, usize))
         lines.push(levels(status));
     }
     lines.push(compaction(status));
+    lines.extend(slowest(status));
+    lines.extend(cluster::lines(status));
     lines.push(Line::default());
     let kept_for_ends = if rows >= TALL { LEAST_ENDS + ENDS_HEAD } else { 0 };
     // The head of the actors, and the keys.
@@ -285,6 +288,26 @@ fn compaction(status: &pb::StatusResponse) -> Line {
         );
     }
     line
+}
+
+/// The slowest request of the last minutes, and the hop at which it was longest.
+fn slowest(status: &pb::StatusResponse) -> Option<Line> {
+    let slow = status.slow_requests.first()?;
+    let took = micros(slow.took_us as f64);
+    let mut line = Line::of(format!("slowest {} {took}", printable(&slow.operation)), Paint::Plain);
+    if let Some(hop) = slow.hops.iter().max_by_key(|hop| hop.queued_us + hop.worked_us) {
+        line.add(
+            format!(
+                "  in {} {} queued, {} at work",
+                printable(&hop.name),
+                micros(hop.queued_us as f64),
+                micros(hop.worked_us as f64)
+            ),
+            Paint::Plain,
+        );
+    }
+    line.add(format!("  trace {}", printable(&slow.trace_id)), Paint::Faint);
+    Some(line)
 }
 
 /// Adds the actors that there is room for. Returns how many.

@@ -220,6 +220,10 @@ function showMembers(status) {
     member.version,
     member.is_self ? "now" : `${duration(member.heard_ms)} ago`,
   ]);
+  const [signing, ...accepted] = status.gossip_keys;
+  byId("gossip-keys").hidden = signing === undefined;
+  byId("gossip-keys").textContent =
+    `Gossip keys: ${signing} signs${accepted.map((id) => `, ${id} is accepted`).join("")}`;
   rows(byId("streams"), status.streams, (stream) => stream.target_node_id, (stream) => [
     stream.target_node_id,
     { text: stream.state, kind: stream.state === "failed" ? "bad" : stream.problem ? "warn" : "good" },

@@ -59,6 +59,11 @@ pub(crate) fn status(health: &Health) -> pb::StatusResponse {
         requests: Some(requests(health)),
         history: Some(history(health)),
         members: members(health, node.as_str()),
+        gossip_keys: health
+            .gossip
+            .as_ref()
+            .map(|gossip| gossip.keys().ids())
+            .unwrap_or_default(),
         write_memory: Some(write_memory(health)),
         reload: health.reloads.last().map(|last| reload(&last)),
         file_look: health.reloads.last_look().map(|last| reload(&last)),

@@ -272,3 +272,61 @@ fn it_says_that_the_node_is_away_and_how_old_the_numbers_are() {
         "{lines}"
     );
 }
+
+#[test]
+fn members_streams_and_the_slowest_request_are_shown_where_there_are_any() {
+    let alone = drawn(&known(), View::default(), (100, 40));
+    for word in ["members", "stream to", "slowest"] {
+        assert!(!alone.iter().any(|line| line.starts_with(word)), "{word} in {alone:#?}");
+    }
+    let member = |name: &str, state: &str, status: &str| pb::Member {
+        node_id: name.to_owned(),
+        state: state.to_owned(),
+        status: status.to_owned(),
+        ..pb::Member::default()
+    };
+    let hop = |name: &str, queued_us, worked_us| pb::SlowHop {
+        name: name.to_owned(),
+        queued_us,
+        worked_us,
+        ..pb::SlowHop::default()
+    };
+    let mut known = known();
+    let status = known.status.as_mut().unwrap();
+    status.members = vec![
+        member("n1", "alive", "healthy"),
+        member("n2\x1b[2J", "down", "healthy"),
+        member("n3", "alive", "degraded"),
+        member("n4", "left", "healthy"),
+    ];
+    status.streams = vec![pb::Stream {
+        target_node_id: "n5".to_owned(),
+        state: "copying".to_owned(),
+        bytes_waiting: 3 << 20,
+        problem: "it refuses".to_owned(),
+        ..pb::Stream::default()
+    }];
+    status.slow_requests = vec![pb::SlowRequest {
+        operation: "write".to_owned(),
+        took_us: 12_000,
+        hops: vec![hop("wal", 1, 2), hop("log", 9000, 1000), hop("answer", 0, 5)],
+        ..pb::SlowRequest::default()
+    }];
+    let shown = drawn(&known, View::default(), (100, 40));
+    let line = |word: &str| shown.iter().find(|line| line.starts_with(word)).unwrap();
+    let members = line("members");
+    assert!(
+        members.starts_with("members 4: 1 degraded, 1 down, 1 healthy, 1 left  n2"),
+        "{members}"
+    );
+    assert!(
+        members.ends_with("down  n3 degraded") && !members.contains('\x1b'),
+        "{members}"
+    );
+    let stream = line("stream to n5 copying");
+    assert!(
+        stream.contains("3.0 MiB waiting") && stream.contains("it refuses"),
+        "{stream}"
+    );
+    assert!(line("slowest write 12").contains("in log 9"), "{}", line("slowest"));
+}
