@@ -78,17 +78,20 @@ impl OwnNode {
         self.wait().await
     }
 
+    /// Until it takes calls, and faults.
     async fn wait(&mut self) -> Result<(), Failure> {
         let begun = Instant::now();
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
-            if let Some(status) = self.process.try_wait()? {
-                let said = std::fs::read_to_string(self.dir.join("node.log")).unwrap_or_default();
-                return Err(format!("the node ended ({status}): {said}").into());
+        for port in [self.port, self.admin_port] {
+            while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+                if let Some(status) = self.process.try_wait()? {
+                    let said = std::fs::read_to_string(self.dir.join("node.log")).unwrap_or_default();
+                    return Err(format!("the node ended ({status}): {said}").into());
+                }
+                if begun.elapsed() > START_WITHIN {
+                    return Err("the node does not answer".into());
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            if begun.elapsed() > START_WITHIN {
-                return Err("the node does not answer".into());
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(())
     }
