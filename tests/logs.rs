@@ -94,9 +94,9 @@ async fn a_slow_request_is_logged_with_its_trace_and_the_time_of_each_hop() {
     node.kill();
 }
 
-/// What actors log on threads and tasks of their own belongs to a trace as well.
+/// What is logged elsewhere than on the way of a request belongs to a trace as well.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_and_a_flush_that_fail_are_logged_with_their_traces() {
+async fn a_batch_a_flush_and_an_actor_that_fail_are_logged_with_their_traces() {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port().to_string());
     let environment = [
         ("PAIRDB__ADMIN__FAULT_INJECTION", "true"),
@@ -104,20 +104,12 @@ async fn a_batch_and_a_flush_that_fail_are_logged_with_their_traces() {
     ];
     let mut node = start_logged(dir.path(), &environment);
     let address = format!("http://127.0.0.1:{port}");
-    let fail = |point: &str| {
-        let args = [
-            "fault",
-            "inject",
-            "--admin-addr",
-            &address,
-            "disk-io",
-            "error",
-            "--point",
-            point,
-        ];
+    let inject = |fault: [&str; 4]| {
+        let args = [&["fault", "inject", "--admin-addr", &address][..], &fault].concat();
         let output = binary(&args).output().unwrap();
         assert!(output.status.success(), "{output:?}");
     };
+    let fail = |point| inject(["disk-io", "error", "--point", point]);
     let mut client = client(&node.addr);
     client.write(write("k", b"v", &[("a", 1)])).await.unwrap();
     fail("sync-table");
@@ -129,15 +121,28 @@ async fn a_batch_and_a_flush_that_fail_are_logged_with_their_traces() {
     let writable = admin(dir.path(), &["undrain"]);
     assert!(writable.status.success(), "{writable:?}");
 
-    fail("sync-log");
-    let mut request = Request::new(write("k", b"w", &[("a", 2)]));
-    let trace = "4bf92f3577b34da6a3ce929d0e0e4737";
-    let parent = format!("00-{trace}-00f067aa0ba902b7-00");
-    request.metadata_mut().insert("traceparent", parent.parse().unwrap());
-    client.write(request).await.unwrap_err();
-    let message = "a batch could not be logged";
-    eventually("it is logged", async || !lines(dir.path(), message).is_empty()).await;
-    assert_eq!(lines(dir.path(), message)[0]["trace_id"], trace);
+    let failing = [
+        (
+            ["memtable", "panic", "--point", "before-answer"],
+            "an actor ended; starting it again",
+            "aa",
+        ),
+        (
+            ["disk-io", "error", "--point", "sync-log"],
+            "a batch could not be logged",
+            "bb",
+        ),
+    ];
+    for (fault, message, digits) in failing {
+        inject(fault);
+        let mut request = Request::new(write("k", b"w", &[("a", 2)]));
+        let trace = digits.repeat(16);
+        let parent = format!("00-{trace}-00f067aa0ba902b7-00");
+        request.metadata_mut().insert("traceparent", parent.parse().unwrap());
+        client.write(request).await.unwrap_err();
+        eventually("it is logged", async || !lines(dir.path(), message).is_empty()).await;
+        assert_eq!(lines(dir.path(), message)[0]["trace_id"], *trace, "{message}");
+    }
     node.kill();
 }
 
@@ -293,7 +298,12 @@ async fn no_value_is_ever_logged_whatever_is_logged_and_goes_wrong() {
     let mut node = start_logged(dir.path(), &environment);
     assert_eq!(node.terminate(), Some(0));
     let log = log(dir.path());
-    for expected in ["a slow request", "an actor ended", "flushed a memtable", "\"DEBUG\""] {
+    for expected in [
+        "a slow request",
+        "an actor ended; starting it again",
+        "flushed a memtable",
+        "\"DEBUG\"",
+    ] {
         assert!(
             log.contains(expected),
             "{expected}: the log says too little to prove anything"

@@ -21,6 +21,8 @@ use tokio::net::TcpStream;
 
 /// How long the exporter waits for a collector that hangs.
 const HANGS: Duration = Duration::from_secs(20);
+/// How long a slow collector takes for its answer.
+const SLOW: Duration = Duration::from_secs(1);
 /// Longest time that a call may take meanwhile: on a slow machine, too, but not when it waits for the collector.
 const CALL_LIMIT: Duration = Duration::from_secs(8);
 
@@ -383,7 +385,7 @@ async fn a_collector_that_hangs_ends_or_never_was_changes_nothing_and_is_counted
     eventually("the collector takes them", async || exported() > 0).await;
     assert_eq!((failed(), counts.dropped.load(Ordering::Relaxed)), (0, 0));
 
-    collector.taken.hang();
+    collector.taken.behave(Manner::Hangs);
     let asked = collector.taken.asked();
     work(&mut client, 10).await;
     eventually("it is asked and does not answer", async || {
@@ -420,6 +422,38 @@ async fn a_collector_that_hangs_ends_or_never_was_changes_nothing_and_is_counted
     let counts = &node.health().handles.traces.counts;
     eventually("it is counted", async || counts.failed.load(Ordering::Relaxed) > 0).await;
     assert_eq!(counts.exported.load(Ordering::Relaxed), 0);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_refuses_or_is_slow_changes_nothing_and_is_counted() {
+    let (dir, collector) = (tempfile::tempdir().unwrap(), Collector::start().await);
+    let node = start(&traced(dir.path(), collector.address, 1.0)).await;
+    let mut client = client(node.address());
+    let counts = &node.health().handles.traces.counts;
+    let (exported, failed) = (
+        || counts.exported.load(Ordering::Relaxed),
+        || counts.failed.load(Ordering::Relaxed),
+    );
+    // The exporter gives up one of them at once, and may try the other again.
+    for code in [tonic::Code::InvalidArgument, tonic::Code::Unavailable] {
+        collector.taken.behave(Manner::Refuses(code));
+        let before = failed();
+        work(&mut client, 10).await;
+        eventually("it is counted", async || failed() > before).await;
+    }
+    assert_eq!((exported(), collector.taken.spans().len()), (0, 0));
+
+    collector.taken.behave(Manner::Slow(SLOW));
+    let (before, begun) = (exported(), Instant::now());
+    work(&mut client, 50).await;
+    let worked = begun.elapsed();
+    eventually("what comes late is taken", async || exported() > before).await;
+    assert!(begun.elapsed() >= SLOW, "the collector was not slow");
+    assert!(
+        worked < 50 * SLOW,
+        "{worked:?}: each of a hundred calls would have waited for the collector"
+    );
     node.shutdown().await;
 }
 

@@ -12,9 +12,9 @@ use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::reply::Reply;
 use crate::actors::restarts::{Intensity, Restarts};
 use crate::actors::timers;
-use crate::actors::trail::TraceContext;
 use crate::actors::trail::traces::Traces;
 use crate::actors::trail::work::Work;
+use crate::actors::trail::{self, TraceContext};
 use crate::actors::watched::{Own, Pulse, Trailed, Watched};
 use crate::storage::time::Time;
 use parking_lot::Mutex;
@@ -265,8 +265,9 @@ impl Tree {
         }
     }
 
-    /// Takes note that a child ended, for when it is back. Of several ends before that the first counts.
-    fn note_fall(&self, name: &str, reason: &str) {
+    /// Takes note that a child ended, for when it is back. Of several ends before that the first counts. Returns the request at
+    /// which it did, if it was one.
+    fn note_fall(&self, name: &str, reason: &str) -> Option<TraceContext> {
         let pulse = self
             .pulses
             .lock()
@@ -280,6 +281,7 @@ impl Tree {
             at_request,
         };
         self.fallen.lock().entry(name.to_owned()).or_insert_with(fallen);
+        at_request
     }
 
     /// Takes out a child that is wanted no more. Its ends stay.
@@ -315,15 +317,17 @@ impl Tree {
         1
     }
 
-    pub(super) fn ended(&self, name: &str, reason: String) {
+    /// Takes note that a child ended. Returns the request at which it did, if it was one.
+    pub(super) fn ended(&self, name: &str, reason: String) -> Option<TraceContext> {
         let mut generation = 0;
         for child in self.children.lock().iter_mut().filter(|child| child.name == name) {
             child.running = false;
             generation = child.generation;
         }
-        self.note_fall(name, &reason);
+        let at_request = self.note_fall(name, &reason);
         self.remember(name, generation, &reason);
         self.changed.send_replace(());
+        at_request
     }
 
     /// Takes note of an end of the supervisor itself, which is started again.
@@ -565,7 +569,7 @@ impl Supervisor {
             return;
         };
         child.cell = None;
-        self.tree.ended(name, reason.clone());
+        let at_request = self.tree.ended(name, reason.clone());
         if state.stopping {
             return;
         }
@@ -578,7 +582,9 @@ impl Supervisor {
                 return;
             }
         };
-        tracing::warn!(actor = name, reason, ?pause, "an actor ended; starting it again");
+        trail::say_at(at_request, || {
+            tracing::warn!(actor = name, reason, ?pause, "an actor ended; starting it again");
+        });
         if pause.is_zero() {
             self.start(myself, index, state);
         } else {

@@ -21,6 +21,7 @@ use crate::rpc::{pb, status, trails};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
@@ -44,7 +45,8 @@ pub(super) fn run(
     request: Request<Streaming<pb::Operation>>,
 ) -> Response<BoxStream<pb::OperationResult>> {
     let (results, receiver) = mpsc::channel(RESULTS_AHEAD);
-    let caller = (digest, trail::current(), Limit::of(request.metadata().as_ref()));
+    let limit = Limit::of(request.metadata().as_ref(), Instant::now());
+    let caller = (digest, trail::current(), limit);
     let operations = request.into_inner();
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(IN_FLIGHT));

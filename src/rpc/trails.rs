@@ -133,10 +133,10 @@ pub(super) struct Limit {
 }
 
 impl Limit {
-    /// That of a call with these headers, which arrived now.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    /// That of a call with these headers, which arrived then.
+    pub(super) fn of(headers: &HeaderMap, arrived: Instant) -> Self {
         Self {
-            arrived: Instant::now(),
+            arrived,
             timeout: deadline::timeout(headers),
         }
     }
@@ -272,7 +272,7 @@ where
         let Some(trail) = self.begin(&request) else {
             return Box::pin(self.inner.call(request));
         };
-        let limit = Limit::of(request.headers());
+        let limit = Limit::of(request.headers(), trail.started);
         let open = Open::new(&self.traces, &trail, limit);
         // Also what is done before the first await belongs to the request.
         let answer = trail::say(&trail, || self.inner.call(request));

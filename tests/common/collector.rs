@@ -9,19 +9,34 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 /// What a collector was sent.
 #[derive(Clone, Default)]
 pub struct Taken {
     spans: Arc<Mutex<Vec<Span>>>,
     asked: Arc<AtomicU64>,
-    hangs: Arc<AtomicBool>,
+    manner: Arc<Mutex<Manner>>,
+}
+
+/// How a collector answers.
+#[derive(Clone, Copy, Default)]
+pub enum Manner {
+    /// At once.
+    #[default]
+    Good,
+    /// After so long.
+    Slow(Duration),
+    /// With this status.
+    Refuses(Code),
+    /// Not at all.
+    Hangs,
 }
 
 /// A collector that runs. Dropped, it ends with all its connections: they are tasks of its own runtime.
@@ -46,8 +61,12 @@ impl TraceService for Taken {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        if self.hangs.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
+        let manner = *self.manner.lock().unwrap();
+        match manner {
+            Manner::Good => {}
+            Manner::Slow(by) => tokio::time::sleep(by).await,
+            Manner::Refuses(code) => return Err(Status::new(code, "not now")),
+            Manner::Hangs => std::future::pending().await,
         }
         let resources = request.into_inner().resource_spans.into_iter();
         let scopes = resources.flat_map(|resource| resource.scope_spans);
@@ -92,9 +111,9 @@ impl Taken {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// From now on nothing is answered.
-    pub fn hang(&self) {
-        self.hangs.store(true, Ordering::Relaxed);
+    /// From now on it answers so.
+    pub fn behave(&self, manner: Manner) {
+        *self.manner.lock().unwrap() = manner;
     }
 }
 

@@ -652,9 +652,9 @@ weaken level_of_logging_stays reload src/node/reload.rs \
     'let set = (of.set_log_level)(now.logging.level.as_str());' \
     'let set: Result<_, String> = Ok((of.jobs.pace(), now));'
 weaken what_a_reload_opens_is_not_told reload src/node/reload.rs \
-    'self.note(outcomes.clone(), None);
+    'self.reloaded.notify_one();
         self.tell_what_is_open(&running);' \
-    'self.note(outcomes.clone(), None);'
+    'self.reloaded.notify_one();'
 weaken half_a_greeting_keeps_its_place tls src/rpc/security/incoming.rs \
     'if *left == 0 || bytes == 0 {' \
     'if *left < PREFACE_BYTES || bytes == 0 {'
@@ -735,8 +735,11 @@ weaken node_with_a_full_disk_says_that_it_is_ready observability src/http/ready.
     '.chain(health.disk_stop_reason())' \
     ''
 weaken failed_batch_is_logged_without_its_trace logs src/actors/wal/mod.rs \
-    'Some(trail) => trail::say(trail, say),' \
-    'Some(_) => say(),'
+    'trail::say_at(context_of(&batch.writes), || {' \
+    'trail::say_at(None, || {'
+weaken end_of_an_actor_is_logged_without_its_trace logs src/actors/supervisor.rs \
+    'trail::say_at(at_request, || {' \
+    'trail::say_at(None, || {'
 weaken failed_flush_is_logged_without_its_trace logs src/actors/flush.rs \
     'tokio::spawn(trail::as_work(context, flush));' \
     'let _ = context; tokio::spawn(flush);'
@@ -793,4 +796,26 @@ weaken a_killed_actor_forgets_its_life gossip src/actors/gossip/watch.rs \
 weaken gossip_is_left_without_a_word gossip src/actors/gossip/gossip_actor.rs \
     'core.leave(self.now());' \
     'core.tick(self.now());'
+weaken ids_of_keys_stand_in_another_order gossip src/actors/gossip/wire.rs \
+    'let keys = self.all().filter(|_| !self.are_nobodys);' \
+    'let keys = self.all().filter(|_| !self.are_nobodys).collect::<Vec<_>>().into_iter().rev();'
+weaken key_that_everybody_knows_passes_for_one gossip src/actors/gossip/wire.rs \
+    'are_nobodys: true,' \
+    'are_nobodys: false,'
+weaken stop_is_heard_when_the_log_is_read_back serving src/node/mod.rs \
+    'tracing::info!("stopping before the node serves");
+            return Ok(());' \
+    'std::future::pending().await'
+weaken shorter_interval_counts_later tokens src/node/reload.rs \
+    'self.reloaded.notify_one();' \
+    ''
+weaken limits_around_the_own_group_do_not_count lib src/actors/memory_limit.rs \
+    'let around = Path::new(path).ancestors();' \
+    'let around = Path::new(path).ancestors().take(1);'
+weaken problem_of_a_stream_names_a_key streaming src/actors/streaming/target.rs \
+    'refused = Some(why);' \
+    'refused = Some(format!("{key:?}: {why}"));'
+weaken mark_of_a_stopped_node_is_roots drain src/cli/drain.rs \
+    'give_to_owner(dir, &dir.join(drain_mark::NAME))' \
+    'give_to_owner(dir, dir)'
 group

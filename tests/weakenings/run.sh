@@ -60,15 +60,18 @@ note() {
     printf '%s → %s\n' "$1" "$2"
 }
 
-# outcome_of TEST: runs it, and says "ok", "FAILED", "hangs", "unbuilt", or nothing, when it did not come to a result.
+# outcome_of TEST: runs it (lib: the tests within the sources), and says "ok", "FAILED", "hangs", "unbuilt", or nothing, when it
+# did not come to a result.
 outcome_of() {
+    local which=(--test "$1")
+    [[ $1 != lib ]] || which=(--lib)
     # Built apart, so that the limit is one for the test alone.
-    if ! "$cargo" test --locked --no-run --test "$1" >"$output" 2>&1; then
+    if ! "$cargo" test --locked --no-run "${which[@]}" >"$output" 2>&1; then
         echo unbuilt
         return
     fi
     local status=0
-    timeout --kill-after=10 "$seconds" "$cargo" test --locked --test "$1" >"$output" 2>&1 || status=$?
+    timeout --kill-after=10 "$seconds" "$cargo" test --locked "${which[@]}" >"$output" 2>&1 || status=$?
     # 137: it did not heed the first signal.
     if ((status == 124 || status == 137)); then
         echo hangs

@@ -18,7 +18,7 @@ use crate::actors::streaming::stream_actor::StreamActor;
 use crate::actors::streaming::work::{Points, Source};
 use crate::actors::supervisor::{Tree, end_told_by};
 use crate::actors::timers;
-use crate::actors::trail::TraceContext;
+use crate::actors::trail::{self, TraceContext};
 use crate::actors::watched::{Pulse, Trailed, Watched};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::collections::HashMap;
@@ -233,7 +233,7 @@ impl StreamsActor {
         state: &mut StreamsState,
     ) {
         let name = name_of(&target);
-        self.tree.ended(&name, reason.clone());
+        let at_request = self.tree.ended(&name, reason.clone());
         let restarts = state.restarts.entry(target.clone()).or_default();
         let pause = match restarts.ended(lived, self.intensity) {
             Ok(pause) => pause,
@@ -248,7 +248,9 @@ impl StreamsActor {
                 return;
             }
         };
-        tracing::warn!(actor = name, reason, ?pause, "an actor ended; starting it again");
+        trail::say_at(at_request, || {
+            tracing::warn!(actor = name, reason, ?pause, "an actor ended; starting it again");
+        });
         let mailbox = self.mailbox.clone();
         timers::after(myself, pause, move || {
             mailbox.envelope(StreamsMessage::StartAgain(target))

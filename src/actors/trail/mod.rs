@@ -175,7 +175,8 @@ impl Noted {
     }
 
     fn add(&mut self, hop: Hop) {
-        if self.hops.iter_mut().rev().any(|before| before.takes_in(&hop)) {
+        let may_join = matches!(hop.detail, Detail::Read(_));
+        if may_join && self.hops.iter_mut().rev().any(|before| before.takes_in(&hop)) {
             return;
         }
         if self.hops.len() < MOST_HOPS {
@@ -229,6 +230,14 @@ pub fn taken_along<F: Future>(work: F) -> impl Future<Output = F::Output> {
 /// As [`along`], for what waits for nothing.
 pub fn say<T>(trail: &Arc<Trail>, what: impl FnOnce() -> T) -> T {
     TRAIL.sync_scope(Arc::clone(trail), what)
+}
+
+/// As [`say`], where the place is known and not the trail, if there is one.
+pub fn say_at<T>(place: Option<TraceContext>, what: impl FnOnce() -> T) -> T {
+    match place {
+        Some(place) => WORK.sync_scope(place, what),
+        None => what(),
+    }
 }
 
 /// The trail of the request that this task carries out, when it has one.

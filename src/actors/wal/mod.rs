@@ -488,12 +488,10 @@ impl WalActor {
 
     fn refuse(&self, batch: Batch, error: &Error) {
         let writes = batch.writes.len();
-        let say = || tracing::error!(%error, writes, "a batch could not be logged");
         // All of them failed alike: by one of their traces it is found what else happened.
-        match batch.writes.iter().find_map(LoggedWrite::trail) {
-            Some(trail) => trail::say(trail, say),
-            None => say(),
-        }
+        trail::say_at(context_of(&batch.writes), || {
+            tracing::error!(%error, writes, "a batch could not be logged");
+        });
         for write in batch.writes {
             let mut waiting = Vec::new();
             if let Some(name) = write.name() {
