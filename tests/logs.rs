@@ -146,6 +146,51 @@ async fn a_batch_a_flush_and_an_actor_that_fail_are_logged_with_their_traces() {
     node.kill();
 }
 
+/// With the backtraces that the environment asks for: who names the frames is not who ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_is_a_line_of_the_log_and_nobody_waits_for_its_backtrace() {
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port().to_string());
+    let environment = [
+        ("PAIRDB__ADMIN__FAULT_INJECTION", "true"),
+        ("PAIRDB__ADMIN__PORT", port.as_str()),
+        ("RUST_BACKTRACE", "1"),
+    ];
+    let mut node = start_logged(dir.path(), &environment);
+    let address = format!("http://127.0.0.1:{port}");
+    let inject = ["fault", "inject", "--admin-addr", &address, "memtable", "panic"];
+    let injected = binary(&[&inject[..], &["--point", "mid-batch"]].concat())
+        .output()
+        .unwrap();
+    assert!(injected.status.success(), "{injected:?}");
+    let mut client = client(&node.addr);
+    client.write(write("k", b"v", &[("a", 1)])).await.unwrap_err();
+    let named = "the backtrace of a panic";
+    eventually("its frames are named", async || !lines(dir.path(), named).is_empty()).await;
+    let panics = lines(dir.path(), "a panic");
+    assert_eq!(panics.len(), 1, "{panics:?}");
+    let fields = &panics[0]["fields"];
+    assert_eq!(fields["what"], "an injected panic at mid-batch", "{fields}");
+    assert_eq!(fields["thread"], "tokio-rt-worker", "{fields}");
+    assert!(
+        fields["place"].as_str().unwrap().contains("src/actors/faults.rs"),
+        "{fields}"
+    );
+    let trace = lines(dir.path(), named).remove(0);
+    let frames = trace["fields"]["backtrace"].as_str().unwrap();
+    assert!(frames.contains("MemtableActor"), "{frames}");
+    // The actor was back before the first of its frames had a name, or at least did not wait for that.
+    let log = log(dir.path());
+    let place = |message: &str| {
+        log.find(&format!("\"{message}\""))
+            .unwrap_or_else(|| panic!("{message} in {log}"))
+    };
+    assert!(place("an actor ended; starting it again") < place(named), "{log}");
+    for line in log.lines() {
+        serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
+    assert_eq!(node.terminate(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_logged_is_changed_while_the_node_runs() {
     let dir = tempfile::tempdir().unwrap();

@@ -22,6 +22,7 @@ pub(super) struct ServeArgs {
 pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let config = args.load()?;
     telemetry::init(&config.logging)?;
+    telemetry::log_panics();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (reloads, reloaded) = mpsc::channel(1);

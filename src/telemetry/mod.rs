@@ -5,7 +5,9 @@
 
 mod exporter;
 mod logs;
+mod panics;
 mod spans;
 
 pub use exporter::{Exporter, sampling, start};
 pub use logs::{init, set_level};
+pub use panics::log_panics;

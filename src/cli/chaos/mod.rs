@@ -13,12 +13,11 @@ mod target;
 use super::client::{Client, connect, fault_service};
 use super::{Access, Failure};
 use clap::Args;
-use hdrhistogram::Histogram;
 use history::{Act, Event, check};
 use indicatif::{ProgressBar, ProgressStyle};
 use load::{Keys, Seen, Shared, read_all, round};
-use report::{Column, Report, columns, unavailability};
-use schedule::{Schedule, targets};
+use report::{Column, Report, Unavailability, columns};
+use schedule::{Schedule, Strike, targets};
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -110,7 +109,9 @@ struct Run {
     shared: Arc<Shared>,
     report: Report,
     columns: Vec<Column>,
-    unavailability: Histogram<u64>,
+    unavailability: Unavailability,
+    /// The same after moments at which nobody was struck: what the machine itself does.
+    calm: Unavailability,
     settled: Vec<Settled>,
     /// Operations and seconds of rounds with faults, and of those without.
     disturbed: (u64, f64),
@@ -126,10 +127,11 @@ impl Run {
     }
 
     /// Judges a round, and keeps of it what the end needs.
-    fn judge(&mut self, keys: Keys, mut seen: Seen, kills: &[u64]) {
+    fn judge(&mut self, keys: Keys, mut seen: Seen, strikes: &[Strike], calm: &[Strike]) {
         seen.calls.sort_unstable_by_key(|call| call.begun);
         columns(&seen.calls, &mut self.columns);
-        unavailability(&seen.calls, kills, &mut self.unavailability);
+        self.unavailability.add(&seen.calls, strikes);
+        self.calm.add(&seen.calls, calm);
         self.report.hung += seen.hung;
         for what in std::mem::take(&mut seen.wrong) {
             self.wrong(what);
@@ -191,7 +193,8 @@ pub(super) async fn run(args: ChaosArgs) -> Result<ExitCode, Failure> {
         shared: Arc::clone(&shared),
         report: Report::default(),
         columns: Vec::new(),
-        unavailability: Histogram::new_with_bounds(1, 600_000_000, 3)?,
+        unavailability: Unavailability::new()?,
+        calm: Unavailability::new()?,
         settled: Vec::new(),
         disturbed: (0, 0.0),
         undisturbed: (0, 0.0),
@@ -212,7 +215,12 @@ pub(super) async fn run(args: ChaosArgs) -> Result<ExitCode, Failure> {
             count: args.keys,
         };
         let with_faults = !args.compare || number % 2 == 0;
-        let first_kill = schedule.struck.moments.len();
+        let first = schedule.struck.strikes.len();
+        let calm = if with_faults {
+            Vec::new()
+        } else {
+            schedule::moments(args.kills_per_second, shared.now(), until - begun)
+        };
         let calls = round(&clients, args.concurrency, &keys, &shared, args.seed ^ number, until);
         let mut seen = if with_faults {
             let strikes = schedule.run(&mut node, args.kills_per_second, &shared, until);
@@ -232,8 +240,8 @@ pub(super) async fn run(args: ChaosArgs) -> Result<ExitCode, Failure> {
         *seconds += begun.elapsed().as_secs_f64();
         let mut reader: Client = clients.first().cloned().ok_or("there is no connection")?;
         seen.add(read_all(&mut reader, &keys, &shared).await);
-        let kills: Vec<_> = schedule.struck.moments.iter().skip(first_kill).copied().collect();
-        run.judge(keys, seen, &kills);
+        let strikes = schedule.struck.strikes.get(first..).unwrap_or_default();
+        run.judge(keys, seen, strikes, &calm);
     }
     display.finish_and_clear();
     let after = generations(&targets(&mut node).await?);
@@ -246,7 +254,7 @@ pub(super) async fn run(args: ChaosArgs) -> Result<ExitCode, Failure> {
         run.report,
         &args,
         &schedule,
-        &run.unavailability,
+        (&run.unavailability, &run.calm),
         (run.disturbed, run.undisturbed),
     );
     let report = Report {
@@ -259,7 +267,7 @@ pub(super) async fn run(args: ChaosArgs) -> Result<ExitCode, Failure> {
         ..report
     };
     if let Some(file) = &args.plot {
-        std::fs::write(file, plot::page(&report, &run.columns, &schedule.struck.moments))
+        std::fs::write(file, plot::page(&report, &run.columns, &schedule.struck.strikes))
             .map_err(|error| format!("--plot {}: {error}", file.display()))?;
     }
     if args.json {
@@ -309,7 +317,7 @@ fn finish(
     report: Report,
     args: &ChaosArgs,
     schedule: &Schedule,
-    unavailability: &Histogram<u64>,
+    (unavailability, calm): (&Unavailability, &Unavailability),
     (disturbed, undisturbed): ((u64, f64), (u64, f64)),
 ) -> Report {
     let per_second = |(operations, seconds): (u64, f64)| operations as f64 / seconds.max(0.001);
@@ -323,9 +331,12 @@ fn finish(
         ratio: compared.map(|rate| per_second(disturbed) / rate),
         kills: schedule.struck.kills,
         kills_by_actor: schedule.struck.by_actor.clone(),
-        unavailable_p50_ms: ms(unavailability.value_at_quantile(0.5)),
-        unavailable_p99_ms: ms(unavailability.value_at_quantile(0.99)),
-        unavailable_max_ms: ms(unavailability.max()),
+        unavailable_p50_ms: ms(unavailability.times.value_at_quantile(0.5)),
+        unavailable_p99_ms: ms(unavailability.times.value_at_quantile(0.99)),
+        unavailable_max_ms: ms(unavailability.times.max()),
+        unavailable_max_after: unavailability.longest_after(),
+        undisturbed_p99_ms: compared.map(|_rate| ms(calm.times.value_at_quantile(0.99))),
+        undisturbed_max_ms: compared.map(|_rate| ms(calm.times.max())),
         ..report
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Owns: how it looks. Does not own: the numbers (see [`super::report`]).
 
-use super::history::Moment;
 use super::report::{COLUMN, Column, Report};
+use super::schedule::Strike;
 use std::fmt::Write;
 
 const STYLE: &str = include_str!("plot.css");
@@ -18,7 +18,7 @@ const MOST_MARKS: usize = 2000;
 const MOMENTS: f64 = 10.0;
 
 /// The page.
-pub(super) fn page(report: &Report, columns: &[Column], kills: &[Moment]) -> String {
+pub(super) fn page(report: &Report, columns: &[Column], strikes: &[Strike]) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
@@ -37,7 +37,7 @@ pub(super) fn page(report: &Report, columns: &[Column], kills: &[Moment]) -> Str
             "<span class=\"key\">answered</span><span class=\"key of-failed\">answered UNAVAILABLE</span>",
         ),
         columns,
-        kills,
+        strikes,
         &[("line", &rate), ("failed", &failed)],
     );
     chart(
@@ -47,7 +47,7 @@ pub(super) fn page(report: &Report, columns: &[Column], kills: &[Moment]) -> Str
             "<span class=\"key\">p99 of each tenth of a second</span>",
         ),
         columns,
-        kills,
+        strikes,
         &[("line", &p99)],
     );
     kills_by_actor(&mut page, report);
@@ -165,7 +165,7 @@ fn chart(
     page: &mut String,
     (title, legend): (&str, &str),
     columns: &[Column],
-    kills: &[Moment],
+    strikes: &[Strike],
     lines: &[(&str, Value<'_>)],
 ) {
     let numbers = columns
@@ -181,8 +181,8 @@ fn chart(
         right + RIGHT,
         bottom + 26.0
     );
-    for kill in kills.iter().take(MOST_MARKS) {
-        let x = LEFT + *kill as f64 / COLUMN as f64 * step;
+    for strike in strikes.iter().take(MOST_MARKS) {
+        let x = LEFT + strike.moment as f64 / COLUMN as f64 * step;
         let _ = writeln!(
             page,
             "<line class=\"kill\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>"

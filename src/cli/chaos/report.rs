@@ -4,6 +4,7 @@
 
 use super::history::Moment;
 use super::load::{Call, End};
+use super::schedule::Strike;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -32,6 +33,11 @@ pub(super) struct Report {
     pub(super) unavailable_p50_ms: f64,
     pub(super) unavailable_p99_ms: f64,
     pub(super) unavailable_max_ms: f64,
+    /// Whose end the longest followed, and when.
+    pub(super) unavailable_max_after: String,
+    /// The same measure, of moments of the rounds without faults: what the machine does by itself.
+    pub(super) undisturbed_p99_ms: Option<f64>,
+    pub(super) undisturbed_max_ms: Option<f64>,
     pub(super) hung: u64,
     pub(super) violations: u64,
     /// The first of them, in words.
@@ -65,10 +71,24 @@ impl Report {
         if let (Some(rate), Some(ratio)) = (self.undisturbed_ops_per_s, self.ratio) {
             let _ = writeln!(text, "without faults {rate:.0} a second: {ratio:.3} of it with them");
         }
+        if let (Some(p99), Some(max)) = (self.undisturbed_p99_ms, self.undisturbed_max_ms) {
+            let _ = writeln!(
+                text,
+                "without faults, until a call has succeeded: p99 {p99:.1} ms, max {max:.1} ms"
+            );
+        }
         let _ = writeln!(
             text,
-            "{} calls answered UNAVAILABLE; until calls succeed again after a kill: median {:.1} ms, p99 {:.1} ms, max {:.1} ms",
-            self.unavailable, self.unavailable_p50_ms, self.unavailable_p99_ms, self.unavailable_max_ms
+            "{} calls answered UNAVAILABLE; until calls succeed again after a kill: median {:.1} ms, p99 {:.1} ms, max {:.1} ms{}",
+            self.unavailable,
+            self.unavailable_p50_ms,
+            self.unavailable_p99_ms,
+            self.unavailable_max_ms,
+            if self.unavailable_max_after.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", self.unavailable_max_after)
+            },
         );
         let _ = writeln!(
             text,
@@ -82,22 +102,51 @@ impl Report {
     }
 }
 
-/// How long after each kill a write and a read that began after it had both succeeded, in microseconds. The calls must be
-/// in the order in which they began.
-pub(super) fn unavailability(calls: &[Call], kills: &[Moment], times: &mut Histogram<u64>) {
-    for kill in kills {
-        let after = calls.partition_point(|call| call.begun < *kill);
-        let back = |is_write: bool| {
-            let later = calls.get(after..).unwrap_or_default().iter();
-            later
-                .filter(|call| call.is_write == is_write && call.end == End::Done)
-                .take(FIRST_CALLS)
-                .map(|call| call.ended)
-                .min()
-        };
-        if let (Some(write), Some(read)) = (back(true), back(false)) {
-            times.saturating_record((write.max(read) - kill) / 1000);
+/// How long calls did not succeed after strikes.
+pub(super) struct Unavailability {
+    /// In microseconds.
+    pub(super) times: Histogram<u64>,
+    /// The strike that the longest followed.
+    longest: Option<(u64, Strike)>,
+}
+
+impl Unavailability {
+    pub(super) fn new() -> Result<Self, hdrhistogram::CreationError> {
+        Ok(Self {
+            times: Histogram::new_with_bounds(1, 600_000_000, 3)?,
+            longest: None,
+        })
+    }
+
+    /// Adds how long after each strike a write and a read that began after it had both succeeded. The calls must be in the
+    /// order in which they began.
+    pub(super) fn add(&mut self, calls: &[Call], strikes: &[Strike]) {
+        for strike in strikes {
+            let after = calls.partition_point(|call| call.begun < strike.moment);
+            let back = |is_write: bool| {
+                let later = calls.get(after..).unwrap_or_default().iter();
+                later
+                    .filter(|call| call.is_write == is_write && call.end == End::Done)
+                    .take(FIRST_CALLS)
+                    .map(|call| call.ended)
+                    .min()
+            };
+            if let (Some(write), Some(read)) = (back(true), back(false)) {
+                let us = (write.max(read) - strike.moment) / 1000;
+                self.times.saturating_record(us);
+                if self.longest.as_ref().is_none_or(|(longest, _)| us > *longest) {
+                    self.longest = Some((us, strike.clone()));
+                }
+            }
         }
+    }
+
+    /// Whose end the longest followed, and when.
+    pub(super) fn longest_after(&self) -> String {
+        self.longest.as_ref().map_or_else(String::new, |(_, strike)| {
+            let seconds = strike.moment as f64 / 1e9;
+            format!("after the end of {} at {seconds:.1} s", strike.actors.join(" and "))
+        })
     }
 }
 

@@ -25,6 +25,15 @@ const STALL_MS: u64 = 50;
 
 pub(super) type Node = FaultClient;
 
+/// A strike that broke something at once.
+#[derive(Debug, Clone)]
+pub(super) struct Strike {
+    /// When.
+    pub(super) moment: Moment,
+    /// Who ended.
+    pub(super) actors: Vec<String>,
+}
+
 /// What happened.
 #[derive(Debug, Default)]
 pub(super) struct Struck {
@@ -32,8 +41,8 @@ pub(super) struct Struck {
     pub(super) kills: u64,
     /// By actor.
     pub(super) by_actor: BTreeMap<String, u64>,
-    /// When each of those that strike at once did.
-    pub(super) moments: Vec<Moment>,
+    /// Those that struck at once, in their order.
+    pub(super) strikes: Vec<Strike>,
 }
 
 /// Chooses what to break.
@@ -49,6 +58,17 @@ pub(super) async fn targets(node: &mut Node) -> Result<Vec<pb::Target>, Failure>
     let mut targets = answer.map_err(|status| explain(&status))?.into_inner().targets;
     targets.retain(|target| target.actor != DISK_IO);
     Ok(targets)
+}
+
+/// Moments within `during`, from `from` on, as far apart as strikes, at which nobody is struck.
+pub(super) fn moments(per_second: f64, from: Moment, during: Duration) -> Vec<Strike> {
+    let times = (1..).map(|number| f64::from(number) / per_second);
+    let within = times.take_while(|time| *time < during.as_secs_f64());
+    let strike = |time| Strike {
+        moment: from + (time * 1e9) as Moment,
+        actors: Vec::new(),
+    };
+    within.map(strike).collect()
 }
 
 impl Schedule {
@@ -88,7 +108,10 @@ impl Schedule {
             .choose_multiple(&mut self.random, count)
             .map(|target| target.actor.clone())
             .collect();
-        let moment = shared.now();
+        let mut strike = Strike {
+            moment: shared.now(),
+            actors: Vec::new(),
+        };
         for actor in actors {
             let request = pb::InjectRequest {
                 actor: actor.clone(),
@@ -97,9 +120,12 @@ impl Schedule {
             };
             let answer = node.inject(request).await.map_err(|status| explain(&status))?;
             if answer.into_inner().struck {
-                self.count(actor);
-                self.struck.moments.push(moment);
+                self.count(actor.clone());
+                strike.actors.push(actor);
             }
+        }
+        if !strike.actors.is_empty() {
+            self.struck.strikes.push(strike);
         }
         Ok(())
     }
