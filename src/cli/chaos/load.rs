@@ -16,8 +16,11 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
-/// Within this time every call is to be answered: the node's own limits, and some.
-pub(super) const DEADLINE: Duration = Duration::from_secs(15);
+/// Within this time every call is to be answered, as a coordinator's are: before the node's own limits, by which an answer that
+/// was lost would only look like one that says to try again.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Within this time a key must be readable in the end.
+const READABLE_WITHIN: Duration = Duration::from_secs(15);
 /// Bytes of a value.
 const VALUE_BYTES: usize = 100;
 
@@ -58,9 +61,14 @@ pub(super) struct Seen {
 pub(super) struct Shared {
     pub(super) origin: Instant,
     next_value: AtomicU64,
-    pub(super) operations: AtomicU64,
+    /// Calls that succeeded, and those that did not.
+    pub(super) done: AtomicU64,
     pub(super) unavailable: AtomicU64,
-    pub(super) stop: AtomicBool,
+    /// What a person sees of the strikes, and of the judgement.
+    pub(super) kills: AtomicU64,
+    pub(super) violations: AtomicU64,
+    /// The process is killed: calls fail in whatever way connections break.
+    pub(super) is_killed: AtomicBool,
 }
 
 impl Shared {
@@ -68,9 +76,11 @@ impl Shared {
         Arc::new(Self {
             origin: Instant::now(),
             next_value: AtomicU64::new(ABSENT + 1),
-            operations: AtomicU64::new(0),
+            done: AtomicU64::new(0),
             unavailable: AtomicU64::new(0),
-            stop: AtomicBool::new(false),
+            kills: AtomicU64::new(0),
+            violations: AtomicU64::new(0),
+            is_killed: AtomicBool::new(false),
         })
     }
 
@@ -108,7 +118,7 @@ pub(super) async fn round(
         let mut random = SmallRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(worker));
         tasks.spawn(async move {
             let mut seen = Seen::of(keys.count);
-            while Instant::now() < until && !shared.stop.load(Ordering::Relaxed) {
+            while Instant::now() < until && !shared.is_killed.load(Ordering::Relaxed) {
                 let key = random.random_range(0..keys.count);
                 if random.random() {
                     seen.write(&mut client, &keys, key, &shared).await;
@@ -138,7 +148,7 @@ pub(super) async fn read_all(client: &mut Client, keys: &Keys, shared: &Shared) 
         let known = before(&seen);
         while before(&seen) == known && seen.wrong.is_empty() && seen.hung == 0 {
             seen.read(client, keys, key, shared).await;
-            if begun.elapsed() > DEADLINE {
+            if begun.elapsed() > READABLE_WITHIN {
                 seen.wrong.push(format!("{} cannot be read", keys.name(key)));
             }
         }
@@ -152,6 +162,16 @@ impl Seen {
             events: vec![Vec::new(); keys],
             ..Self::default()
         }
+    }
+
+    /// How many calls succeeded.
+    pub(super) fn done(&self) -> u64 {
+        self.calls.iter().filter(|call| call.end == End::Done).count() as u64
+    }
+
+    /// Puts the calls into the order in which they began.
+    pub(super) fn sort(&mut self) {
+        self.calls.sort_unstable_by_key(|call| call.begun);
     }
 
     pub(super) fn add(&mut self, other: Self) {
@@ -237,18 +257,21 @@ impl Seen {
         let end = match &answer {
             Ok(_) => End::Done,
             Err(status) => match status.code() {
-                Code::Unavailable | Code::DeadlineExceeded => End::Unavailable,
+                Code::Unavailable => End::Unavailable,
                 Code::ResourceExhausted => End::Refused,
+                _ if shared.is_killed.load(Ordering::Relaxed) => End::Unavailable,
                 _ => {
                     self.wrong.push(format!("{status}"));
                     End::Unavailable
                 }
             },
         };
-        shared.operations.fetch_add(1, Ordering::Relaxed);
-        if end != End::Done {
-            shared.unavailable.fetch_add(1, Ordering::Relaxed);
-        }
+        let counter = if end == End::Done {
+            &shared.done
+        } else {
+            &shared.unavailable
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
         self.calls.push(Call {
             is_write,
             begun,

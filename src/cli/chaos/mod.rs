@@ -1,10 +1,13 @@
 //! `chaos`: breaks a node's actors while clients use it, and judges whether it held.
 //!
-//! Owns: arguments, the rounds, and what a person sees meanwhile. Does not own: the load (`load`), the judgement
-//! (`history`), the choice of faults (`schedule`), or the report (`report`, `plot`).
+//! Owns: arguments and the rounds. Does not own: the load (`load`), the judgement (`history`, `outages`, `bounds`), the choice of
+//! faults (`schedule`), what a person sees meanwhile (`display`), or the report (`report`, `plot`).
 
+mod bounds;
+mod display;
 pub mod history;
 mod load;
+mod outages;
 mod plot;
 mod report;
 mod schedule;
@@ -12,13 +15,15 @@ mod target;
 
 use super::client::{Client, connect, fault_service};
 use super::{Access, Failure};
+use bounds::Bounds;
 use clap::Args;
+use display::show;
 use history::{Act, Event, check};
-use indicatif::{ProgressBar, ProgressStyle};
 use load::{Keys, Seen, Shared, read_all, round};
-use report::{Column, Report, Unavailability, columns};
-use schedule::{Schedule, Strike, targets};
-use std::collections::{HashMap, HashSet};
+use outages::Outages;
+use report::{Column, Report, columns};
+use schedule::{Node, Schedule, generations, moments, restarts, targets};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,14 +33,19 @@ use target::OwnNode;
 
 /// Longest round: what is remembered of its keys is judged, and forgotten, at its end.
 const ROUND: Duration = Duration::from_secs(5);
+/// Before the end of a round without strikes: what the last one did is to be seen.
+const CALM_END: Duration = Duration::from_millis(300);
+/// Every so many rounds, keys are handed over to another node meanwhile: a stream costs what its copies cost.
+const STREAM_EVERY: u64 = 4;
+/// How long the last round, which ends with the process, has strikes.
+const LAST_ROUND: Duration = Duration::from_secs(1);
 /// Violations that are told in words.
 const TOLD: usize = 20;
-/// Between two updates of the display.
-const SHOW_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 pub(super) struct ChaosArgs {
-    /// Address of a node to break; without one, a node of its own is started, and in the end killed and started again
+    /// Address of a node to break; without one, a node of its own is started, and another beside it to which it streams. In the
+    /// end it is killed under load, and started again
     #[arg(long, value_name = "URL", requires = "admin_addr")]
     addr: Option<String>,
     /// Address at which that node lets faults be injected
@@ -67,9 +77,11 @@ pub(super) struct ChaosArgs {
     /// Tenant whose keys are used
     #[arg(long, value_name = "NAME", default_value = "chaos")]
     tenant: String,
-    /// Leaves every other round without faults, and compares the rates
+    /// Leaves every other round without faults, and compares the rates; nothing is streamed then
     #[arg(long)]
     compare: bool,
+    #[command(flatten)]
+    bounds: Bounds,
     /// Writes a page with a plot
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -104,46 +116,40 @@ struct Settled {
     possible: Vec<HashSet<u64>>,
 }
 
-/// What a run gathers.
+/// Calls that succeeded in some rounds, and how long those took.
+#[derive(Debug, Default, Clone, Copy)]
+struct Tally {
+    done: u64,
+    seconds: f64,
+}
+
+impl Tally {
+    fn add(&mut self, seen: &Seen, took: Duration) {
+        self.done += seen.done();
+        self.seconds += took.as_secs_f64();
+    }
+
+    fn per_second(self) -> f64 {
+        self.done as f64 / self.seconds.max(0.001)
+    }
+}
+
+/// A run, and what it gathers.
 struct Run {
+    args: ChaosArgs,
+    clients: Vec<Client>,
+    node: Node,
+    schedule: Schedule,
     shared: Arc<Shared>,
     report: Report,
     columns: Vec<Column>,
-    unavailability: Unavailability,
-    /// The same after moments at which nobody was struck: what the machine itself does.
-    calm: Unavailability,
+    outages: Outages,
+    /// The same of moments at which nobody was struck: what the machine itself does.
+    calm: Outages,
     settled: Vec<Settled>,
-    /// Operations and seconds of rounds with faults, and of those without.
-    disturbed: (u64, f64),
-    undisturbed: (u64, f64),
-}
-
-impl Run {
-    fn wrong(&mut self, what: String) {
-        self.report.violations += 1;
-        if self.report.violated.len() < TOLD {
-            self.report.violated.push(what);
-        }
-    }
-
-    /// Judges a round, and keeps of it what the end needs.
-    fn judge(&mut self, keys: Keys, mut seen: Seen, strikes: &[Strike], calm: &[Strike]) {
-        seen.calls.sort_unstable_by_key(|call| call.begun);
-        columns(&seen.calls, &mut self.columns);
-        self.unavailability.add(&seen.calls, strikes);
-        self.calm.add(&seen.calls, calm);
-        self.report.hung += seen.hung;
-        for what in std::mem::take(&mut seen.wrong) {
-            self.wrong(what);
-        }
-        for (key, events) in seen.events.iter().enumerate() {
-            if let Err(violation) = check(events) {
-                self.wrong(format!("{}/{key}: {violation}", keys.prefix));
-            }
-        }
-        let possible = seen.events.iter().map(|events| possible(events)).collect();
-        self.settled.push(Settled { keys, possible });
-    }
+    disturbed: Tally,
+    undisturbed: Tally,
+    rounds: u64,
 }
 
 /// The values that a key may have after its history: the last one read, or one whose write may still take effect.
@@ -163,18 +169,20 @@ fn possible(events: &[Event]) -> HashSet<u64> {
     open.chain(last.map(|(_, value)| value)).collect()
 }
 
+/// Starts what is to be broken, breaks it for as long as is asked, and judges.
 pub(super) async fn run(args: ChaosArgs) -> Result<ExitCode, Failure> {
     args.check()?;
     let mut own = match args.addr {
         Some(_) => None,
         None => Some(OwnNode::start().await?),
     };
-    let addr = own
-        .as_ref()
-        .map_or_else(|| args.addr.clone().unwrap_or_default(), OwnNode::addr);
-    let admin_addr = own
-        .as_ref()
-        .map_or_else(|| args.admin_addr.clone().unwrap_or_default(), OwnNode::admin_addr);
+    let (addr, admin_addr) = match &own {
+        Some(own) => (own.addr(), own.admin_addr()),
+        None => (
+            args.addr.clone().unwrap_or_default(),
+            args.admin_addr.clone().unwrap_or_default(),
+        ),
+    };
     // A node of its own lets everybody in.
     let access = own.as_ref().map_or_else(|| args.access.clone(), |_| Access::default());
     let admin_access = Access {
@@ -185,182 +193,233 @@ pub(super) async fn run(args: ChaosArgs) -> Result<ExitCode, Failure> {
     for _ in 0..args.channels {
         clients.push(connect(&addr, &access).await?);
     }
-    let mut node = fault_service(&admin_addr, &admin_access).await?;
-    let before = generations(&targets(&mut node).await?);
-    let mut schedule = Schedule::new(args.seed, targets(&mut node).await?);
-    let shared = Shared::new();
-    let mut run = Run {
-        shared: Arc::clone(&shared),
-        report: Report::default(),
-        columns: Vec::new(),
-        unavailability: Unavailability::new()?,
-        calm: Unavailability::new()?,
-        settled: Vec::new(),
-        disturbed: (0, 0.0),
-        undisturbed: (0, 0.0),
-    };
-    let display = show(&shared, args.duration);
-    // Another run on the same node is to find other keys.
-    let name = format!("{}-{}", args.seed, std::process::id());
-    let end = Instant::now() + args.duration;
-    for number in 0_u64.. {
-        let begun = Instant::now();
-        if begun >= end {
-            break;
-        }
-        let until = (begun + ROUND).min(end);
-        let keys = Keys {
-            tenant: args.tenant.clone(),
-            prefix: format!("{name}/{number}"),
-            count: args.keys,
-        };
-        let with_faults = !args.compare || number % 2 == 0;
-        let first = schedule.struck.strikes.len();
-        let calm = if with_faults {
-            Vec::new()
-        } else {
-            schedule::moments(args.kills_per_second, shared.now(), until - begun)
-        };
-        let calls = round(&clients, args.concurrency, &keys, &shared, args.seed ^ number, until);
-        let mut seen = if with_faults {
-            let strikes = schedule.run(&mut node, args.kills_per_second, &shared, until);
-            let (seen, struck) = tokio::join!(calls, strikes);
-            struck?;
-            seen
-        } else {
-            calls.await
-        };
-        let operations = seen.calls.len() as u64;
-        let (sum, seconds) = if with_faults {
-            &mut run.disturbed
-        } else {
-            &mut run.undisturbed
-        };
-        *sum += operations;
-        *seconds += begun.elapsed().as_secs_f64();
-        let mut reader: Client = clients.first().cloned().ok_or("there is no connection")?;
-        seen.add(read_all(&mut reader, &keys, &shared).await);
-        let strikes = schedule.struck.strikes.get(first..).unwrap_or_default();
-        run.judge(keys, seen, strikes, &calm);
-    }
-    display.finish_and_clear();
-    let after = generations(&targets(&mut node).await?);
+    let node = fault_service(&admin_addr, &admin_access).await?;
+    let mut run = Run::new(args, clients, node)?;
+    run.rounds(own.as_ref()).await?;
     if let Some(own) = &mut own {
-        own.kill_and_start().await?;
-        run.report.process_killed = true;
+        run.last_round(own).await?;
     }
-    check_settled(&mut run, connect(&addr, &access).await?).await?;
-    let report = finish(
-        run.report,
-        &args,
-        &schedule,
-        (&run.unavailability, &run.calm),
-        (run.disturbed, run.undisturbed),
-    );
-    let report = Report {
-        operations: run.shared.operations.load(Ordering::Relaxed),
-        unavailable: run.shared.unavailable.load(Ordering::Relaxed),
-        restarts: after
-            .iter()
-            .map(|(actor, count)| count - before.get(actor).unwrap_or(&0))
-            .sum(),
-        ..report
-    };
-    if let Some(file) = &args.plot {
-        std::fs::write(file, plot::page(&report, &run.columns, &schedule.struck.strikes))
-            .map_err(|error| format!("--plot {}: {error}", file.display()))?;
-    }
-    if args.json {
-        println!("{}", serde_json::to_string(&report)?);
-    } else {
-        print!("{}", report.text());
-    }
-    Ok(if report.is_well() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    run.check_settled(connect(&addr, &access).await?).await;
+    run.finish()
 }
 
-/// How often each actor was started.
-fn generations(targets: &[crate::rpc::admin_pb::Target]) -> HashMap<String, u64> {
-    targets
-        .iter()
-        .map(|target| (target.actor.clone(), target.generation))
-        .collect()
-}
+impl Run {
+    fn new(args: ChaosArgs, clients: Vec<Client>, node: Node) -> Result<Self, Failure> {
+        Ok(Self {
+            schedule: Schedule::new(args.seed),
+            shared: Shared::new(),
+            report: Report::default(),
+            columns: Vec::new(),
+            outages: Outages::new()?,
+            calm: Outages::new()?,
+            settled: Vec::new(),
+            disturbed: Tally::default(),
+            undisturbed: Tally::default(),
+            rounds: 0,
+            args,
+            clients,
+            node,
+        })
+    }
 
-/// Reads everything again: each key must have what it may have.
-async fn check_settled(run: &mut Run, mut reader: Client) -> Result<(), Failure> {
-    for settled in std::mem::take(&mut run.settled) {
-        let seen = read_all(&mut reader, &settled.keys, &run.shared).await;
-        run.report.hung += seen.hung;
-        for what in seen.wrong {
-            run.wrong(what);
+    /// One round after the other, until the time is over.
+    async fn rounds(&mut self, own: Option<&OwnNode>) -> Result<(), Failure> {
+        let before = generations(&targets(&mut self.node).await?);
+        let display = show(&self.shared, self.args.duration, self.node.clone(), before.clone());
+        let end = Instant::now() + self.args.duration;
+        while Instant::now() < end {
+            let number = self.rounds;
+            if self.args.compare && number % 2 == 1 {
+                self.calm_round(end).await;
+            } else {
+                let streams_to = own.filter(|_| !self.args.compare && number % STREAM_EVERY == 1);
+                self.struck_round(end, streams_to).await?;
+            }
         }
-        for (key, (events, possible)) in seen.events.iter().zip(&settled.possible).enumerate() {
-            let Some(Act::Read(value)) = events.last().map(|event| event.act) else {
-                continue;
-            };
-            if !possible.contains(&value) {
-                run.wrong(format!(
-                    "{}/{key}: in the end it has value {value}; it may have {possible:?}",
-                    settled.keys.prefix
-                ));
+        display.finish_and_clear();
+        self.report.restarts = restarts(&before, &targets(&mut self.node).await?);
+        Ok(())
+    }
+
+    /// The keys of the next round.
+    fn next_keys(&mut self) -> Keys {
+        let number = self.rounds;
+        self.rounds += 1;
+        Keys {
+            tenant: self.args.tenant.clone(),
+            // Another run on the same node is to find other keys.
+            prefix: format!("{}-{}/{number}", self.args.seed, std::process::id()),
+            count: self.args.keys,
+        }
+    }
+
+    /// The load of a round, which remembers what it sees.
+    fn load(&self, keys: &Keys, until: Instant) -> impl Future<Output = Seen> + use<> {
+        let (clients, keys, shared) = (self.clients.clone(), keys.clone(), Arc::clone(&self.shared));
+        let (workers, seed) = (self.args.concurrency, self.args.seed ^ self.rounds);
+        async move { round(&clients, workers, &keys, &shared, seed, until).await }
+    }
+
+    async fn struck_round(&mut self, end: Instant, streams_to: Option<&OwnNode>) -> Result<(), Failure> {
+        let mut client = self.client()?;
+        if let Some(own) = streams_to {
+            own.start_stream(&mut client).await?;
+        }
+        let targets = targets(&mut self.node).await?;
+        self.schedule.aim(targets);
+        let (begun, keys) = (Instant::now(), self.next_keys());
+        let until = (begun + ROUND).min(end);
+        let first = self.schedule.struck.strikes.len();
+        let calls = self.load(&keys, until);
+        let rate = self.args.kills_per_second;
+        let strikes = self
+            .schedule
+            .run(&mut self.node, rate, &self.shared, until - CALM_END.min(until - begun));
+        let (mut seen, struck) = tokio::join!(calls, strikes);
+        struck?;
+        self.disturbed.add(&seen, begun.elapsed());
+        seen.sort();
+        let strikes = self.schedule.struck.strikes.get(first..).unwrap_or_default();
+        self.outages.add(&seen.calls, strikes);
+        seen.add(read_all(&mut client, &keys, &self.shared).await);
+        self.judge(keys, seen);
+        if let Some(own) = streams_to {
+            own.stop_stream(&mut client).await?;
+        }
+        Ok(())
+    }
+
+    async fn calm_round(&mut self, end: Instant) {
+        let (begun, keys) = (Instant::now(), self.next_keys());
+        let until = (begun + ROUND).min(end);
+        let moments = moments(self.args.kills_per_second, self.shared.now(), until - begun);
+        let mut seen = self.load(&keys, until).await;
+        self.undisturbed.add(&seen, begun.elapsed());
+        seen.sort();
+        self.calm.add(&seen.calls, &moments);
+        if let Ok(mut client) = self.client() {
+            seen.add(read_all(&mut client, &keys, &self.shared).await);
+        }
+        self.judge(keys, seen);
+    }
+
+    /// Kills the process in the middle of a round, and starts it again: what is read then belongs to that round's history.
+    async fn last_round(&mut self, own: &mut OwnNode) -> Result<(), Failure> {
+        let (begun, keys) = (Instant::now(), self.next_keys());
+        let calls = self.load(&keys, begun + 2 * LAST_ROUND);
+        let rate = self.args.kills_per_second;
+        let shared = Arc::clone(&self.shared);
+        let strikes = async {
+            self.schedule
+                .run(&mut self.node, rate, &shared, begun + LAST_ROUND)
+                .await?;
+            shared.is_killed.store(true, Ordering::Relaxed);
+            own.kill().await
+        };
+        let (mut seen, killed) = tokio::join!(calls, strikes);
+        killed?;
+        own.start_again().await?;
+        self.shared.is_killed.store(false, Ordering::Relaxed);
+        let mut client = self.client()?;
+        seen.add(read_all(&mut client, &keys, &self.shared).await);
+        self.judge(keys, seen);
+        self.report.process_killed = true;
+        Ok(())
+    }
+
+    fn client(&self) -> Result<Client, Failure> {
+        Ok(self.clients.first().cloned().ok_or("there is no connection")?)
+    }
+
+    fn wrong(&mut self, what: String) {
+        self.shared.violations.fetch_add(1, Ordering::Relaxed);
+        self.report.violations += 1;
+        if self.report.violated.len() < TOLD {
+            self.report.violated.push(what);
+        }
+    }
+
+    /// Judges a round, and keeps of it what the end needs.
+    fn judge(&mut self, keys: Keys, mut seen: Seen) {
+        columns(&seen.calls, &mut self.columns);
+        let slowest = seen.calls.iter().map(|call| call.ended - call.begun).max();
+        let slowest = slowest.unwrap_or_default() as f64 / 1e6;
+        self.report.slowest_ms = self.report.slowest_ms.max(slowest);
+        self.report.hung += seen.hung;
+        for what in std::mem::take(&mut seen.wrong) {
+            self.wrong(what);
+        }
+        for (key, events) in seen.events.iter().enumerate() {
+            if let Err(violation) = check(events) {
+                self.wrong(format!("{}/{key}: {violation}", keys.prefix));
+            }
+        }
+        let possible = seen.events.iter().map(|events| possible(events)).collect();
+        self.settled.push(Settled { keys, possible });
+    }
+
+    /// Reads everything again: each key must have what it may have.
+    async fn check_settled(&mut self, mut reader: Client) {
+        for settled in std::mem::take(&mut self.settled) {
+            let seen = read_all(&mut reader, &settled.keys, &self.shared).await;
+            self.report.hung += seen.hung;
+            for what in seen.wrong {
+                self.wrong(what);
+            }
+            for (key, (events, possible)) in seen.events.iter().zip(&settled.possible).enumerate() {
+                let Some(Act::Read(value)) = events.last().map(|event| event.act) else {
+                    continue;
+                };
+                if !possible.contains(&value) {
+                    self.wrong(format!(
+                        "{}/{key}: in the end it has value {value}; it may have {possible:?}",
+                        settled.keys.prefix
+                    ));
+                }
             }
         }
     }
-    Ok(())
-}
 
-fn finish(
-    report: Report,
-    args: &ChaosArgs,
-    schedule: &Schedule,
-    (unavailability, calm): (&Unavailability, &Unavailability),
-    (disturbed, undisturbed): ((u64, f64), (u64, f64)),
-) -> Report {
-    let per_second = |(operations, seconds): (u64, f64)| operations as f64 / seconds.max(0.001);
-    let ms = |us: u64| us as f64 / 1000.0;
-    let compared = (undisturbed.0 > 0).then(|| per_second(undisturbed));
-    Report {
-        seed: args.seed,
-        seconds: disturbed.1 + undisturbed.1,
-        ops_per_s: per_second(disturbed),
-        undisturbed_ops_per_s: compared,
-        ratio: compared.map(|rate| per_second(disturbed) / rate),
-        kills: schedule.struck.kills,
-        kills_by_actor: schedule.struck.by_actor.clone(),
-        unavailable_p50_ms: ms(unavailability.times.value_at_quantile(0.5)),
-        unavailable_p99_ms: ms(unavailability.times.value_at_quantile(0.99)),
-        unavailable_max_ms: ms(unavailability.times.max()),
-        unavailable_max_after: unavailability.longest_after(),
-        undisturbed_p99_ms: compared.map(|_rate| ms(calm.times.value_at_quantile(0.99))),
-        undisturbed_max_ms: compared.map(|_rate| ms(calm.times.max())),
-        ..report
-    }
-}
-
-/// What a person sees meanwhile, on standard error; nothing, where that is not a terminal.
-fn show(shared: &Arc<Shared>, duration: Duration) -> ProgressBar {
-    let bar = ProgressBar::new(duration.as_secs());
-    if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {bar:30} {msg}") {
-        bar.set_style(style);
-    }
-    let (shown, shared) = (bar.clone(), Arc::clone(shared));
-    tokio::spawn(async move {
-        let mut last = 0;
-        while !shown.is_finished() {
-            tokio::time::sleep(SHOW_EVERY).await;
-            let operations = shared.operations.load(Ordering::Relaxed);
-            let rate = (operations - last) as f64 / SHOW_EVERY.as_secs_f64();
-            last = operations;
-            let unavailable = shared.unavailable.load(Ordering::Relaxed);
-            shown.set_position(shared.origin.elapsed().as_secs());
-            shown.set_message(format!(
-                "{rate:.0} calls/s, {operations} in all, {unavailable} unavailable"
-            ));
+    /// Tells what became of it.
+    fn finish(self) -> Result<ExitCode, Failure> {
+        let ms = |us: u64| us as f64 / 1000.0;
+        let compared = (self.undisturbed.done > 0).then(|| self.undisturbed.per_second());
+        let (struck, outages, calm) = (self.schedule.struck, self.outages, self.calm);
+        let mut report = Report {
+            seed: self.args.seed,
+            seconds: self.disturbed.seconds + self.undisturbed.seconds,
+            operations: self.disturbed.done + self.undisturbed.done,
+            ops_per_s: self.disturbed.per_second(),
+            undisturbed_ops_per_s: compared,
+            ratio: compared.map(|rate| self.disturbed.per_second() / rate),
+            kills: struck.kills,
+            kills_at_points: struck.at_points,
+            pairs: struck.pairs,
+            spared: struck.spared(),
+            kills_by_actor: struck.by_actor,
+            unavailable: self.shared.unavailable.load(Ordering::Relaxed),
+            unavailable_p50_ms: ms(outages.times.value_at_quantile(0.5)),
+            unavailable_p99_ms: ms(outages.times.value_at_quantile(0.99)),
+            unavailable_max_ms: ms(outages.times.max()),
+            unavailable_max_after: outages.longest_after(),
+            undisturbed_p99_ms: compared.map(|_rate| ms(calm.times.value_at_quantile(0.99))),
+            undisturbed_max_ms: compared.map(|_rate| ms(calm.times.max())),
+            ..self.report
+        };
+        report.missed = self.args.bounds.missed(&report);
+        if let Some(file) = &self.args.plot {
+            std::fs::write(file, plot::page(&report, &self.columns, &struck.strikes))
+                .map_err(|error| format!("--plot {}: {error}", file.display()))?;
         }
-    });
-    bar
+        if self.args.json {
+            println!("{}", serde_json::to_string(&report)?);
+        } else {
+            print!("{}", report.text());
+        }
+        Ok(if report.is_well() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
 }

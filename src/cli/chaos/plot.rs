@@ -2,6 +2,7 @@
 //!
 //! Owns: how it looks. Does not own: the numbers (see [`super::report`]).
 
+use super::history::Moment;
 use super::report::{COLUMN, Column, Report};
 use super::schedule::Strike;
 use std::fmt::Write;
@@ -12,8 +13,11 @@ const HEIGHT: f64 = 200.0;
 const LEFT: f64 = 70.0;
 const RIGHT: f64 = 24.0;
 const TOP: f64 = 10.0;
-/// Kills beyond this many are not marked one by one: the marks would cover everything.
+/// More strikes than this are not marked one by one: the marks would cover everything. Then each stretch of the run has a bar,
+/// the higher the more there were.
 const MOST_MARKS: usize = 2000;
+/// And so many stretches.
+const STRETCHES: usize = 300;
 /// About so many moments are named below a chart.
 const MOMENTS: f64 = 10.0;
 
@@ -69,7 +73,7 @@ fn head(page: &mut String, report: &Report) {
         report.seconds,
         report.seed,
         if report.process_killed {
-            "; in the end the process was killed and started again"
+            "; in the end the process was killed under load and started again"
         } else {
             ""
         }
@@ -105,7 +109,10 @@ fn head(page: &mut String, report: &Report) {
         let beside = format!("of {rate:.0} per second without faults");
         tile(page, "Rate kept", &format!("{:.1} %", ratio * 100.0), &beside, false);
     }
-    let restarts = format!("{} restarts of actors", report.restarts);
+    let restarts = format!(
+        "{} at points, {} pairs; {} restarts of actors",
+        report.kills_at_points, report.pairs, report.restarts
+    );
     tile(page, "Kills", &report.kills.to_string(), &restarts, false);
     tile(
         page,
@@ -117,15 +124,15 @@ fn head(page: &mut String, report: &Report) {
     let others = format!("median; p99 {:.1} ms, longest {:.1} ms", back.1, back.2);
     tile(
         page,
-        "Until calls succeed again",
+        "Without a call that succeeds",
         &format!("{:.1} ms", back.0),
         &others,
         false,
     );
     page.push_str("</div>\n");
-    if !report.violated.is_empty() {
+    if !report.is_well() {
         page.push_str("<ul class=\"card violations\">\n");
-        for violation in &report.violated {
+        for violation in report.violated.iter().chain(&report.missed) {
             let _ = writeln!(page, "<li>{}</li>", escaped(violation));
         }
         page.push_str("</ul>\n");
@@ -161,6 +168,26 @@ fn rounded_up(number: f64) -> f64 {
     step.unwrap_or(10.0) * decade
 }
 
+/// Where strikes are marked, and how high: the whole height, or their share of most in a stretch.
+fn marks(strikes: &[Strike], whole: Moment) -> Vec<(Moment, f64)> {
+    if strikes.len() <= MOST_MARKS {
+        return strikes.iter().map(|strike| (strike.moment, 1.0)).collect();
+    }
+    let stretch = (whole / STRETCHES as u64).max(1);
+    let mut counts = vec![0_u32; STRETCHES];
+    for strike in strikes {
+        let place = usize::try_from(strike.moment / stretch).unwrap_or(STRETCHES);
+        if let Some(count) = counts.get_mut(place.min(STRETCHES - 1)) {
+            *count += 1;
+        }
+    }
+    let most = f64::from(counts.iter().copied().max().unwrap_or(1).max(1));
+    let middles = (0..).map(|place| place * stretch + stretch / 2);
+    middles
+        .zip(counts.iter().map(|count| f64::from(*count) / most))
+        .collect()
+}
+
 fn chart(
     page: &mut String,
     (title, legend): (&str, &str),
@@ -181,11 +208,12 @@ fn chart(
         right + RIGHT,
         bottom + 26.0
     );
-    for strike in strikes.iter().take(MOST_MARKS) {
-        let x = LEFT + strike.moment as f64 / COLUMN as f64 * step;
+    for (moment, share) in marks(strikes, columns.len() as u64 * COLUMN) {
+        let x = LEFT + moment as f64 / COLUMN as f64 * step;
+        let top = bottom - HEIGHT * share;
         let _ = writeln!(
             page,
-            "<line class=\"kill\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>"
+            "<line class=\"kill\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{top:.1}\" y2=\"{bottom}\"/>"
         );
     }
     for part in 0..=4 {
@@ -218,4 +246,29 @@ fn chart(
         );
     }
     page.push_str("</svg></div></div>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strikes(count: u64) -> Vec<Strike> {
+        let strike = |number| Strike {
+            moment: number * 1_000,
+            what: Vec::new(),
+        };
+        (0..count).map(strike).collect()
+    }
+
+    #[test]
+    fn every_strike_is_marked_however_many_there_are() {
+        let few = marks(&strikes(2000), 10_000_000);
+        assert_eq!((few.len(), few[1999]), (2000, (1_999_000, 1.0)));
+        let many = marks(&strikes(30_000), 60_000_000);
+        assert_eq!(many.len(), STRETCHES);
+        // They end in the middle of the run.
+        let (first, last) = many.split_at(STRETCHES / 2);
+        assert!(first.iter().all(|(_, share)| *share == 1.0), "{first:?}");
+        assert!(last.iter().all(|(_, share)| *share == 0.0), "{last:?}");
+    }
 }

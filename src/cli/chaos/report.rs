@@ -4,22 +4,19 @@
 
 use super::history::Moment;
 use super::load::{Call, End};
-use super::schedule::Strike;
-use hdrhistogram::Histogram;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// One column of the plot, in nanoseconds.
 pub(super) const COLUMN: Moment = 100_000_000;
-/// Calls after a kill among which the first to be answered is looked for.
-const FIRST_CALLS: usize = 256;
 
 /// The last line of a run with `--json`.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
     pub(super) seed: u64,
     pub(super) seconds: f64,
+    /// Calls that succeeded.
     pub(super) operations: u64,
     pub(super) ops_per_s: f64,
     /// Of the rounds without faults, if there were any.
@@ -27,37 +24,49 @@ pub(super) struct Report {
     /// The rate with faults over the rate without.
     pub(super) ratio: Option<f64>,
     pub(super) kills: u64,
+    /// Of them, those that were broken at a point of their work.
+    pub(super) kills_at_points: u64,
+    /// Strikes that killed two actors at once.
+    pub(super) pairs: u64,
     pub(super) kills_by_actor: BTreeMap<String, u64>,
+    /// Actors that were there, and never struck.
+    pub(super) spared: BTreeSet<String>,
     pub(super) restarts: u64,
     pub(super) unavailable: u64,
     pub(super) unavailable_p50_ms: f64,
     pub(super) unavailable_p99_ms: f64,
     pub(super) unavailable_max_ms: f64,
-    /// Whose end the longest followed, and when.
+    /// What the longest followed, and when.
     pub(super) unavailable_max_after: String,
     /// The same measure, of moments of the rounds without faults: what the machine does by itself.
     pub(super) undisturbed_p99_ms: Option<f64>,
     pub(super) undisturbed_max_ms: Option<f64>,
+    /// Longest time that a call took.
+    pub(super) slowest_ms: f64,
     pub(super) hung: u64,
     pub(super) violations: u64,
     /// The first of them, in words.
     pub(super) violated: Vec<String>,
-    /// Whether the node was killed and started again in the end, and what it had was checked.
+    /// What was asked of the numbers by options, and does not hold.
+    pub(super) missed: Vec<String>,
+    /// Whether the node was killed under load and started again in the end, and what it had was checked.
     pub(super) process_killed: bool,
 }
 
 impl Report {
     pub(super) fn is_well(&self) -> bool {
-        self.violations == 0 && self.hung == 0
+        self.violations == 0 && self.hung == 0 && self.missed.is_empty()
     }
 
     pub(super) fn text(&self) -> String {
         let mut text = format!(
-            "{} operations in {:.1} s, {:.0} a second\n{} kills, {} restarts of actors{}\n",
+            "{} operations in {:.1} s, {:.0} a second\n{} kills ({} at points, {} pairs), {} restarts of actors{}\n",
             self.operations,
             self.seconds,
             self.ops_per_s,
             self.kills,
+            self.kills_at_points,
+            self.pairs,
             self.restarts,
             if self.process_killed {
                 "; the process killed and started again"
@@ -66,7 +75,7 @@ impl Report {
             },
         );
         for (actor, kills) in &self.kills_by_actor {
-            let _ = writeln!(text, "  {actor:<14}{kills}");
+            let _ = writeln!(text, "  {actor:<20}{kills}");
         }
         if let (Some(rate), Some(ratio)) = (self.undisturbed_ops_per_s, self.ratio) {
             let _ = writeln!(text, "without faults {rate:.0} a second: {ratio:.3} of it with them");
@@ -74,12 +83,12 @@ impl Report {
         if let (Some(p99), Some(max)) = (self.undisturbed_p99_ms, self.undisturbed_max_ms) {
             let _ = writeln!(
                 text,
-                "without faults, until a call has succeeded: p99 {p99:.1} ms, max {max:.1} ms"
+                "without faults, of as many moments: p99 {p99:.1} ms, max {max:.1} ms"
             );
         }
         let _ = writeln!(
             text,
-            "{} calls answered UNAVAILABLE; until calls succeed again after a kill: median {:.1} ms, p99 {:.1} ms, max {:.1} ms{}",
+            "{} calls answered UNAVAILABLE; longest time without a call that succeeds, after each kill: median {:.1} ms, p99 {:.1} ms, max {:.1} ms{}",
             self.unavailable,
             self.unavailable_p50_ms,
             self.unavailable_p99_ms,
@@ -92,61 +101,13 @@ impl Report {
         );
         let _ = writeln!(
             text,
-            "{} violations, {} calls without an answer",
-            self.violations, self.hung
+            "{} violations, {} calls without an answer; the slowest took {:.0} ms",
+            self.violations, self.hung, self.slowest_ms
         );
-        for violation in &self.violated {
+        for violation in self.violated.iter().chain(&self.missed) {
             let _ = writeln!(text, "  {violation}");
         }
         text
-    }
-}
-
-/// How long calls did not succeed after strikes.
-pub(super) struct Unavailability {
-    /// In microseconds.
-    pub(super) times: Histogram<u64>,
-    /// The strike that the longest followed.
-    longest: Option<(u64, Strike)>,
-}
-
-impl Unavailability {
-    pub(super) fn new() -> Result<Self, hdrhistogram::CreationError> {
-        Ok(Self {
-            times: Histogram::new_with_bounds(1, 600_000_000, 3)?,
-            longest: None,
-        })
-    }
-
-    /// Adds how long after each strike a write and a read that began after it had both succeeded. The calls must be in the
-    /// order in which they began.
-    pub(super) fn add(&mut self, calls: &[Call], strikes: &[Strike]) {
-        for strike in strikes {
-            let after = calls.partition_point(|call| call.begun < strike.moment);
-            let back = |is_write: bool| {
-                let later = calls.get(after..).unwrap_or_default().iter();
-                later
-                    .filter(|call| call.is_write == is_write && call.end == End::Done)
-                    .take(FIRST_CALLS)
-                    .map(|call| call.ended)
-                    .min()
-            };
-            if let (Some(write), Some(read)) = (back(true), back(false)) {
-                let us = (write.max(read) - strike.moment) / 1000;
-                self.times.saturating_record(us);
-                if self.longest.as_ref().is_none_or(|(longest, _)| us > *longest) {
-                    self.longest = Some((us, strike.clone()));
-                }
-            }
-        }
-    }
-
-    /// Whose end the longest followed, and when.
-    pub(super) fn longest_after(&self) -> String {
-        self.longest.as_ref().map_or_else(String::new, |(_, strike)| {
-            let seconds = strike.moment as f64 / 1e9;
-            format!("after the end of {} at {seconds:.1} s", strike.actors.join(" and "))
-        })
     }
 }
 

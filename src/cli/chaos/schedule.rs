@@ -4,17 +4,18 @@
 
 use super::history::Moment;
 use super::load::Shared;
-use crate::actors::faults::DISK_IO;
+use crate::actors::faults::{DISK_IO, MESSAGE, START, SUPERVISOR};
 use crate::cli::Failure;
 use crate::cli::client::{FaultClient, explain};
 use crate::rpc::admin_pb as pb;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tonic::Code;
 
 /// Of a hundred strikes, those that kill two actors at once …
 const PAIRS: u32 = 20;
@@ -22,16 +23,20 @@ const PAIRS: u32 = 20;
 const AT_POINTS: u32 = 30;
 /// Longest stall.
 const STALL_MS: u64 = 50;
+/// Passes of a point that are let go before, at most, where an actor comes by often.
+const MOST_AFTER: u64 = 20;
+/// Those who do: the others handle a few messages a second, or fewer.
+const BUSY: [&str; 3] = ["wal", "memtable", "cache"];
 
 pub(super) type Node = FaultClient;
 
-/// A strike that broke something at once.
+/// A strike that ended something.
 #[derive(Debug, Clone)]
 pub(super) struct Strike {
-    /// When.
+    /// When it was asked for.
     pub(super) moment: Moment,
-    /// Who ended.
-    pub(super) actors: Vec<String>,
+    /// Who ended, and how.
+    pub(super) what: Vec<String>,
 }
 
 /// What happened.
@@ -39,10 +44,22 @@ pub(super) struct Strike {
 pub(super) struct Struck {
     /// Actors killed, or broken at a point.
     pub(super) kills: u64,
-    /// By actor.
+    /// Of them, those that were broken at a point.
+    pub(super) at_points: u64,
+    /// Strikes that killed two at once.
+    pub(super) pairs: u64,
+    /// Kills by actor; 0 for one that was there and never struck.
     pub(super) by_actor: BTreeMap<String, u64>,
-    /// Those that struck at once, in their order.
+    /// In their order.
     pub(super) strikes: Vec<Strike>,
+}
+
+impl Struck {
+    /// Those who were there and never struck.
+    pub(super) fn spared(&self) -> BTreeSet<String> {
+        let spared = self.by_actor.iter().filter(|(_, kills)| **kills == 0);
+        spared.map(|(actor, _)| actor.clone()).collect()
+    }
 }
 
 /// Chooses what to break.
@@ -60,24 +77,51 @@ pub(super) async fn targets(node: &mut Node) -> Result<Vec<pb::Target>, Failure>
     Ok(targets)
 }
 
+/// How often each actor was started.
+pub(super) fn generations(targets: &[pb::Target]) -> HashMap<String, u64> {
+    targets
+        .iter()
+        .map(|target| (target.actor.clone(), target.generation))
+        .collect()
+}
+
+/// How often actors were started since they had been `before`.
+pub(super) fn restarts(before: &HashMap<String, u64>, now: &[pb::Target]) -> u64 {
+    // That of a stream begins anew with each stream.
+    let since = |target: &pb::Target| {
+        target
+            .generation
+            .saturating_sub(*before.get(&target.actor).unwrap_or(&1))
+    };
+    now.iter().map(since).sum()
+}
+
 /// Moments within `during`, from `from` on, as far apart as strikes, at which nobody is struck.
 pub(super) fn moments(per_second: f64, from: Moment, during: Duration) -> Vec<Strike> {
     let times = (1..).map(|number| f64::from(number) / per_second);
     let within = times.take_while(|time| *time < during.as_secs_f64());
     let strike = |time| Strike {
         moment: from + (time * 1e9) as Moment,
-        actors: Vec::new(),
+        what: Vec::new(),
     };
     within.map(strike).collect()
 }
 
 impl Schedule {
-    pub(super) fn new(seed: u64, targets: Vec<pb::Target>) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self {
             random: SmallRng::seed_from_u64(seed),
-            targets,
+            targets: Vec::new(),
             struck: Struck::default(),
         }
+    }
+
+    /// Takes these for the actors that there are from now on.
+    pub(super) fn aim(&mut self, targets: Vec<pb::Target>) {
+        for target in &targets {
+            self.struck.by_actor.entry(target.actor.clone()).or_default();
+        }
+        self.targets = targets;
     }
 
     /// Strikes so often a second until `until`.
@@ -90,10 +134,10 @@ impl Schedule {
     ) -> Result<(), Failure> {
         let pause = Duration::from_secs_f64(1.0 / per_second);
         let mut next = Instant::now() + pause;
-        while next < until && !shared.stop.load(Ordering::Relaxed) {
+        while next < until {
             tokio::time::sleep_until(next.into()).await;
             match self.random.random_range(0..100) {
-                chance if chance < AT_POINTS => self.strike_at_point(node, pause).await?,
+                chance if chance < AT_POINTS => self.strike_at_point(node, pause, shared).await?,
                 chance if chance < AT_POINTS + PAIRS => self.kill(node, 2, shared).await?,
                 _ => self.kill(node, 1, shared).await?,
             }
@@ -102,69 +146,104 @@ impl Schedule {
         Ok(())
     }
 
+    /// Kills actors, two of them at the same time.
     async fn kill(&mut self, node: &mut Node, count: usize, shared: &Shared) -> Result<(), Failure> {
-        let actors: Vec<String> = self
-            .targets
-            .choose_multiple(&mut self.random, count)
-            .map(|target| target.actor.clone())
-            .collect();
-        let mut strike = Strike {
-            moment: shared.now(),
-            actors: Vec::new(),
-        };
-        for actor in actors {
-            let request = pb::InjectRequest {
-                actor: actor.clone(),
-                fault: "kill".to_owned(),
-                ..pb::InjectRequest::default()
-            };
-            let answer = node.inject(request).await.map_err(|status| explain(&status))?;
-            if answer.into_inner().struck {
-                self.count(actor.clone());
-                strike.actors.push(actor);
-            }
+        let chosen = self.targets.choose_multiple(&mut self.random, count);
+        let actors: Vec<String> = chosen.map(|target| target.actor.clone()).collect();
+        let moment = shared.now();
+        let mut second = node.clone();
+        let (one, other) = tokio::join!(kill_now(node, actors.first()), kill_now(&mut second, actors.get(1)));
+        let ended: Vec<String> = [one?, other?].into_iter().flatten().collect();
+        for actor in &ended {
+            self.count(actor, shared);
         }
-        if !strike.actors.is_empty() {
-            self.struck.strikes.push(strike);
+        self.struck.pairs += u64::from(ended.len() == 2);
+        if !ended.is_empty() {
+            self.struck.strikes.push(Strike { moment, what: ended });
         }
         Ok(())
     }
 
     /// Breaks an actor when it comes by a point, if it does before the next strike.
-    async fn strike_at_point(&mut self, node: &mut Node, within: Duration) -> Result<(), Failure> {
+    async fn strike_at_point(&mut self, node: &mut Node, within: Duration, shared: &Shared) -> Result<(), Failure> {
         let Some(target) = self.targets.choose(&mut self.random).cloned() else {
             return Ok(());
         };
         let point = target.points.choose(&mut self.random).cloned().unwrap_or_default();
         let faults: &[&str] = match point.as_str() {
-            "message" | "hand-off" => &["panic", "kill", "error", "stall", "drop"],
+            MESSAGE | "hand-off" => &["panic", "kill", "error", "stall", "drop"],
             _ => &["panic", "kill", "stall"],
         };
         let mut fault = faults.choose(&mut self.random).copied().unwrap_or("panic");
-        if fault == "drop" && target.actor == crate::actors::faults::SUPERVISOR {
+        if fault == "drop" && target.actor == SUPERVISOR {
             fault = "kill";
         }
+        let stall_ms = self.random.random_range(1..=STALL_MS);
+        let is_busy = BUSY.iter().any(|busy| target.actor.starts_with(busy)) && point != START;
         let request = pb::InjectRequest {
             actor: target.actor.clone(),
-            point,
+            point: point.clone(),
             fault: fault.to_owned(),
-            stall_ms: self.random.random_range(1..=STALL_MS),
-            after: self.random.random_range(0..20),
+            stall_ms,
+            after: if is_busy {
+                self.random.random_range(0..MOST_AFTER)
+            } else {
+                0
+            },
             ..pb::InjectRequest::default()
         };
-        let answer = node.inject(request).await.map_err(|status| explain(&status))?;
+        let moment = shared.now();
+        let Some(armed) = unless_gone(node.inject(request).await)? else {
+            return Ok(());
+        };
+        // It comes by there only when it ends.
+        if point == START && kill_now(node, Some(&target.actor)).await?.is_some() {
+            self.count(&target.actor, shared);
+        }
         tokio::time::sleep(within).await;
-        let id = answer.into_inner().id;
-        let cleared = node.clear(pb::ClearRequest { id }).await;
-        if cleared.map_err(|status| explain(&status))?.into_inner().cleared == 0 && fault != "stall" && fault != "drop"
-        {
-            self.count(target.actor);
+        let cleared = node.clear(pb::ClearRequest { id: armed.id }).await;
+        let has_happened = cleared.map_err(|status| explain(&status))?.into_inner().cleared == 0;
+        match fault {
+            // Who stands still is not one who ended; it is over before the next strike.
+            "stall" if has_happened => tokio::time::sleep(Duration::from_millis(stall_ms)).await,
+            "stall" | "drop" => {}
+            _ if has_happened => {
+                self.count(&target.actor, shared);
+                self.struck.at_points += 1;
+                let what = vec![format!("{} at {point} ({fault})", target.actor)];
+                self.struck.strikes.push(Strike { moment, what });
+            }
+            _ => {}
         }
         Ok(())
     }
 
-    fn count(&mut self, actor: String) {
+    fn count(&mut self, actor: &str, shared: &Shared) {
         self.struck.kills += 1;
-        *self.struck.by_actor.entry(actor).or_default() += 1;
+        shared.kills.fetch_add(1, Ordering::Relaxed);
+        *self.struck.by_actor.entry(actor.to_owned()).or_default() += 1;
+    }
+}
+
+/// Kills an actor as it stands. Returns its name when it ran.
+async fn kill_now(node: &mut Node, actor: Option<&String>) -> Result<Option<String>, Failure> {
+    let Some(actor) = actor else {
+        return Ok(None);
+    };
+    let request = pb::InjectRequest {
+        actor: actor.clone(),
+        fault: "kill".to_owned(),
+        ..pb::InjectRequest::default()
+    };
+    let answer = unless_gone(node.inject(request).await)?;
+    Ok(answer.filter(|answer| answer.struck).map(|_struck| actor.clone()))
+}
+
+/// What was answered; nothing, when there is no such actor just now: those of streams come and go with their parent.
+fn unless_gone<T>(answer: Result<tonic::Response<T>, tonic::Status>) -> Result<Option<T>, Failure> {
+    match answer {
+        Ok(answer) => Ok(Some(answer.into_inner())),
+        Err(status) if status.code() == Code::InvalidArgument && status.message().starts_with("actor: ") => Ok(None),
+        Err(status) => Err(explain(&status)),
     }
 }

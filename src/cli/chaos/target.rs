@@ -1,44 +1,79 @@
-//! The node that is broken: one that runs, or one of its own that is started for it.
+//! The node that is broken: one that runs, or one of its own that is started for it, with another beside it.
 //!
-//! Owns: that process and its directory. Does not own: what is done to its actors.
+//! Owns: those processes and their directory. Does not own: what is done to its actors.
 
 use crate::cli::Failure;
-use std::net::TcpListener;
+use crate::cli::client::{Client, explain};
+use crate::rpc::pb;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
+use tonic::Code;
 
-/// Longest time until it answers.
-const START_WITHIN: Duration = Duration::from_secs(60);
+/// Longest time until it answers, and until it does what it is asked between its actors' ends.
+const WITHIN: Duration = Duration::from_secs(60);
+/// Between two times that it is asked for the same.
+const PAUSE: Duration = Duration::from_millis(10);
+/// The ids of the node and of the one beside it.
+const NODE: &str = "chaos";
+const OTHER: &str = "chaos-other";
 
-/// A node of its own. It ends, and its data go, when this is dropped.
+/// Where a node listens.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    calls: u16,
+    admin: u16,
+    gossip: u16,
+}
+
+impl Ports {
+    fn free() -> Result<Self, Failure> {
+        let tcp = || TcpListener::bind("127.0.0.1:0")?.local_addr();
+        Ok(Self {
+            calls: tcp()?.port(),
+            admin: tcp()?.port(),
+            gossip: UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port(),
+        })
+    }
+}
+
+/// A node of its own, with all kinds of actors: it gossips with another, to which it can hand keys over, and looks for a
+/// coordinator that there is none of. Both end, and their data go, when this is dropped.
 pub(super) struct OwnNode {
     dir: PathBuf,
-    port: u16,
-    admin_port: u16,
+    ports: Ports,
     process: Child,
+    other: Ports,
+    _other: Child,
 }
 
-fn free_port() -> Result<u16, Failure> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-fn serve(dir: &Path, port: u16, admin_port: u16) -> Result<Child, Failure> {
+fn serve(dir: &Path, id: &str, ports: Ports, seed: u16) -> Result<Child, Failure> {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
-        .open(dir.join("node.log"))?;
+        .open(dir.join(format!("{id}.log")))?;
     let process = Command::new(std::env::current_exe()?)
         .arg("serve")
         .arg("--data-dir")
-        .arg(dir.join("data"))
-        .args(["--listen", &format!("127.0.0.1:{port}")])
+        .arg(dir.join(id))
+        .args(["--listen", &format!("127.0.0.1:{}", ports.calls)])
+        .env("NODE_ID", id)
         .env("PAIRDB__ADMIN__FAULT_INJECTION", "true")
-        .env("PAIRDB__ADMIN__PORT", admin_port.to_string())
+        .env("PAIRDB__ADMIN__PORT", ports.admin.to_string())
         // So many ends in so short a time are wanted here.
         .env("PAIRDB__SUPERVISOR__MAX_RESTARTS", "100000")
         .env("PAIRDB__LOGGING__LEVEL", "error")
+        .env("PAIRDB__METRICS__ENABLED", "false")
+        .env("PAIRDB__GOSSIP__ENABLED", "true")
+        .env("PAIRDB__GOSSIP__BIND_PORT", ports.gossip.to_string())
+        .env("PAIRDB__GOSSIP__SEED_NODES", format!("127.0.0.1:{seed}"))
+        .env("PAIRDB__COORDINATOR__ENABLED", "true")
+        // Nobody listens there.
+        .env("PAIRDB__COORDINATOR__PORT", "1")
+        .env("PAIRDB__COORDINATOR__TRIES", "1000000")
+        .env("PAIRDB__COORDINATOR__INTERVAL", "1s")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
@@ -51,49 +86,91 @@ impl OwnNode {
     pub(super) async fn start() -> Result<Self, Failure> {
         let dir = std::env::temp_dir().join(format!("pairdb-chaos-{}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
-        let (port, admin_port) = (free_port()?, free_port()?);
-        let process = serve(&dir, port, admin_port)?;
+        let (ports, other) = (Ports::free()?, Ports::free()?);
         let mut node = Self {
+            process: serve(&dir, NODE, ports, other.gossip)?,
+            _other: serve(&dir, OTHER, other, ports.gossip)?,
             dir,
-            port,
-            admin_port,
-            process,
+            ports,
+            other,
         };
         node.wait().await?;
         Ok(node)
     }
 
     pub(super) fn addr(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://127.0.0.1:{}", self.ports.calls)
     }
 
     pub(super) fn admin_addr(&self) -> String {
-        format!("http://127.0.0.1:{}", self.admin_port)
+        format!("http://127.0.0.1:{}", self.ports.admin)
     }
 
-    /// Kills the process as it stands, and starts it again.
-    pub(super) async fn kill_and_start(&mut self) -> Result<(), Failure> {
-        self.process.kill().await?;
-        self.process = serve(&self.dir, self.port, self.admin_port)?;
+    /// Kills the process as it stands.
+    pub(super) async fn kill(&mut self) -> Result<(), Failure> {
+        Ok(self.process.kill().await?)
+    }
+
+    /// Starts it again.
+    pub(super) async fn start_again(&mut self) -> Result<(), Failure> {
+        self.process = serve(&self.dir, NODE, self.ports, self.other.gossip)?;
         self.wait().await
+    }
+
+    /// Has the node hand all keys over to the one beside it.
+    pub(super) async fn start_stream(&self, client: &mut Client) -> Result<(), Failure> {
+        let order = pb::StartStreamingRequest {
+            source_node_id: NODE.to_owned(),
+            target_node_id: OTHER.to_owned(),
+            target_host: "127.0.0.1".to_owned(),
+            target_port: self.other.calls.into(),
+            key_ranges: vec![pb::StreamKeyRange {
+                start_hash: 0,
+                end_hash: 0,
+            }],
+        };
+        until_taken(async || client.start_streaming(order.clone()).await.map(|_answer| ())).await
+    }
+
+    /// Has it end that.
+    pub(super) async fn stop_stream(&self, client: &mut Client) -> Result<(), Failure> {
+        let order = pb::StopStreamingRequest {
+            source_node_id: NODE.to_owned(),
+            target_node_id: OTHER.to_owned(),
+        };
+        until_taken(async || client.stop_streaming(order.clone()).await.map(|_answer| ())).await
     }
 
     /// Until it takes calls, and faults.
     async fn wait(&mut self) -> Result<(), Failure> {
         let begun = Instant::now();
-        for port in [self.port, self.admin_port] {
+        for port in [self.ports.calls, self.ports.admin, self.other.calls] {
             while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
                 if let Some(status) = self.process.try_wait()? {
-                    let said = std::fs::read_to_string(self.dir.join("node.log")).unwrap_or_default();
+                    let said = std::fs::read_to_string(self.dir.join(format!("{NODE}.log"))).unwrap_or_default();
                     return Err(format!("the node ended ({status}): {said}").into());
                 }
-                if begun.elapsed() > START_WITHIN {
+                if begun.elapsed() > WITHIN {
                     return Err("the node does not answer".into());
                 }
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(PAUSE).await;
             }
         }
         Ok(())
+    }
+}
+
+/// Asks until it is taken: an actor that this concerns may just have ended.
+async fn until_taken(mut ask: impl AsyncFnMut() -> Result<(), tonic::Status>) -> Result<(), Failure> {
+    let begun = Instant::now();
+    loop {
+        match ask().await {
+            Ok(()) => return Ok(()),
+            Err(status) if status.code() == Code::Unavailable && begun.elapsed() < WITHIN => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(status) => return Err(explain(&status)),
+        }
     }
 }
 

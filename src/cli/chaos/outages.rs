@@ -1,0 +1,149 @@
+//! How long calls did not succeed after a strike.
+//!
+//! Owns: that measure. Does not own: the strikes (see [`super::schedule`]) or the calls (see [`super::load`]).
+
+use super::history::Moment;
+use super::load::{Call, End};
+use super::schedule::Strike;
+use hdrhistogram::{CreationError, Histogram};
+
+/// Longest that is told apart from longer ones, in microseconds.
+const HIGHEST_US: u64 = 600_000_000;
+
+/// Of each strike, the longest time within which no write, or no read, succeeded, from the strike on until the next.
+pub(super) struct Outages {
+    /// In microseconds.
+    pub(super) times: Histogram<u64>,
+    /// The longest, and the strike that it followed.
+    longest: Option<(u64, Strike)>,
+}
+
+impl Outages {
+    pub(super) fn new() -> Result<Self, CreationError> {
+        Ok(Self {
+            times: Histogram::new_with_bounds(1, HIGHEST_US, 3)?,
+            longest: None,
+        })
+    }
+
+    /// Adds those of the strikes of a round, which come in their order. An outage that lasts to the end of the calls counts as
+    /// long as it was seen.
+    pub(super) fn add(&mut self, calls: &[Call], strikes: &[Strike]) {
+        let end = calls.iter().map(|call| call.ended).max().unwrap_or_default();
+        let (writes, reads) = (ended(calls, true), ended(calls, false));
+        let next = strikes.iter().skip(1).map(|strike| strike.moment).chain([end]);
+        for (strike, next) in strikes.iter().zip(next) {
+            let within = (strike.moment, next, end);
+            let us = longest_gap(&writes, within).max(longest_gap(&reads, within)) / 1000;
+            self.times.saturating_record(us.max(1));
+            if self.longest.as_ref().is_none_or(|(longest, _)| us > *longest) {
+                self.longest = Some((us, strike.clone()));
+            }
+        }
+    }
+
+    /// What the longest followed, and when.
+    pub(super) fn longest_after(&self) -> String {
+        self.longest.as_ref().map_or_else(String::new, |(_, strike)| {
+            let seconds = strike.moment as f64 / 1e9;
+            format!("{} at {seconds:.1} s", strike.what.join(" and "))
+        })
+    }
+}
+
+/// When the calls of a kind that succeeded had ended, in order.
+fn ended(calls: &[Call], is_write: bool) -> Vec<Moment> {
+    let done = calls
+        .iter()
+        .filter(|call| call.is_write == is_write && call.end == End::Done);
+    let mut ended: Vec<Moment> = done.map(|call| call.ended).collect();
+    ended.sort_unstable();
+    ended
+}
+
+/// The longest time between two of these moments that begins between `from` and `to`; the last ends at `end`.
+fn longest_gap(moments: &[Moment], (from, to, end): (Moment, Moment, Moment)) -> u64 {
+    let later = moments.partition_point(|moment| *moment < from);
+    let (mut before, mut longest) = (from, 0);
+    for moment in moments.get(later..).unwrap_or_default().iter().copied().chain([end]) {
+        longest = longest.max(moment.saturating_sub(before));
+        before = moment;
+        if moment >= to {
+            break;
+        }
+    }
+    longest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(is_write: bool, ended: Moment, end: End) -> Call {
+        Call {
+            is_write,
+            begun: ended.saturating_sub(500_000),
+            ended,
+            end,
+        }
+    }
+
+    fn strike(moment: Moment) -> Strike {
+        Strike {
+            moment,
+            what: vec![format!("wal {moment}")],
+        }
+    }
+
+    /// A write and a read end each millisecond, but for writes while `down`.
+    fn calls(down: std::ops::Range<u64>) -> Vec<Call> {
+        let end = |ms| {
+            if down.contains(&ms) {
+                End::Unavailable
+            } else {
+                End::Done
+            }
+        };
+        let both = |ms| {
+            [
+                call(true, ms * 1_000_000, end(ms)),
+                call(false, ms * 1_000_000, End::Done),
+            ]
+        };
+        (0..=100).flat_map(both).collect()
+    }
+
+    fn longest(calls: &[Call], strikes: &[Strike]) -> (u64, String) {
+        let mut outages = Outages::new().unwrap();
+        outages.add(calls, strikes);
+        (outages.times.max(), outages.longest_after())
+    }
+
+    #[test]
+    fn an_outage_counts_though_calls_succeeded_between_it_and_the_strike() {
+        // The strike takes three milliseconds to arrive; what was under way succeeds meanwhile.
+        let (us, after) = longest(&calls(13..33), &[strike(10_000_000), strike(60_000_000)]);
+        assert!((20_900..=21_100).contains(&us), "{us}");
+        assert_eq!(after, "wal 10000000 at 0.0 s");
+    }
+
+    #[test]
+    fn an_outage_that_outlives_the_next_strike_counts_whole() {
+        let (us, _) = longest(&calls(13..53), &[strike(10_000_000), strike(20_000_000)]);
+        assert!((40_900..=41_100).contains(&us), "{us}");
+    }
+
+    #[test]
+    fn an_outage_without_an_end_counts_up_to_the_end() {
+        let (us, _) = longest(&calls(13..1000), &[strike(10_000_000)]);
+        assert!((87_900..=88_100).contains(&us), "{us}");
+        let (us, _) = longest(&calls(0..1000), &[strike(10_000_000)]);
+        assert!((89_900..=90_100).contains(&us), "{us}");
+    }
+
+    #[test]
+    fn without_an_outage_it_is_the_time_from_call_to_call() {
+        let (us, _) = longest(&calls(0..0), &[strike(10_000_000), strike(50_000_000)]);
+        assert!((990..=1010).contains(&us), "{us}");
+    }
+}
