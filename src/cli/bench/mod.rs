@@ -56,6 +56,10 @@ pub(super) struct BenchArgs {
     /// Requests a second to send, whatever the node's speed; without it each request follows the answer to one before
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
+    /// Sends this part of what the node answered just before, when each request followed the answer to one before; in turns, so
+    /// that it is a part of what the machine gives at the time
+    #[arg(long, value_name = "SHARE", conflicts_with_all = ["rate", "baseline"], value_parser = share_of_peak)]
+    of_peak: Option<f64>,
     /// Also measure an empty handler with the same messages, in turns with the node, and print the ratio
     #[arg(long)]
     baseline: bool,
@@ -77,6 +81,15 @@ enum Distribution {
     Zipfian,
 }
 
+fn share_of_peak(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    if share > 0.0 && share <= 1.0 {
+        Ok(share)
+    } else {
+        Err("must be above 0 and at most 1".to_owned())
+    }
+}
+
 pub(super) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
     let node = connect_all(&args, &args.addr, &args.access).await?;
     if args.workload != Workload::Write {
@@ -85,7 +98,10 @@ pub(super) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
     }
     let mut measured = Measured::new()?;
     let mut compared = None;
-    if args.baseline {
+    let mut peak = None;
+    if let Some(share) = args.of_peak {
+        peak = Some(at_share_of_peak(&args, &node, share, &mut measured).await?);
+    } else if args.baseline {
         let server = baseline::start(args.value_size).await?;
         let empty = connect_all(&args, server.addr(), &Access::default()).await?;
         let slice = args.duration / ROUNDS;
@@ -102,13 +118,38 @@ pub(super) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
     } else {
         measured.add(workload::measure(&args, &node, args.duration).await?)?;
     }
-    let report = Report::new(&args, &measured, compared.as_ref())?;
+    let report = Report::new(&args, &measured, compared.as_ref(), peak.as_ref())?;
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
         println!("{report}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Measures the peak and a share of it, in turns. Returns what the peak was.
+async fn at_share_of_peak(
+    args: &BenchArgs,
+    node: &[Client],
+    share: f64,
+    measured: &mut Measured,
+) -> Result<Measured, Failure> {
+    let slice = args.duration / ROUNDS;
+    // The first requests are the slowest.
+    workload::measure(args, node, slice / 2).await?;
+    let mut peaks = Measured::new()?;
+    for round in 1..=ROUNDS {
+        eprintln!("round {round} of {ROUNDS}");
+        let peak = workload::measure(args, node, slice).await?;
+        let rate = share * peak.per_second() / args.batch as f64;
+        peaks.add(peak)?;
+        let at_rate = BenchArgs {
+            rate: Some((rate as u64).max(1)),
+            ..args.clone()
+        };
+        measured.add(workload::measure(&at_rate, node, slice).await?)?;
+    }
+    Ok(peaks)
 }
 
 async fn connect_all(args: &BenchArgs, addr: &str, access: &Access) -> Result<Vec<Client>, Failure> {

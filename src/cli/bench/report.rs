@@ -56,7 +56,8 @@ impl Measured {
         Ok(())
     }
 
-    fn per_second(&self) -> f64 {
+    /// Operations that succeeded, a second.
+    pub(super) fn per_second(&self) -> f64 {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 }
@@ -76,6 +77,8 @@ pub(super) struct Report {
     ops_per_s: f64,
     baseline_ops_per_s: Option<f64>,
     ratio: Option<f64>,
+    /// With `--of-peak`: what the node answered when each request followed the answer to one before.
+    peak_ops_per_s: Option<f64>,
     p50_us: u64,
     p95_us: u64,
     p99_us: u64,
@@ -86,7 +89,12 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(args: &BenchArgs, measured: &Measured, compared: Option<&Measured>) -> Result<Self, Failure> {
+    pub(super) fn new(
+        args: &BenchArgs,
+        measured: &Measured,
+        compared: Option<&Measured>,
+        peak: Option<&Measured>,
+    ) -> Result<Self, Failure> {
         let ops_per_s = measured.per_second();
         let corrected = corrected(args, measured);
         let latencies = corrected.as_ref().unwrap_or(&measured.latencies);
@@ -105,6 +113,7 @@ impl Report {
             ops_per_s,
             ratio: baseline_ops_per_s.map(|base| ops_per_s / base),
             baseline_ops_per_s,
+            peak_ops_per_s: peak.map(Measured::per_second),
             p50_us: latencies.value_at_quantile(0.5),
             p95_us: latencies.value_at_quantile(0.95),
             p99_us: latencies.value_at_quantile(0.99),
@@ -121,7 +130,7 @@ impl Report {
 /// measured from the moment at which the request was due, and needs no correction.
 fn corrected(args: &BenchArgs, measured: &Measured) -> Option<Histogram<u64>> {
     let operations = measured.latencies.len();
-    if args.rate.is_some() || operations == 0 {
+    if args.rate.is_some() || args.of_peak.is_some() || operations == 0 {
         return None;
     }
     let busy_us = measured.elapsed.as_micros() as u64 * args.concurrency;
@@ -146,6 +155,10 @@ impl std::fmt::Display for Report {
         writeln!(f, "  {:>10.0} operations/s", self.ops_per_s)?;
         if let (Some(base), Some(ratio)) = (self.baseline_ops_per_s, self.ratio) {
             writeln!(f, "  {base:>10.0} operations/s of an empty handler: ratio {ratio:.2}")?;
+        }
+        if let Some(peak) = self.peak_ops_per_s {
+            let share = self.ops_per_s / peak;
+            writeln!(f, "  {peak:>10.0} operations/s at its peak: {share:.2} of it")?;
         }
         write!(
             f,
