@@ -67,8 +67,10 @@ const MAX_LOADS: usize = 32;
 const MAX_SCANS: usize = 4;
 /// Copies to other nodes that may be under way at once.
 const MAX_COPIES: usize = 4;
-/// Most bytes that wait in one cache shard's mailbox. Keys only: values come from the view.
-const CACHE_MAILBOX_BYTES: usize = 16 << 20;
+/// Most bytes that wait in one cache shard's mailbox: half of them of reads, which are keys, and half of writes, with their values.
+const CACHE_MAILBOX_BYTES: usize = 32 << 20;
+/// Most bytes that wait in the mailbox of an actor that is told of no values.
+const MAILBOX_BYTES: usize = 16 << 20;
 /// Most cache shards; more than cores would only cost.
 const MAX_SHARDS: usize = 16;
 
@@ -240,8 +242,8 @@ impl Parts {
             caches: (0..shards)
                 .map(|_| Shard::new(mailbox(2 * MAX_READS, CACHE_MAILBOX_BYTES)))
                 .collect(),
-            gateway: Mailbox::new(mailbox(MAX_READS, CACHE_MAILBOX_BYTES)),
-            streams: Mailbox::new(mailbox(MAX_READS, CACHE_MAILBOX_BYTES)),
+            gateway: Mailbox::new(mailbox(MAX_READS, MAILBOX_BYTES)),
+            streams: Mailbox::new(mailbox(MAX_READS, MAILBOX_BYTES)),
             published,
             recent: Arc::clone(&recent),
             taps: Arc::new(Taps::default()),
