@@ -11,7 +11,7 @@ use crate::actors::cache::{CacheStats, ShardStats};
 use crate::actors::compaction::CompactionStats;
 use crate::actors::disk::DiskWatch;
 use crate::actors::drain::{Drain, Drained};
-use crate::actors::faults::Faults;
+use crate::actors::faults::{AFTER_INSTALL, BEFORE_INSTALL, Faults};
 use crate::actors::flush::FlushStats;
 use crate::actors::gossip::watch::GossipWatch;
 use crate::actors::health::{Health, Recovery};
@@ -47,7 +47,7 @@ use crate::storage::space::SpaceThresholds;
 use crate::storage::stream_records::StreamRecord;
 use crate::storage::table::TableOptions;
 use crate::storage::table::block::Compression;
-use crate::storage::tables::Tables;
+use crate::storage::tables::{Installer, Moment, Tables, Watch};
 use crate::storage::time::Time;
 use crate::storage::view::Published;
 use parking_lot::Mutex;
@@ -164,6 +164,22 @@ pub(super) fn addresses(config: &Config) -> BTreeMap<String, NodeAddress> {
         .collect()
 }
 
+/// Has installations of tables pass the points of those who install.
+fn installs_pass_points(faults: Arc<Faults>) -> Watch {
+    Box::new(move |installer, moment| {
+        let actor = match installer {
+            Installer::Flush => "flush",
+            Installer::Compaction => "compaction",
+        };
+        let point = match moment {
+            Moment::Before => BEFORE_INSTALL,
+            Moment::After => AFTER_INSTALL,
+        };
+        // No error is injected there: it would be the disk's, which has points of its own.
+        let _on = faults.pass(actor, point);
+    })
+}
+
 /// What the actors share, made once: it outlives every generation of them.
 pub(super) struct Parts {
     pub(super) requests: Requests,
@@ -258,6 +274,9 @@ impl Parts {
         let mut log = recovered.log;
         log.set_flushed(recovered.tables.flushed_seq());
         let log = SharedLog::new(log, recent);
+        recovered
+            .tables
+            .watch(installs_pass_points(Arc::clone(&handles.faults)));
         let jobs = Jobs::new(
             Arc::clone(&recovered.tables),
             Arc::clone(&handles.published),
