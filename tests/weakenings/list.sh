@@ -14,7 +14,7 @@ weaken log_batch_not_synced crash_states $log/writer.rs \
     'if let Err(source) = open.file.sync() {' \
     'if let Err(source) = std::io::Result::Ok(()) {'
 weaken segment_header_not_synced_before_rename crash_states $log/writer.rs \
-    '.and_then(|()| file.sync().map_err(|e| Error::io("sync", &temporary, e)))' \
+    '.and_then(|()| file.sync().map_err(|e| self.latch(&temporary, e)))' \
     ''
 weaken table_not_synced_before_rename crash_states $tables/builder.rs \
     'self.file.sync().map_err(|e| Error::io("sync", &self.temporary, e))?;' \
@@ -37,11 +37,8 @@ weaken recovery_does_not_sync_the_tail_it_believes crash_states src/storage/reco
 
 group supervision
 weaken new_segment_without_sync_of_its_directory crash_states $log/writer.rs \
-    'made?;
-        self.fs
-            .sync_dir(&self.options.dir)
-            .map_err(|e| Error::io("sync", &self.options.dir, e))?;' \
-    'made?;'
+    'self.fs.sync_dir(&dir).map_err(|e| self.latch(&dir, e))?;' \
+    'let _ = dir;'
 group
 weaken table_without_sync_of_its_directory crash_states $tables/builder.rs \
     'self.fs.sync_dir(self.dir).map_err(|e| Error::io("sync", self.dir, e))?;' \
@@ -76,9 +73,8 @@ weaken leftover_of_a_manifest_is_not_replaced crash_states src/storage/manifest.
 # After a failure.
 
 weaken log_goes_on_after_a_failed_sync crash_states $log/writer.rs \
-    'self.unsure = true;
-            self.latched = Some(error.to_string());' \
-    'self.unsure = true;'
+    'return Err(self.latch(&segment, source));' \
+    'return Err(Error::io("sync", &segment, source));'
 weaken manifest_goes_on_after_a_failed_append crash_states src/storage/manifest.rs \
     'if written.is_err() {
             self.state = before;
@@ -127,10 +123,10 @@ weaken inputs_deleted_before_the_manifest_is_recorded crash_states src/storage/t
         }
         manifest.record(&Edit {'
 weaken outputs_deleted_although_the_manifest_may_name_them crash_states $compaction/job.rs \
-    'context.tables.install(&change, None, context.published)?;
+    'context.tables.install_compacted(&change, context.published)?;
     Ok(Outcome {
         bytes_read' \
-    'if let Err(error) = context.tables.install(&change, None, context.published) {
+    'if let Err(error) = context.tables.install_compacted(&change, context.published) {
         for output in outputs {
             context.tables.discard(output);
         }
@@ -447,8 +443,15 @@ weaken permit_lost floods src/actors/answers.rs \
     'drop(permit);' \
     'std::mem::forget(permit);'
 weaken mailbox_without_a_bound floods src/actors/mailbox.rs \
-    'if messages > self.bound.messages ||' \
-    'if messages / 4 > self.bound.messages ||'
+    'if messages > bound.messages ||' \
+    'if messages / 4 > bound.messages ||'
+weaken slow_shard_told_without_a_bound floods src/actors/shard.rs \
+    'self.mailbox.send_within_half(message, bytes);' \
+    'self.mailbox.send_admitted(message);
+        let _ = bytes;'
+weaken shard_that_missed_a_write_keeps_what_it_holds faults src/actors/cache.rs \
+    'state.cache = Cache::new(self.options);' \
+    ''
 weaken room_not_given_back floods src/actors/mailbox.rs \
     'self.used.bytes.fetch_sub(self.bytes, Ordering::AcqRel);' \
     ''
@@ -502,8 +505,8 @@ weaken told_raised_before_it_is_sent models src/actors/shard.rs \
     'let previous = self.told();
         self.pass_over(last);'
 weaken question_of_a_shard_that_missed_a_write_answered models src/actors/shard.rs \
-    'if *self.0.get_or_insert(told) < told {' \
-    'if *self.0.get_or_insert(told) < told.min(0) {'
+    'if *heard < told {' \
+    'if *heard < told.min(0) {'
 weaken reply_port_dropped batches src/actors/memtable.rs \
     'waiting.into_iter().chain(answer.caller)' \
     'waiting.into_iter().chain(answer.caller.filter(|_| answer.outcome.applied))'
@@ -549,11 +552,8 @@ weaken writer_of_an_earlier_generation_is_not_fenced_out simulation $log/writer.
     'if epoch != self.epoch || self.ended {' \
     'if self.ended {'
 weaken segment_of_a_node_without_sync_of_its_directory simulation $log/writer.rs \
-    'made?;
-        self.fs
-            .sync_dir(&self.options.dir)
-            .map_err(|e| Error::io("sync", &self.options.dir, e))?;' \
-    'made?;'
+    'self.fs.sync_dir(&dir).map_err(|e| self.latch(&dir, e))?;' \
+    'let _ = dir;'
 weaken table_of_a_node_without_sync_of_its_directory simulation $tables/builder.rs \
     'self.fs.sync_dir(self.dir).map_err(|e| Error::io("sync", self.dir, e))?;' \
     ''
