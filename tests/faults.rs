@@ -108,7 +108,6 @@ async fn every_actor_holds_every_fault_at_every_point_under_load() {
         Fault::Drop,
         Fault::Stall(Duration::from_millis(20)),
     ];
-    let mut quiet = Vec::new();
     for actor in faults.actors().iter().filter(|actor| *actor != DISK_IO) {
         for (point, fault) in Faults::points(actor)
             .into_iter()
@@ -128,13 +127,13 @@ async fn every_actor_holds_every_fault_at_every_point_under_load() {
                 is_killed = is_killed || faults.kill(actor);
                 if actor == "gateway" {
                     // Somebody comes, whom it is to accept.
-                    let _ = client(node.address()).read(read("anything")).await;
+                    let mut newcomer = client(node.address());
+                    let _ = tokio::time::timeout(CALL_LIMIT, newcomer.read(read("anything"))).await;
                 }
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            if faults.clear(None) > 0 && !is_quiet {
-                quiet.push(format!("{actor}/{point}/{fault}"));
-            }
+            let has_happened = faults.clear(None) == 0;
+            assert!(has_happened || is_quiet, "{fault} of {actor} at {point} did not happen");
         }
     }
     stop.store(true, Ordering::Relaxed);
@@ -142,7 +141,6 @@ async fn every_actor_holds_every_fault_at_every_point_under_load() {
     for worker in workers {
         known.push(worker.await.unwrap());
     }
-    assert!(quiet.is_empty(), "did not happen: {quiet:?}");
     let verify = async |node: &Node| {
         let mut client = client(node.address());
         for (worker, keys) in known.iter().enumerate() {

@@ -461,6 +461,49 @@ weaken timers_outlive_their_actor leaks src/actors/timers.rs \
 weaken failed_start_not_tried_again status src/actors/supervisor.rs \
     'Err(error) => self.ended(myself, index, format!("it did not start: {error}"), state),' \
     'Err(error) => tracing::error!(%error, name),'
+weaken reason_of_a_kill_lost faults src/actors/supervisor.rs \
+    'self.condemned.lock().insert(name.to_owned(), reason);' \
+    'drop(reason);'
+weaken ends_forgotten_with_the_supervisor escalation src/actors/supervisor.rs \
+    'self.tree.ended_with_their_parent(|_| true);' \
+    'self.tree.ended_with_their_parent(|_| true);
+        self.specs
+            .iter()
+            .for_each(|spec| *spec.restarts.lock() = Restarts::default());'
+weaken supervisor_without_an_intensity escalation src/node/start.rs \
+    'if ends.len() > intensity.restarts {' \
+    'if ends.len() > intensity.restarts.max(1000) {'
+weaken nobody_looks_at_the_supervisor escalation src/node/start.rs \
+    'self.tree.judge(SUPERVISOR, pulse.busy(), self.stuck_after),' \
+    'drop(pulse.busy()),'
+weaken start_without_a_pulse escalation src/actors/watched.rs \
+    'let _beat = self.pulse.begin_other();
+        let _on' \
+    'let _on'
+weaken panic_of_the_acceptor_not_noticed faults src/actors/gateway.rs \
+    'impl<F: Fn()> Drop for Ended<F> {
+    fn drop(&mut self) {' \
+    'impl<F: Fn()> Drop for Ended<F> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }'
+weaken installations_pass_no_points faults src/storage/tables.rs \
+    'watch(installer, moment);' \
+    'drop((watch, installer, moment));'
+weaken failed_sync_of_a_new_segment_tried_again failed_syncs $log/writer.rs \
+    'file.sync().map_err(|e| self.latch(&temporary, e))' \
+    'file.sync().map_err(|e| Error::io("sync", &temporary, e))'
+weaken failed_sync_of_the_name_of_a_segment_tried_again failed_syncs $log/writer.rs \
+    'self.fs.sync_dir(&dir).map_err(|e| self.latch(&dir, e))?;' \
+    'self.fs.sync_dir(&dir).map_err(|e| Error::io("sync", &dir, e))?;'
+weaken drain_mark_left_although_it_failed failed_syncs src/storage/drain_mark.rs \
+    'let _ = fs.remove(&path);
+        Error' \
+    'Error'
+weaken failed_backup_left_whole failed_syncs src/storage/backup.rs \
+    'let _ = fs.remove(&dir.join(manifest::NAME));' \
+    ''
 weaken ends_remembered_without_a_bound status src/actors/supervisor.rs \
     'if ends.len() == REMEMBERED_ENDS {' \
     'if ends.len() == usize::MAX {'
@@ -537,8 +580,8 @@ weaken cache_that_missed_a_write_answers faults src/actors/requests.rs \
     'message(cache.told())' \
     'message(0)'
 weaken stuck_actor_not_killed faults src/actors/supervisor.rs \
-    'let _ = self.tree.kill(&spec.name);' \
-    ''
+    'if !self.kill(name) {' \
+    'if name.is_empty() {'
 
 # Between the actors of a whole node, under simulation.
 
@@ -571,8 +614,8 @@ weaken cache_is_not_asked_what_it_was_told simulation src/actors/requests.rs \
     'cache.mailbox.send(message(cache.told()), key' \
     'cache.mailbox.send(message(0), key'
 weaken cache_goes_on_with_a_link_missing simulation src/actors/shard.rs \
-    'self.all_up_to(previous)?;' \
-    'let _ = previous;'
+    'let heard = self.all_up_to(previous);' \
+    'let (heard, _) = (Ok(()), previous);'
 weaken fill_of_the_cache_pins_what_was_before simulation src/actors/cache.rs \
     'load.written = std::mem::take(&mut load.written).merge(written);' \
     'let _ = (load, written);'
@@ -580,8 +623,8 @@ weaken walk_runs_ahead_of_the_caches faults src/actors/requests.rs \
     'view.scan(&range.first(), self.handles.published.announced());' \
     'view.scan(&range.first(), self.handles.published.applied());'
 weaken failed_sync_passes_for_a_full_disk damage $log/writer.rs \
-    'let source = std::io::Error::other(source);' \
-    ''
+    'let error = Error::io("sync", path, std::io::Error::other(source));' \
+    'let error = Error::io("sync", path, source);'
 group
 # Copies between nodes, and answers that nobody takes.
 
