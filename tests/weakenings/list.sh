@@ -448,7 +448,7 @@ weaken mailbox_without_a_bound floods src/actors/mailbox.rs \
 weaken slow_shard_told_without_a_bound floods src/actors/shard.rs \
     'self.mailbox.send_within_half(message, bytes);' \
     'self.mailbox.send_admitted(message);
-        let _ = bytes;'
+        let _: usize = bytes;'
 weaken shard_that_missed_a_write_keeps_what_it_holds faults src/actors/cache.rs \
     'state.cache = Cache::new(self.options);' \
     ''
