@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use pairdb_node::actors::faults::{DISK_IO, Fault, Faults, MESSAGE, SUPERVISOR};
+use pairdb_node::actors::faults::{BEFORE_SAVE, DISK_IO, Fault, Faults, MESSAGE, SUPERVISOR};
 use pairdb_node::actors::ranges::{KeyRange, RangeItem};
 use pairdb_node::actors::write::NewWrite;
 use pairdb_node::config::Config;
@@ -79,6 +79,18 @@ async fn check(client: &mut Client, key: &str, (acknowledged, tried): (u64, u64)
     }
 }
 
+/// What need not happen in so short a time: actors that have a message now and then, of themselves alone.
+fn may_be_quiet(actor: &str, point: &str, fault: Fault) -> bool {
+    let (is_message, is_lost) = (point == MESSAGE, fault == Fault::Drop);
+    match actor {
+        // Nobody sends to them but their own tasks and timers, and what these send does not get lost.
+        "disk" | "vitals" | "gossip" => is_message && is_lost,
+        // They have messages when the node stops, when somebody asks, or in an hour.
+        "gateway" | "streams" | "scrub" | "registration" => is_message || point == BEFORE_SAVE,
+        _ => false,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_actor_holds_every_fault_at_every_point_under_load() {
     let dir = tempfile::tempdir().unwrap();
@@ -96,7 +108,6 @@ async fn every_actor_holds_every_fault_at_every_point_under_load() {
         Fault::Drop,
         Fault::Stall(Duration::from_millis(20)),
     ];
-    let (mut injected, mut quiet) = (0, Vec::new());
     for actor in faults.actors().iter().filter(|actor| *actor != DISK_IO) {
         for (point, fault) in Faults::points(actor)
             .into_iter()
@@ -108,22 +119,21 @@ async fn every_actor_holds_every_fault_at_every_point_under_load() {
             {
                 continue;
             }
-            injected += 1;
-            // Every write comes by these; who waits for others' messages may wait for longer than the test.
-            let patience = if ["wal", "memtable"].contains(&actor.as_str()) {
-                PATIENCE
-            } else {
-                Duration::from_millis(1500)
-            };
+            let is_quiet = may_be_quiet(actor, point, fault);
+            let patience = if is_quiet { Duration::from_millis(50) } else { PATIENCE };
             let (begun, mut is_killed) = (Instant::now(), point != "start");
             while !faults.armed().is_empty() && begun.elapsed() < patience {
                 // One that is just being started anew cannot be killed yet.
                 is_killed = is_killed || faults.kill(actor);
+                if actor == "gateway" {
+                    // Somebody comes, whom it is to accept.
+                    let mut newcomer = client(node.address());
+                    let _ = tokio::time::timeout(CALL_LIMIT, newcomer.read(read("anything"))).await;
+                }
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            if faults.clear(None) > 0 {
-                quiet.push(format!("{actor}/{point}/{fault}"));
-            }
+            let has_happened = faults.clear(None) == 0;
+            assert!(has_happened || is_quiet, "{fault} of {actor} at {point} did not happen");
         }
     }
     stop.store(true, Ordering::Relaxed);
@@ -131,18 +141,6 @@ async fn every_actor_holds_every_fault_at_every_point_under_load() {
     for worker in workers {
         known.push(worker.await.unwrap());
     }
-    // Actors whom nobody writes to in so short a time have their messages later, and not in this test.
-    assert!(
-        quiet.len() < injected / 2,
-        "{} of {injected} did not happen: {quiet:?}",
-        quiet.len()
-    );
-    assert!(
-        !quiet
-            .iter()
-            .any(|name| name.starts_with("wal/") || name.starts_with("memtable/")),
-        "{quiet:?}"
-    );
     let verify = async |node: &Node| {
         let mut client = client(node.address());
         for (worker, keys) in known.iter().enumerate() {
@@ -380,15 +378,26 @@ async fn an_actor_that_makes_no_progress_is_reported_and_started_again() {
         .inject(injection("memtable", MESSAGE, Fault::Stall(Duration::from_secs(60))))
         .unwrap();
     let mut client = client(node.address());
-    let begun = Instant::now();
-    let refused = client.write(write("k", b"v", &[("a", 1)])).await.unwrap_err();
+    let (mut writer, begun) = (client.clone(), Instant::now());
+    let refused = tokio::spawn(async move { writer.write(write("k", b"v", &[("a", 1)])).await.unwrap_err() });
+    eventually("health tells of it", async || {
+        let (_, reasons) = node.health().status();
+        reasons
+            .iter()
+            .any(|reason| reason.contains("memtable makes no progress"))
+    })
+    .await;
+    let refused = refused.await.unwrap();
     assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
     assert!(begun.elapsed() < CALL_LIMIT, "{:?}", begun.elapsed());
     eventually("it is there again", async || {
         client.write(write("k", b"w", &[("a", 2)])).await.is_ok()
     })
     .await;
-    assert!(node.tree().ends().iter().any(|end| end.name == "memtable"));
+    let ends = node.tree().ends();
+    let of_memtable: Vec<_> = ends.iter().filter(|end| end.name == "memtable").collect();
+    assert_eq!(of_memtable.len(), 1, "{ends:?}");
+    assert!(of_memtable[0].reason.contains("makes no progress"), "{ends:?}");
     // Whoever waits for messages makes progress.
     let restarts = |node: &Node| -> u64 { node.tree().children().iter().map(|child| child.restarts()).sum() };
     let before = restarts(&node);
@@ -413,6 +422,10 @@ async fn the_command_line_lists_injects_and_clears() {
         "{said}"
     );
     assert!(said.contains(SUPERVISOR) && said.contains("sync-log"), "{said}");
+    assert!(
+        said.contains("before-install after-install") && said.contains("before-accept"),
+        "{said}"
+    );
     let (well, said) = run(&["inject", "wal", "panic", "--point", "before-sync", "--after", "1000"]);
     assert!(well && said.contains("injection 1 is armed"), "{said}");
     assert!(run(&["list"]).1.contains("armed 1: panic of wal at before-sync"));

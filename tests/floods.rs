@@ -5,9 +5,10 @@ mod common;
 use common::*;
 use pairdb_node::actors::faults::{Fault, MESSAGE};
 use pairdb_node::actors::mailbox::{Bound, Envelope, Mailbox, Undelivered};
+use pairdb_node::storage::key::Key;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -160,5 +161,77 @@ async fn a_flood_of_writes_while_the_log_stalls_is_refused_and_held_within_its_b
     .await;
     let mut client = client(node.address());
     client.write(write("after", b"v", &[("a", 1)])).await.unwrap();
+    node.shutdown().await;
+}
+
+/// A shard of the cache that is slow holds up no write, and no permit bounds what waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_writes_to_a_slow_shard_is_held_within_its_bound_and_empties_it_without_an_end() {
+    const VALUE: usize = 256 << 10;
+    const WRITERS: usize = 8;
+    const ROUNDS: usize = 32;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    // Were it to end each time, the node would.
+    config.supervisor.max_restarts = 1;
+    let node = start(&config).await;
+    let handles = &node.requests().handles;
+    let is_of_shard = |name: &String| handles.shard_of(&Key::new("tenant", name).unwrap()) == 0;
+    let keys: Vec<String> = (0..)
+        .map(|n| format!("k{n}"))
+        .filter(is_of_shard)
+        .take(WRITERS)
+        .collect();
+    let value = |round: usize| vec![round as u8; VALUE];
+    let mut reader = client(node.address());
+    for key in &keys {
+        reader.write(write(key, b"old", &[("a", 1)])).await.unwrap();
+        assert_eq!(reader.read(read(key)).await.unwrap().into_inner().value, b"old");
+    }
+    let mut slow = injection("cache-0", MESSAGE, Fault::Stall(Duration::from_millis(300)));
+    slow.times = 0;
+    handles.faults.inject(slow).unwrap();
+    let mailbox = handles.caches[0].mailbox.clone();
+    let (bound, is_over) = (mailbox.stats().bound.bytes, Arc::new(AtomicBool::new(false)));
+    let (watched, until) = (mailbox.clone(), Arc::clone(&is_over));
+    let watch = std::thread::spawn(move || {
+        let mut most = 0;
+        while !until.load(Ordering::Relaxed) {
+            most = most.max(watched.stats().bytes);
+            std::thread::yield_now();
+        }
+        most
+    });
+    let writers: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            let (mut client, key) = (client(node.address()), key.clone());
+            tokio::spawn(async move {
+                for round in 1..=ROUNDS {
+                    let clock = [("a", 1 + round as i64)];
+                    client.write(write(&key, &value(round), &clock)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let most = watch.join().unwrap();
+    assert!(
+        2 * bound <= WRITERS * ROUNDS * VALUE,
+        "the flood is larger than the bound"
+    );
+    assert!((bound / 4..=bound).contains(&most), "{most} bytes waited, {bound} may");
+    assert!(mailbox.stats().refused > 0, "it had room for all");
+    handles.faults.clear(None);
+    for key in &keys {
+        let found = reader.read(read(key)).await.unwrap().into_inner().value;
+        assert!(found == value(ROUNDS), "{key} is read as it was before");
+    }
+    eventually("nothing is held", async || mailbox.stats().bytes == 0).await;
+    let restarts: u64 = node.tree().children().iter().map(|child| child.restarts()).sum();
+    assert_eq!(restarts, 0, "a slow shard ended");
     node.shutdown().await;
 }

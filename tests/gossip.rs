@@ -133,8 +133,7 @@ async fn health_is_seen_from_all_sides_and_in_all_places() {
         })
     })
     .await;
-    // A latched log is worse. It has a segment already, so that it is the write that fails.
-    client(n4.address()).write(write("k", b"v", &[("a", 1)])).await.unwrap();
+    // A latched log is worse.
     let faults = &n4.requests().handles.faults;
     faults.inject(injection(DISK_IO, "sync-log", Fault::Error)).unwrap();
     client(n4.address())

@@ -7,6 +7,7 @@ mod streaming;
 
 use common::*;
 use pairdb_node::actors::faults::{BEFORE_SAVE, Fault, Faults};
+use pairdb_node::actors::supervisor::ChildEnd;
 use pairdb_node::node::Node;
 use pairdb_node::rpc::pb;
 use std::sync::Arc;
@@ -226,7 +227,8 @@ async fn an_actor_of_a_stream_that_makes_no_progress_is_started_again() {
     eventually("what was written arrives", async || held(&to).len() == 1).await;
     assert!(faults.armed().is_empty());
     let ends = from.tree().ends();
-    assert!(ends.iter().any(|end| end.name == STREAM), "{ends:?}");
+    let is_told = |end: &ChildEnd| end.name == STREAM && end.reason.contains("makes no progress");
+    assert!(ends.iter().any(is_told), "{ends:?}");
     from.shutdown().await;
     to.shutdown().await;
 }

@@ -4,8 +4,8 @@
 //! and comes back as a message. A write that arrives while its key is being read is merged into what was read, so a fill
 //! never pins an old value.
 //!
-//! A shard that did not hear of a write (see [`crate::actors::shard`]) holds what may be old; it ends, comes back empty, and
-//! the question is answered from the view.
+//! A shard that did not hear of a write (see [`crate::actors::shard`]) holds what may be old, and forgets all of it; those who
+//! wait for what is being read are answered from the view. It does not end over it: a slow one misses writes again and again.
 //!
 //! Owns: its part of the cache, without a lock. Does not own: the policy (see [`crate::storage::cache`]) or the view. It
 //! comes back empty after a crash.
@@ -15,7 +15,7 @@ use crate::actors::admission::ReadPermit;
 use crate::actors::answers::{Gathering, Port};
 use crate::actors::mailbox::Envelope;
 use crate::actors::refusal::Refusal;
-use crate::actors::shard::Heard;
+use crate::actors::shard::{Heard, Missed};
 use crate::actors::trail::{self, Detail, TraceContext, Trail};
 use crate::actors::watched::Trailed;
 use crate::storage::cache::{Cache, CacheOptions};
@@ -77,7 +77,12 @@ pub enum CacheMessage {
         last: u64,
     },
     /// Keys were read from the view.
-    Loaded(Vec<Found>),
+    Loaded {
+        /// What they have.
+        found: Vec<Found>,
+        /// How often the shard had been emptied when they were asked for.
+        emptied: u64,
+    },
 }
 
 impl Trailed for CacheMessage {
@@ -127,7 +132,7 @@ pub struct ShardStats {
     pub bytes: AtomicUsize,
     /// Entries.
     pub entries: AtomicUsize,
-    /// Entries that had to leave, since the shard started.
+    /// Entries that had to leave, since the shard started, or was emptied.
     pub evictions: AtomicU64,
     /// The weight of recency, as the bits of its number.
     recency: AtomicU64,
@@ -167,13 +172,15 @@ pub struct CacheState {
     /// The shard's name among the injections of faults.
     name: String,
     cache: Cache,
-    /// When this generation began: the cache's time counts from here.
+    /// When the cache was made: its time counts from here.
     begun: Instant,
     /// Messages until the cache is told the time again.
     untold: u32,
     /// In order, so that those who wait learn in the same order each time when this ends.
     loading: BTreeMap<Key, Load>,
     heard: Heard,
+    /// How often this generation was emptied.
+    emptied: u64,
 }
 
 /// A key that is being read.
@@ -210,6 +217,7 @@ impl Actor for CacheActor {
             untold: TOLD_EVERY,
             loading: BTreeMap::new(),
             heard: Heard::default(),
+            emptied: 0,
         })
     }
 
@@ -223,20 +231,22 @@ impl Actor for CacheActor {
         let times = (envelope.sent, envelope.begun);
         match envelope.message {
             CacheMessage::Get { key, reader, told } => {
-                state.heard.all_up_to(told)?;
+                let heard = state.heard.all_up_to(told);
+                self.empty_if_missed(heard, state);
                 let note = |hit: bool, trail: Option<&Arc<Trail>>| note_asked(trail, times, 1, u32::from(hit));
                 let misses: Vec<Key> = self.get(key, reader, state, note).into_iter().collect();
-                self.load(&myself, misses);
+                self.load(&myself, misses, state.emptied);
                 return Ok(());
             }
             CacheMessage::GetBatch { keys, told, gathering } => {
-                state.heard.all_up_to(told)?;
+                let heard = state.heard.all_up_to(told);
+                self.empty_if_missed(heard, state);
                 let (asked, mut hits) = (keys.len(), 0);
                 let get =
                     |(place, key)| self.get(key, gathering.port(place), state, |hit, _trail| hits += u32::from(hit));
                 let misses: Vec<Key> = keys.into_iter().filter_map(get).collect();
                 note_asked(gathering.trail(), times, asked, hits);
-                self.load(&myself, misses);
+                self.load(&myself, misses, state.emptied);
                 return Ok(());
             }
             CacheMessage::Written {
@@ -244,7 +254,8 @@ impl Actor for CacheActor {
                 previous,
                 last,
             } => {
-                state.heard.hear(previous, last)?;
+                let heard = state.heard.hear(previous, last);
+                self.empty_if_missed(heard, state);
                 for (key, version) in changes {
                     let written = Versions::from(version);
                     if let Some(load) = state.loading.get_mut(&key) {
@@ -254,14 +265,16 @@ impl Actor for CacheActor {
                     }
                 }
             }
-            CacheMessage::Loaded(loaded) => {
+            // It may be older than what was missed since.
+            CacheMessage::Loaded { emptied, .. } if emptied != state.emptied => return Ok(()),
+            CacheMessage::Loaded { found, .. } => {
                 let _on = self.handles.faults.pass(&state.name, "before-fill")?;
-                let again: Vec<Key> = loaded
+                let again: Vec<Key> = found
                     .into_iter()
                     .filter_map(|found| Self::loaded(found, state))
                     .collect();
                 for key in again {
-                    self.load(&myself, vec![key]);
+                    self.load(&myself, vec![key], state.emptied);
                 }
             }
         }
@@ -273,6 +286,19 @@ impl Actor for CacheActor {
 }
 
 impl CacheActor {
+    /// Forgets all that may be older than a write that was missed. Whoever waits for what is being read loses its port, and
+    /// is answered from the view.
+    fn empty_if_missed(&self, heard: Result<(), Missed>, state: &mut CacheState) {
+        if heard.is_ok() {
+            return;
+        }
+        tracing::debug!(shard = state.name, "it missed writes, and is empty now");
+        state.cache = Cache::new(self.options);
+        state.begun = Instant::now();
+        state.loading.clear();
+        state.emptied += 1;
+    }
+
     /// Answers a hit. Returns the key if it is to be loaded. `note` is told before the answer goes whether it is one.
     fn get(
         &self,
@@ -328,8 +354,8 @@ impl CacheActor {
         None
     }
 
-    /// Has keys read from the view, together.
-    fn load(&self, myself: &ActorRef<Envelope<CacheMessage>>, keys: Vec<Key>) {
+    /// Has keys read from the view, together, for a shard that was emptied so often.
+    fn load(&self, myself: &ActorRef<Envelope<CacheMessage>>, keys: Vec<Key>, emptied: u64) {
         if keys.is_empty() {
             return;
         }
@@ -338,9 +364,10 @@ impl CacheActor {
         };
         let (handles, loads, myself) = (self.handles.clone(), Arc::clone(&self.loads), myself.clone());
         tokio::spawn(async move {
-            let loaded = read_view(&handles, &loads, keys).await;
+            let found = read_view(&handles, &loads, keys).await;
+            let loaded = CacheMessage::Loaded { found, emptied };
             // To this generation only: whoever waited for an earlier one has lost its port, and asks again.
-            let _ = myself.send_message(mailbox.envelope(CacheMessage::Loaded(loaded)));
+            let _ = myself.send_message(mailbox.envelope(loaded));
         });
     }
 }

@@ -25,14 +25,23 @@ pub const START: &str = "start";
 pub const MESSAGE: &str = "message";
 /// The other points of each actor, in the order in which a request comes by them. Shards of the cache are all `cache`, and
 /// those who work on streams `stream`.
-pub const POINTS: [(&str, &[&str]); 6] = [
+pub const POINTS: [(&str, &[&str]); 9] = [
     ("wal", &["before-write", "before-sync", "after-sync", HAND_OFF]),
     ("memtable", &["mid-batch", "before-answer"]),
+    ("flush", &[BEFORE_INSTALL, AFTER_INSTALL]),
+    ("compaction", &[BEFORE_INSTALL, AFTER_INSTALL]),
     ("cache", &["before-fill"]),
+    ("gateway", &[BEFORE_ACCEPT]),
     ("streams", &[BEFORE_SAVE]),
     ("stream", streaming::POINTS),
     (DISK_IO, fault_fs::POINTS),
 ];
+/// The point before a change of the tables is recorded in the manifest and published.
+pub const BEFORE_INSTALL: &str = "before-install";
+/// The point after that.
+pub const AFTER_INSTALL: &str = "after-install";
+/// The point before a connection is accepted.
+pub const BEFORE_ACCEPT: &str = "before-accept";
 /// The point at which a batch goes from the log to the memtable.
 pub const HAND_OFF: &str = "hand-off";
 /// The point before it is made durable which streams there are, and how far. An error there is one of the disk's.
@@ -239,10 +248,16 @@ impl Faults {
             Fault::DiskFull => is_disk,
             Fault::Kill => !is_disk,
             Fault::Drop => injection.actor != SUPERVISOR && [MESSAGE, HAND_OFF].contains(&injection.point.as_str()),
-            // What fails on the log's thread is the disk.
+            // What fails on the log's thread, and at an installation, is the disk.
             Fault::Error => {
-                !(injection.actor == "wal"
-                    && ["before-write", "before-sync", "after-sync"].contains(&injection.point.as_str()))
+                let of_disk = [
+                    "before-write",
+                    "before-sync",
+                    "after-sync",
+                    BEFORE_INSTALL,
+                    AFTER_INSTALL,
+                ];
+                !of_disk.contains(&injection.point.as_str())
             }
             Fault::Panic | Fault::Stall(_) => true,
         };

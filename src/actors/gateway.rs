@@ -7,6 +7,7 @@
 //! accepts), or any state of a request.
 
 use crate::actors::Handles;
+use crate::actors::faults::{BEFORE_ACCEPT, Faults};
 use crate::actors::mailbox::Envelope;
 use crate::actors::reply::Reply;
 use crate::actors::watched::Trailed;
@@ -97,7 +98,7 @@ impl Connections {
 pub enum GatewayMessage {
     /// Accept nothing more; answer when every connection is closed.
     Drain(Reply<()>),
-    /// Accepting ended, which it does not by itself.
+    /// Accepting ended, which it does not by itself, but by a panic.
     Ended,
 }
 
@@ -113,12 +114,17 @@ pub struct RpcGateway {
     pub handles: Handles,
 }
 
-/// What it knows: the task that accepts. It ends with its actor, also when that panics or is killed.
-pub struct GatewayState(JoinHandle<()>);
+/// What it knows.
+pub struct GatewayState {
+    /// The task that accepts. It ends with its actor, also when that panics or is killed.
+    accepting: JoinHandle<()>,
+    /// Nothing more is to be accepted.
+    draining: bool,
+}
 
 impl Drop for GatewayState {
     fn drop(&mut self) {
-        self.0.abort();
+        self.accepting.abort();
     }
 }
 
@@ -130,11 +136,17 @@ impl Actor for RpcGateway {
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<GatewayState, ActorProcessingErr> {
         let listener = tokio::net::TcpListener::from_std(self.listener.try_clone()?)?;
         let (connections, mailbox) = (Arc::clone(&self.connections), self.handles.gateway.clone());
+        let faults = Arc::clone(&self.handles.faults);
         let accepting = tokio::spawn(async move {
-            accept(&listener, &connections).await;
-            let _ = myself.send_message(mailbox.envelope(GatewayMessage::Ended));
+            let _ended = Ended(|| {
+                let _ = myself.send_message(mailbox.envelope(GatewayMessage::Ended));
+            });
+            accept(&listener, &connections, &faults).await;
         });
-        Ok(GatewayState(accepting))
+        Ok(GatewayState {
+            accepting,
+            draining: false,
+        })
     }
 
     async fn handle(
@@ -145,7 +157,8 @@ impl Actor for RpcGateway {
     ) -> Result<(), ActorProcessingErr> {
         match envelope.message {
             GatewayMessage::Drain(reply) => {
-                state.0.abort();
+                state.draining = true;
+                state.accepting.abort();
                 let connections = Arc::clone(&self.connections);
                 tokio::spawn(async move {
                     connections.close().await;
@@ -153,14 +166,27 @@ impl Actor for RpcGateway {
                 });
                 Ok(())
             }
+            GatewayMessage::Ended if state.draining => Ok(()),
             GatewayMessage::Ended => Err("the server takes no connections".into()),
         }
     }
 }
 
+/// Tells that accepting has ended, whatever ends it.
+struct Ended<F: Fn()>(F);
+
+impl<F: Fn()> Drop for Ended<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// Accepts until the server takes nothing more, even when it is started anew.
-async fn accept(listener: &tokio::net::TcpListener, connections: &Connections) {
+async fn accept(listener: &tokio::net::TcpListener, connections: &Connections, faults: &Faults) {
     loop {
+        if faults.pass_waiting("gateway", BEFORE_ACCEPT, false).await.is_err() {
+            return;
+        }
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {

@@ -184,13 +184,10 @@ impl Health {
             // Anybody may ask over HTTP: which keys stands in the status by the admin socket.
             format!("table {} is damaged: {}", table.id, table.cause)
         }));
-        let stuck = |child: ChildStatus| {
-            Some(format!(
-                "{} has been at one message for {:.1?}",
-                child.name, child.stuck?
-            ))
-        };
-        reasons.extend(self.tree.children().into_iter().filter_map(stuck));
+        let stuck = self.tree.stuck().into_iter();
+        reasons.extend(stuck.map(|(name, busy)| {
+            format!("{name} makes no progress: it has been at one message, or at its start, for {busy:.1?}")
+        }));
         let down = self.tree.children().into_iter().filter(|child| !child.running);
         reasons.extend(down.map(|child| format!("{} is restarting", child.name)));
         let strain = self.vitals.strain();

@@ -113,11 +113,27 @@ impl<M: Message> Mailbox<M> {
     /// # Errors
     /// Hands the message back when the mailbox is full or the actor down.
     pub fn send(&self, message: M, bytes: usize) -> Result<(), Undelivered<M>> {
+        self.send_within(self.bound, message, bytes)
+    }
+
+    /// As [`Mailbox::send`], if it is within half of the bound: the other half is left to those who wait for an answer.
+    ///
+    /// # Errors
+    /// As [`Mailbox::send`].
+    pub fn send_within_half(&self, message: M, bytes: usize) -> Result<(), Undelivered<M>> {
+        let half = Bound {
+            messages: self.bound.messages / 2,
+            bytes: self.bound.bytes / 2,
+        };
+        self.send_within(half, message, bytes)
+    }
+
+    fn send_within(&self, bound: Bound, message: M, bytes: usize) -> Result<(), Undelivered<M>> {
         let room = self.room(bytes);
         let messages = self.used.messages.load(Ordering::Acquire);
         let held = self.used.bytes.load(Ordering::Acquire);
         // A message larger than the bound passes through an empty mailbox: limits of size are not this one's business.
-        if messages > self.bound.messages || (held > self.bound.bytes && messages > 1) {
+        if messages > bound.messages || (held > bound.bytes && messages > 1) {
             self.used.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Undelivered::Full(message));
         }

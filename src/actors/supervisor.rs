@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, Message, SpawnErr, SupervisionEvent,
 };
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +36,7 @@ const REMEMBERED_ENDS: usize = 100;
 /// Most characters of a reason that are remembered: a panic may say anything.
 const REASON_CHARS: usize = 500;
 /// Time between two looks whether all children make progress.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 type Starting = Pin<Box<dyn Future<Output = Result<ActorCell, SpawnErr>> + Send>>;
 
@@ -45,6 +45,8 @@ pub struct ChildSpec {
     /// Its name, for people.
     pub name: String,
     pulse: Arc<Pulse>,
+    /// Its ends, under this supervisor and those before: one that ends again and again may take its supervisor with it.
+    restarts: Mutex<Restarts>,
     start: Box<dyn Fn(ActorCell, Arc<Faults>) -> Starting + Send + Sync>,
 }
 
@@ -62,6 +64,7 @@ impl ChildSpec {
         Self {
             name,
             pulse: Arc::clone(&pulse),
+            restarts: Mutex::default(),
             start: Box::new(move |supervisor, faults| {
                 let (mailbox, before) = (mailbox.clone(), Arc::clone(&before));
                 let actor = Watched {
@@ -98,7 +101,7 @@ pub struct ChildStatus {
     pub generation: u64,
     /// Whether it runs now.
     pub running: bool,
-    /// For how long it has been at one message, when that is longer than it may be.
+    /// For how long it has been at one message, or at its start, when that is longer than it may be.
     pub stuck: Option<Duration>,
 }
 
@@ -136,6 +139,10 @@ pub struct Tree {
     supervisor_restarts: AtomicU64,
     /// Those that ended and are not back yet.
     fallen: Mutex<HashMap<String, Fallen>>,
+    /// Those that make no progress, and for how long.
+    stuck: Mutex<BTreeMap<String, Duration>>,
+    /// Why those were killed of whose end nobody was told yet.
+    condemned: Mutex<HashMap<String, String>>,
     traces: OnceLock<Arc<Traces>>,
 }
 
@@ -161,6 +168,8 @@ impl Tree {
             pulses: Mutex::default(),
             supervisor_restarts: AtomicU64::new(0),
             fallen: Mutex::default(),
+            stuck: Mutex::default(),
+            condemned: Mutex::default(),
             traces: OnceLock::new(),
         })
     }
@@ -174,7 +183,19 @@ impl Tree {
     /// All children, in the order in which they were started first.
     #[must_use]
     pub fn children(&self) -> Vec<ChildStatus> {
-        self.children.lock().clone()
+        let mut children = self.children.lock().clone();
+        let stuck = self.stuck.lock();
+        for child in &mut children {
+            child.stuck = stuck.get(&child.name).copied();
+        }
+        children
+    }
+
+    /// Who makes no progress, and for how long: the supervisor may be among them, and one that never started.
+    #[must_use]
+    pub fn stuck(&self) -> Vec<(String, Duration)> {
+        let stuck = self.stuck.lock();
+        stuck.iter().map(|(name, busy)| (name.clone(), *busy)).collect()
     }
 
     /// Whether a child was started at some time.
@@ -230,13 +251,28 @@ impl Tree {
         self.cells.lock().insert(SUPERVISOR.to_owned(), supervisor);
     }
 
-    /// Notes for how long a child has been at one message, when that is too long. Says whether it was not noted before.
-    pub(super) fn note_stuck(&self, name: &str, stuck: Option<Duration>) -> bool {
-        let mut children = self.children.lock();
-        let Some(child) = children.iter_mut().find(|child| child.name == name) else {
-            return false;
-        };
-        std::mem::replace(&mut child.stuck, stuck).is_none() && stuck.is_some()
+    /// Notes for how long an actor has been at one message, or at its start, when that is longer than `most`, and kills it
+    /// then, once. One that blocks its thread ends when that goes on; one whose start hangs is only told of.
+    pub(crate) fn judge(&self, name: &str, busy: Duration, most: Duration) {
+        if busy <= most {
+            self.stuck.lock().remove(name);
+            return;
+        }
+        if self.stuck.lock().insert(name.to_owned(), busy).is_some() {
+            return;
+        }
+        tracing::error!(actor = name, ?busy, "an actor makes no progress; killing it");
+        let reason = format!("it makes no progress: killed after {busy:.1?} at one message");
+        // Before it is killed: its end is told by others.
+        self.condemned.lock().insert(name.to_owned(), reason);
+        if !self.kill(name) {
+            self.condemned.lock().remove(name);
+        }
+    }
+
+    /// Why an actor ended of which it is told that it did for `reason`: of one that was killed, that is not why.
+    pub(crate) fn reason_of(&self, name: &str, reason: String) -> String {
+        self.condemned.lock().remove(name).unwrap_or(reason)
     }
 
     /// Tells of every start and end of a child.
@@ -287,6 +323,8 @@ impl Tree {
     /// Takes out a child that is wanted no more. Its ends stay.
     pub(super) fn forget(&self, name: &str) {
         self.fallen.lock().remove(name);
+        self.stuck.lock().remove(name);
+        self.condemned.lock().remove(name);
         self.cells.lock().remove(name);
         self.children.lock().retain(|child| child.name != name);
         self.pulses.lock().retain(|(known, _)| known != name);
@@ -297,7 +335,8 @@ impl Tree {
     fn ended_with_their_parent(&self, is_meant: impl Fn(&str) -> bool) {
         let children = self.children().into_iter();
         for child in children.filter(|child| child.running && is_meant(&child.name)) {
-            self.ended(&child.name, "its parent ended".to_owned());
+            let reason = self.reason_of(&child.name, "its parent ended".to_owned());
+            self.ended(&child.name, reason);
         }
     }
 
@@ -401,7 +440,6 @@ struct Child {
     /// A start, or the pause before one, is under way.
     starting: bool,
     started_at: Option<Instant>,
-    restarts: Restarts,
 }
 
 /// What it knows.
@@ -514,15 +552,10 @@ impl Supervisor {
         });
     }
 
-    /// Kills a child that has been at one message for too long. One that blocks its thread ends when that goes on.
+    /// Kills children that have been at one message for too long.
     fn look(&self) {
         for spec in self.specs.iter() {
-            let busy = spec.pulse.busy();
-            let stuck = (busy > self.stuck_after).then_some(busy);
-            if self.tree.note_stuck(&spec.name, stuck) {
-                tracing::error!(actor = spec.name, ?busy, "an actor makes no progress; killing it");
-                let _ = self.tree.kill(&spec.name);
-            }
+            self.tree.judge(&spec.name, spec.pulse.busy(), self.stuck_after);
         }
     }
 
@@ -564,17 +597,18 @@ impl Supervisor {
         reason: String,
         state: &mut SupervisorState,
     ) {
-        let name = self.name(index);
-        let Some(child) = state.children.get_mut(index) else {
+        let Some((spec, child)) = self.specs.get(index).zip(state.children.get_mut(index)) else {
             return;
         };
+        let name = &spec.name;
         child.cell = None;
+        let reason = self.tree.reason_of(name, reason);
         let at_request = self.tree.ended(name, reason.clone());
         if state.stopping {
             return;
         }
         let lived = child.started_at.map(|at| at.elapsed());
-        let pause = match child.restarts.ended(lived, self.intensity) {
+        let pause = match spec.restarts.lock().ended(lived, self.intensity) {
             Ok(pause) => pause,
             Err(times) => {
                 self.gave_up

@@ -1,6 +1,6 @@
 //! What every actor is wrapped in: the points at which faults are injected, and the signs that it makes progress.
 //!
-//! Owns: that each start and each message passes its point, and the note of when a message was begun. Does not own: what
+//! Owns: that each start and each message passes its point, and the note of when either was begun. Does not own: what
 //! the actor does, or what follows when it makes no progress (see [`crate::actors::supervisor`]).
 
 use crate::actors::faults::{Faults, MESSAGE, Passed, START};
@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Whether an actor makes progress. One that waits for messages does; one that has been at the same message for long does
-/// not. A full neighbour holds nobody up: messages are refused, not waited with.
+/// Whether an actor makes progress. One that waits for messages does; one that has been at the same message, or at its start,
+/// for long does not. A full neighbour holds nobody up: messages are refused, not waited with.
 #[derive(Debug)]
 pub struct Pulse {
     origin: Instant,
-    /// When the present message was begun, in microseconds since the origin; 0: there is none.
+    /// When the present message, or start, was begun, in microseconds since the origin; 0: there is none.
     begun_us: AtomicU64,
     handled: AtomicU64,
     /// The request at which the actor ended, or failed, last.
@@ -44,7 +44,7 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// For how long the actor has been at its present message.
+    /// For how long the actor has been at its present message, or at its start.
     #[must_use]
     pub fn busy(&self) -> Duration {
         match self.begun_us.load(Ordering::Relaxed) {
@@ -64,15 +64,34 @@ impl Pulse {
         self.fatal.lock().take()
     }
 
-    fn begin(&self, begun: Instant, sent: Instant, context: Option<TraceContext>) -> Beat<'_> {
+    fn note_begun(&self, begun: Instant) {
         let since = u64::try_from(begun.duration_since(self.origin).as_micros()).unwrap_or(u64::MAX);
         self.begun_us.store(since.max(1), Ordering::Relaxed);
+    }
+
+    /// Begins work that is no message: a start, or what follows from the end of a child.
+    fn begin_other(&self) -> Other<'_> {
+        self.note_begun(Instant::now());
+        Other(self)
+    }
+
+    fn begin(&self, begun: Instant, sent: Instant, context: Option<TraceContext>) -> Beat<'_> {
+        self.note_begun(begun);
         self.queued.observe(begun.duration_since(sent));
         Beat {
             pulse: self,
             begun,
             context,
         }
+    }
+}
+
+/// Work that is no message, and does not count as one. Ends with it, whatever ends it.
+struct Other<'a>(&'a Pulse);
+
+impl Drop for Other<'_> {
+    fn drop(&mut self) {
+        self.0.begun_us.store(0, Ordering::Relaxed);
     }
 }
 
@@ -187,11 +206,13 @@ impl<A: Actor<Msg: Losable>> Actor for Watched<A> {
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
+        let _beat = self.pulse.begin_other();
         let _on = self.faults.pass_waiting(&self.name, START, false).await?;
         self.inner.pre_start(myself, arguments).await
     }
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
+        let _beat = self.pulse.begin_other();
         self.inner.post_start(myself, state).await
     }
 
@@ -223,6 +244,7 @@ impl<A: Actor<Msg: Losable>> Actor for Watched<A> {
         event: SupervisionEvent,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
+        let _beat = self.pulse.begin_other();
         self.inner.handle_supervisor_evt(myself, event, state).await
     }
 }

@@ -11,7 +11,7 @@ use crate::actors::cache::{CacheStats, ShardStats};
 use crate::actors::compaction::CompactionStats;
 use crate::actors::disk::DiskWatch;
 use crate::actors::drain::{Drain, Drained};
-use crate::actors::faults::Faults;
+use crate::actors::faults::{AFTER_INSTALL, BEFORE_INSTALL, Faults};
 use crate::actors::flush::FlushStats;
 use crate::actors::gossip::watch::GossipWatch;
 use crate::actors::health::{Health, Recovery};
@@ -47,7 +47,7 @@ use crate::storage::space::SpaceThresholds;
 use crate::storage::stream_records::StreamRecord;
 use crate::storage::table::TableOptions;
 use crate::storage::table::block::Compression;
-use crate::storage::tables::Tables;
+use crate::storage::tables::{Installer, Moment, Tables, Watch};
 use crate::storage::time::Time;
 use crate::storage::view::Published;
 use parking_lot::Mutex;
@@ -67,8 +67,10 @@ const MAX_LOADS: usize = 32;
 const MAX_SCANS: usize = 4;
 /// Copies to other nodes that may be under way at once.
 const MAX_COPIES: usize = 4;
-/// Most bytes that wait in one cache shard's mailbox. Keys only: values come from the view.
-const CACHE_MAILBOX_BYTES: usize = 16 << 20;
+/// Most bytes that wait in one cache shard's mailbox: half of them of reads, which are keys, and half of writes, with their values.
+const CACHE_MAILBOX_BYTES: usize = 32 << 20;
+/// Most bytes that wait in the mailbox of an actor that is told of no values.
+const MAILBOX_BYTES: usize = 16 << 20;
 /// Most cache shards; more than cores would only cost.
 const MAX_SHARDS: usize = 16;
 
@@ -162,6 +164,22 @@ pub(super) fn addresses(config: &Config) -> BTreeMap<String, NodeAddress> {
         .collect()
 }
 
+/// Has installations of tables pass the points of those who install.
+fn installs_pass_points(faults: Arc<Faults>) -> Watch {
+    Box::new(move |installer, moment| {
+        let actor = match installer {
+            Installer::Flush => "flush",
+            Installer::Compaction => "compaction",
+        };
+        let point = match moment {
+            Moment::Before => BEFORE_INSTALL,
+            Moment::After => AFTER_INSTALL,
+        };
+        // No error is injected there: it would be the disk's, which has points of its own.
+        let _on = faults.pass(actor, point);
+    })
+}
+
 /// What the actors share, made once: it outlives every generation of them.
 pub(super) struct Parts {
     pub(super) requests: Requests,
@@ -240,8 +258,8 @@ impl Parts {
             caches: (0..shards)
                 .map(|_| Shard::new(mailbox(2 * MAX_READS, CACHE_MAILBOX_BYTES)))
                 .collect(),
-            gateway: Mailbox::new(mailbox(MAX_READS, CACHE_MAILBOX_BYTES)),
-            streams: Mailbox::new(mailbox(MAX_READS, CACHE_MAILBOX_BYTES)),
+            gateway: Mailbox::new(mailbox(MAX_READS, MAILBOX_BYTES)),
+            streams: Mailbox::new(mailbox(MAX_READS, MAILBOX_BYTES)),
             published,
             recent: Arc::clone(&recent),
             taps: Arc::new(Taps::default()),
@@ -256,6 +274,9 @@ impl Parts {
         let mut log = recovered.log;
         log.set_flushed(recovered.tables.flushed_seq());
         let log = SharedLog::new(log, recent);
+        recovered
+            .tables
+            .watch(installs_pass_points(Arc::clone(&handles.faults)));
         let jobs = Jobs::new(
             Arc::clone(&recovered.tables),
             Arc::clone(&handles.published),

@@ -1,6 +1,6 @@
 //! The start of a node.
 //!
-//! Owns: its order, and the supervisor's restart. Does not own: what is started (see [`super::composition`]).
+//! Owns: its order, the watch over the supervisor, and its restart. Does not own: what is started (see [`super::composition`]).
 
 use super::children::intensity;
 use super::composition::{Found, Parts, http2, storage_options};
@@ -14,7 +14,7 @@ use crate::actors::faults::{Faults, SUPERVISOR};
 use crate::actors::gateway::Connections;
 use crate::actors::maintenance::Maintenance;
 use crate::actors::restarts::Intensity;
-use crate::actors::supervisor::{ChildSpec, Supervisor, SupervisorMessage, Tree};
+use crate::actors::supervisor::{ChildSpec, LOOK_EVERY, Supervisor, SupervisorMessage, Tree};
 use crate::actors::watched::{Own, Watched};
 use crate::config::Config;
 use crate::http;
@@ -28,6 +28,7 @@ use crate::storage::stream_records;
 use crate::telemetry;
 use ractor::{Actor, ActorRef};
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpSocket;
@@ -304,9 +305,23 @@ impl Supervision {
             pulse: self.tree.pulse(SUPERVISOR),
         }
     }
+
+    /// Waits for `work` of the supervisor, and looks meanwhile whether it makes progress: it looks after all others.
+    async fn watch<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        let pulse = self.tree.pulse(SUPERVISOR);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = tokio::time::sleep(LOOK_EVERY) => self.tree.judge(SUPERVISOR, pulse.busy(), self.stuck_after),
+            }
+        }
+    }
 }
 
-/// Keeps a supervisor running: were it to end, its children would have ended with it, and all are started anew.
+/// Keeps a supervisor running: were it to end, its children would have ended with it, and all are started anew. One that makes
+/// no progress is ended.
 async fn guard(
     supervision: Supervision,
     current: watch::Sender<Option<ActorRef<Own<SupervisorMessage>>>>,
@@ -315,14 +330,16 @@ async fn guard(
     let mut ends = VecDeque::new();
     let intensity = supervision.intensity;
     for generation in 1.. {
-        let ended = match Actor::spawn(None, supervision.supervisor(&gave_up), ()).await {
+        let starting = Actor::spawn(None, supervision.supervisor(&gave_up), ());
+        let ended = match supervision.watch(starting).await {
             Ok((supervisor, task)) => {
                 current.send_replace(Some(supervisor));
-                task.await.err().map(|error| error.to_string())
+                supervision.watch(task).await.err().map(|error| error.to_string())
             }
             Err(error) => Some(error.to_string()),
         };
         let ended = ended.unwrap_or_else(|| "it stopped".to_owned());
+        let ended = supervision.tree.reason_of(SUPERVISOR, ended);
         supervision.tree.supervisor_ended(generation, &ended);
         tracing::error!(reason = ended, "the supervisor ended; starting it and all actors again");
         let now = Instant::now();

@@ -86,8 +86,12 @@ pub fn backup(fs: &dyn FileSystem, snapshot: &Snapshot, source: &Path, base: &Pa
     });
     fs.create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
     let copied = copy_tables(fs, &snapshot.state, source, &dir, before.as_deref(), true)?;
-    snapshot.state.write_to(fs, &dir)?;
-    make_durable(fs, &dir)?;
+    let made = snapshot.state.write_to(fs, &dir).and_then(|()| make_durable(fs, &dir));
+    if made.is_err() {
+        // It may have its name already.
+        let _ = fs.remove(&dir.join(manifest::NAME));
+    }
+    made?;
     Ok(copied)
 }
 

@@ -57,7 +57,7 @@ pub fn decode(path: &Path, content: &[u8]) -> Result<u64> {
 /// Sets the mark, durably.
 ///
 /// # Errors
-/// When it cannot be written; it may then be there or not.
+/// When it cannot be written; it is then not there, unless a loss of power brings it back.
 pub fn set(fs: &dyn FileSystem, dir: &Path, since_ms: u64) -> Result<()> {
     let path = dir.join(NAME);
     let temporary = path.with_extension("tmp");
@@ -69,7 +69,11 @@ pub fn set(fs: &dyn FileSystem, dir: &Path, since_ms: u64) -> Result<()> {
     file.sync().map_err(|e| Error::io("sync", &temporary, e))?;
     fs.rename(&temporary, &path)
         .map_err(|e| Error::io("rename", &temporary, e))?;
-    fs.sync_dir(dir).map_err(|e| Error::io("sync", dir, e))
+    fs.sync_dir(dir).map_err(|e| {
+        // The next start must not find what this one is told that it has not.
+        let _ = fs.remove(&path);
+        Error::io("sync", dir, e)
+    })
 }
 
 /// Takes the mark away, durably, whatever is in it.

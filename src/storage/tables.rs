@@ -20,9 +20,40 @@ use crate::storage::version::{MAX_SIBLINGS, Versions};
 use crate::storage::view::{Published, ReadView};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Who installs a change of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Installer {
+    /// A flush.
+    Flush,
+    /// A compaction.
+    Compaction,
+}
+
+/// How far the installation of a change is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// The tables are there, and nothing is recorded.
+    Before,
+    /// The change is recorded and published.
+    After,
+}
+
+/// What is called at each installation of a flush or a compaction, on the thread that installs.
+pub type Watch = Box<dyn Fn(Installer, Moment) + Send + Sync>;
+
+#[derive(Default)]
+struct Watcher(OnceLock<Watch>);
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.get().is_some() { "watched" } else { "unwatched" })
+    }
+}
 
 /// The directory of tables.
 #[derive(Debug)]
@@ -40,6 +71,7 @@ pub struct Tables {
     garbage: Mutex<Vec<Arc<Table>>>,
     next_id: AtomicU64,
     counts: Arc<ReadCounts>,
+    watcher: Watcher,
 }
 
 /// The number of a table that is not installed yet.
@@ -153,6 +185,7 @@ impl Tables {
             reserved: Arc::default(),
             garbage: Mutex::default(),
             counts,
+            watcher: Watcher::default(),
         };
         {
             let mut manifest = tables.manifest.lock();
@@ -165,6 +198,17 @@ impl Tables {
             }
         }
         Ok((tables, set))
+    }
+
+    /// Has `watch` called at each installation from now on. The first that asks for it stays.
+    pub fn watch(&self, watch: Watch) {
+        let _ = self.watcher.0.set(watch);
+    }
+
+    fn tell(&self, installer: Installer, moment: Moment) {
+        if let Some(watch) = self.watcher.0.get() {
+            watch(installer, moment);
+        }
     }
 
     /// How the levels are shaped.
@@ -280,11 +324,25 @@ impl Tables {
             seq: memtable.max_seq(),
             memtable: Some(memtable.id()),
         };
+        self.tell(Installer::Flush, Moment::Before);
         let installed = self.install_l0(table.as_ref(), up_to, published);
         if installed.is_err() {
             *self.unrecorded.lock() = table.map(|table| (memtable.id(), table));
+        } else {
+            self.tell(Installer::Flush, Moment::After);
         }
         installed
+    }
+
+    /// Records the result of a compaction, as [`Tables::install`] does.
+    ///
+    /// # Errors
+    /// As [`Tables::install`].
+    pub fn install_compacted(&self, change: &TableChange, published: &Published) -> Result<()> {
+        self.tell(Installer::Compaction, Moment::Before);
+        self.install(change, None, published)?;
+        self.tell(Installer::Compaction, Moment::After);
+        Ok(())
     }
 
     /// Writes entries as a table for L0 that is not installed yet. Keys must come in strictly ascending order, and be

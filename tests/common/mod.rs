@@ -223,6 +223,12 @@ impl Process {
         self.peak_memory.load(Ordering::Relaxed)
     }
 
+    /// The exit code; [`None`] while it runs. A process that a signal ended has none, which fails the test.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        let ended = self.child.try_wait().unwrap()?;
+        Some(ended.code().expect("it ended by itself"))
+    }
+
     /// Sends SIGTERM and waits for the end; returns the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.child);

@@ -125,6 +125,7 @@ pub mod cache {
             previous: u64,
             last: u64,
         },
-        Loaded(u64),
+        /// What was read, and how often the shard had been emptied when it was asked for.
+        Loaded(u64, u64),
     }
 }

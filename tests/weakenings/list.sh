@@ -14,7 +14,7 @@ weaken log_batch_not_synced crash_states $log/writer.rs \
     'if let Err(source) = open.file.sync() {' \
     'if let Err(source) = std::io::Result::Ok(()) {'
 weaken segment_header_not_synced_before_rename crash_states $log/writer.rs \
-    '.and_then(|()| file.sync().map_err(|e| Error::io("sync", &temporary, e)))' \
+    '.and_then(|()| file.sync().map_err(|e| self.latch(&temporary, e)))' \
     ''
 weaken table_not_synced_before_rename crash_states $tables/builder.rs \
     'self.file.sync().map_err(|e| Error::io("sync", &self.temporary, e))?;' \
@@ -37,11 +37,8 @@ weaken recovery_does_not_sync_the_tail_it_believes crash_states src/storage/reco
 
 group supervision
 weaken new_segment_without_sync_of_its_directory crash_states $log/writer.rs \
-    'made?;
-        self.fs
-            .sync_dir(&self.options.dir)
-            .map_err(|e| Error::io("sync", &self.options.dir, e))?;' \
-    'made?;'
+    'self.fs.sync_dir(&dir).map_err(|e| self.latch(&dir, e))?;' \
+    'let _ = dir;'
 group
 weaken table_without_sync_of_its_directory crash_states $tables/builder.rs \
     'self.fs.sync_dir(self.dir).map_err(|e| Error::io("sync", self.dir, e))?;' \
@@ -76,9 +73,8 @@ weaken leftover_of_a_manifest_is_not_replaced crash_states src/storage/manifest.
 # After a failure.
 
 weaken log_goes_on_after_a_failed_sync crash_states $log/writer.rs \
-    'self.unsure = true;
-            self.latched = Some(error.to_string());' \
-    'self.unsure = true;'
+    'return Err(self.latch(&segment, source));' \
+    'return Err(Error::io("sync", &segment, source));'
 weaken manifest_goes_on_after_a_failed_append crash_states src/storage/manifest.rs \
     'if written.is_err() {
             self.state = before;
@@ -127,10 +123,10 @@ weaken inputs_deleted_before_the_manifest_is_recorded crash_states src/storage/t
         }
         manifest.record(&Edit {'
 weaken outputs_deleted_although_the_manifest_may_name_them crash_states $compaction/job.rs \
-    'context.tables.install(&change, None, context.published)?;
+    'context.tables.install_compacted(&change, context.published)?;
     Ok(Outcome {
         bytes_read' \
-    'if let Err(error) = context.tables.install(&change, None, context.published) {
+    'if let Err(error) = context.tables.install_compacted(&change, context.published) {
         for output in outputs {
             context.tables.discard(output);
         }
@@ -447,8 +443,15 @@ weaken permit_lost floods src/actors/answers.rs \
     'drop(permit);' \
     'std::mem::forget(permit);'
 weaken mailbox_without_a_bound floods src/actors/mailbox.rs \
-    'if messages > self.bound.messages ||' \
-    'if messages / 4 > self.bound.messages ||'
+    'if messages > bound.messages ||' \
+    'if messages / 4 > bound.messages ||'
+weaken slow_shard_told_without_a_bound floods src/actors/shard.rs \
+    'self.mailbox.send_within_half(message, bytes);' \
+    'self.mailbox.send_admitted(message);
+        let _: usize = bytes;'
+weaken shard_that_missed_a_write_keeps_what_it_holds faults src/actors/cache.rs \
+    'state.cache = Cache::new(self.options);' \
+    ''
 weaken room_not_given_back floods src/actors/mailbox.rs \
     'self.used.bytes.fetch_sub(self.bytes, Ordering::AcqRel);' \
     ''
@@ -458,6 +461,49 @@ weaken timers_outlive_their_actor leaks src/actors/timers.rs \
 weaken failed_start_not_tried_again status src/actors/supervisor.rs \
     'Err(error) => self.ended(myself, index, format!("it did not start: {error}"), state),' \
     'Err(error) => tracing::error!(%error, name),'
+weaken reason_of_a_kill_lost faults src/actors/supervisor.rs \
+    'self.condemned.lock().insert(name.to_owned(), reason);' \
+    'drop(reason);'
+weaken ends_forgotten_with_the_supervisor escalation src/actors/supervisor.rs \
+    'self.tree.ended_with_their_parent(|_| true);' \
+    'self.tree.ended_with_their_parent(|_| true);
+        self.specs
+            .iter()
+            .for_each(|spec| *spec.restarts.lock() = Restarts::default());'
+weaken supervisor_without_an_intensity escalation src/node/start.rs \
+    'if ends.len() > intensity.restarts {' \
+    'if ends.len() > intensity.restarts.max(1000) {'
+weaken nobody_looks_at_the_supervisor escalation src/node/start.rs \
+    'self.tree.judge(SUPERVISOR, pulse.busy(), self.stuck_after),' \
+    'drop(pulse.busy()),'
+weaken start_without_a_pulse escalation src/actors/watched.rs \
+    'let _beat = self.pulse.begin_other();
+        let _on' \
+    'let _on'
+weaken panic_of_the_acceptor_not_noticed faults src/actors/gateway.rs \
+    'impl<F: Fn()> Drop for Ended<F> {
+    fn drop(&mut self) {' \
+    'impl<F: Fn()> Drop for Ended<F> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }'
+weaken installations_pass_no_points faults src/storage/tables.rs \
+    'watch(installer, moment);' \
+    'drop((watch, installer, moment));'
+weaken failed_sync_of_a_new_segment_tried_again failed_syncs $log/writer.rs \
+    'file.sync().map_err(|e| self.latch(&temporary, e))' \
+    'file.sync().map_err(|e| Error::io("sync", &temporary, e))'
+weaken failed_sync_of_the_name_of_a_segment_tried_again failed_syncs $log/writer.rs \
+    'self.fs.sync_dir(&dir).map_err(|e| self.latch(&dir, e))?;' \
+    'self.fs.sync_dir(&dir).map_err(|e| Error::io("sync", &dir, e))?;'
+weaken drain_mark_left_although_it_failed failed_syncs src/storage/drain_mark.rs \
+    'let _ = fs.remove(&path);
+        Error' \
+    'Error'
+weaken failed_backup_left_whole failed_syncs src/storage/backup.rs \
+    'let _ = fs.remove(&dir.join(manifest::NAME));' \
+    ''
 weaken ends_remembered_without_a_bound status src/actors/supervisor.rs \
     'if ends.len() == REMEMBERED_ENDS {' \
     'if ends.len() == usize::MAX {'
@@ -502,8 +548,8 @@ weaken told_raised_before_it_is_sent models src/actors/shard.rs \
     'let previous = self.told();
         self.pass_over(last);'
 weaken question_of_a_shard_that_missed_a_write_answered models src/actors/shard.rs \
-    'if *self.0.get_or_insert(told) < told {' \
-    'if *self.0.get_or_insert(told) < told.min(0) {'
+    'if *heard < told {' \
+    'if *heard < told.min(0) {'
 weaken reply_port_dropped batches src/actors/memtable.rs \
     'waiting.into_iter().chain(answer.caller)' \
     'waiting.into_iter().chain(answer.caller.filter(|_| answer.outcome.applied))'
@@ -534,8 +580,8 @@ weaken cache_that_missed_a_write_answers faults src/actors/requests.rs \
     'message(cache.told())' \
     'message(0)'
 weaken stuck_actor_not_killed faults src/actors/supervisor.rs \
-    'let _ = self.tree.kill(&spec.name);' \
-    ''
+    'if !self.kill(name) {' \
+    'if name.is_empty() {'
 
 # Between the actors of a whole node, under simulation.
 
@@ -549,11 +595,8 @@ weaken writer_of_an_earlier_generation_is_not_fenced_out simulation $log/writer.
     'if epoch != self.epoch || self.ended {' \
     'if self.ended {'
 weaken segment_of_a_node_without_sync_of_its_directory simulation $log/writer.rs \
-    'made?;
-        self.fs
-            .sync_dir(&self.options.dir)
-            .map_err(|e| Error::io("sync", &self.options.dir, e))?;' \
-    'made?;'
+    'self.fs.sync_dir(&dir).map_err(|e| self.latch(&dir, e))?;' \
+    'let _ = dir;'
 weaken table_of_a_node_without_sync_of_its_directory simulation $tables/builder.rs \
     'self.fs.sync_dir(self.dir).map_err(|e| Error::io("sync", self.dir, e))?;' \
     ''
@@ -571,8 +614,8 @@ weaken cache_is_not_asked_what_it_was_told simulation src/actors/requests.rs \
     'cache.mailbox.send(message(cache.told()), key' \
     'cache.mailbox.send(message(0), key'
 weaken cache_goes_on_with_a_link_missing simulation src/actors/shard.rs \
-    'self.all_up_to(previous)?;' \
-    'let _ = previous;'
+    'let heard = self.all_up_to(previous);' \
+    'let (heard, _) = (Ok(()), previous);'
 weaken fill_of_the_cache_pins_what_was_before simulation src/actors/cache.rs \
     'load.written = std::mem::take(&mut load.written).merge(written);' \
     'let _ = (load, written);'
@@ -580,8 +623,8 @@ weaken walk_runs_ahead_of_the_caches faults src/actors/requests.rs \
     'view.scan(&range.first(), self.handles.published.announced());' \
     'view.scan(&range.first(), self.handles.published.applied());'
 weaken failed_sync_passes_for_a_full_disk damage $log/writer.rs \
-    'let source = std::io::Error::other(source);' \
-    ''
+    'let error = Error::io("sync", path, std::io::Error::other(source));' \
+    'let error = Error::io("sync", path, source);'
 group
 # Copies between nodes, and answers that nobody takes.
 

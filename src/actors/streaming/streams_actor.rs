@@ -209,12 +209,7 @@ impl StreamsActor {
     /// Kills children that have been at one message for too long.
     fn look(&self, state: &StreamsState) {
         for (target, child) in &state.children {
-            let busy = child.pulse.busy();
-            let stuck = (busy > self.stuck_after).then_some(busy);
-            if self.tree.note_stuck(&name_of(target), stuck) {
-                tracing::error!(actor = name_of(target), ?busy, "an actor makes no progress; killing it");
-                child.cell.kill();
-            }
+            self.tree.judge(&name_of(target), child.pulse.busy(), self.stuck_after);
         }
     }
 
@@ -233,6 +228,7 @@ impl StreamsActor {
         state: &mut StreamsState,
     ) {
         let name = name_of(&target);
+        let reason = self.tree.reason_of(&name, reason);
         let at_request = self.tree.ended(&name, reason.clone());
         let restarts = state.restarts.entry(target.clone()).or_default();
         let pause = match restarts.ended(lived, self.intensity) {

@@ -65,7 +65,7 @@ pub fn run(choice: &Choice, context: &mut JobContext<'_>) -> Result<Outcome> {
             removed: removed.clone(),
             ..TableChange::default()
         };
-        context.tables.install(&change, None, context.published)?;
+        context.tables.install_compacted(&change, context.published)?;
         return Ok(Outcome {
             outputs: removed,
             ..Outcome::default()
@@ -101,7 +101,7 @@ pub fn run(choice: &Choice, context: &mut JobContext<'_>) -> Result<Outcome> {
         ..TableChange::default()
     };
     // Were recording it to fail, the outputs must stay until the manifest is known not to name them: a sweep's work.
-    context.tables.install(&change, None, context.published)?;
+    context.tables.install_compacted(&change, context.published)?;
     Ok(Outcome {
         bytes_read: choice.inputs().map(|table| table.size()).sum(),
         bytes_written: outputs.iter().map(|output| output.table().size()).sum(),

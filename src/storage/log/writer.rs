@@ -10,7 +10,7 @@ use super::{HEADER, HEADER_BYTES, path};
 use crate::storage::error::{Error, ErrorKind, Result};
 use crate::storage::fs::{FileSystem, WriteFile};
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How the log is written.
@@ -275,6 +275,16 @@ impl Log {
         }
     }
 
+    /// Latches the log over a failed sync of a file or a directory. Also where the disk is full: what is on it is unknown, so
+    /// this is no refusal after which to try again.
+    fn latch(&mut self, path: &Path, source: std::io::Error) -> Error {
+        let error = Error::io("sync", path, std::io::Error::other(source));
+        self.latched = Some(error.to_string());
+        error
+    }
+
+    /// Begins a segment. One that cannot be made is tried again with the next batch; one whose header or name cannot be
+    /// synced latches the log.
     fn open_segment(&mut self, now_ms: u64) -> Result<()> {
         let previous = self.closed.back();
         let id = previous.map_or(1, |s| s.id + 1);
@@ -295,7 +305,7 @@ impl Log {
         let made = file
             .write_at(0, &HEADER.frame(&fields))
             .map_err(|e| Error::io("write", &temporary, e))
-            .and_then(|()| file.sync().map_err(|e| Error::io("sync", &temporary, e)))
+            .and_then(|()| file.sync().map_err(|e| self.latch(&temporary, e)))
             .and_then(|()| {
                 self.fs
                     .rename(&temporary, &target)
@@ -305,9 +315,8 @@ impl Log {
             let _ = self.fs.remove(&temporary);
         }
         made?;
-        self.fs
-            .sync_dir(&self.options.dir)
-            .map_err(|e| Error::io("sync", &self.options.dir, e))?;
+        let dir = self.options.dir.clone();
+        self.fs.sync_dir(&dir).map_err(|e| self.latch(&dir, e))?;
         self.open = Some(OpenSegment {
             id,
             file,
@@ -434,12 +443,9 @@ impl Log {
             return Ok(());
         }
         if let Err(source) = open.file.sync() {
-            // Also where the disk is full: what is on it is unknown, so this is no refusal after which to try again.
-            let source = std::io::Error::other(source);
-            let error = Error::io("sync", &path(&self.options.dir, open.id), source);
+            let segment = path(&self.options.dir, open.id);
             self.unsure = true;
-            self.latched = Some(error.to_string());
-            return Err(error);
+            return Err(self.latch(&segment, source));
         }
         open.durable = open.len;
         self.durable_seq = self.last_seq;
