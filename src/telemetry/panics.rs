@@ -25,7 +25,7 @@ impl Drop for Naming {
 
 /// Has panics logged from here on, for the whole process.
 pub fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| log(panic)));
+    std::panic::set_hook(Box::new(log));
 }
 
 fn log(panic: &PanicHookInfo<'_>) {
