@@ -153,6 +153,10 @@ async fn health_is_seen_from_all_sides_and_in_all_places() {
         (shown["gossip_members_total"], shown["gossip_members_healthy"]),
         (3.0, 1.0)
     );
+    assert_eq!(
+        (shown["gossip_members_unhealthy"], shown["gossip_members_down"]),
+        (1.0, 0.0)
+    );
     assert!(shown["gossip_messages_total{type=\"sent\"}"] > 0.0);
     assert!(shown["gossip_messages_total{type=\"received\"}"] > 0.0);
     let body = status_of(&n2).await;
@@ -303,6 +307,8 @@ async fn a_process_that_is_killed_is_dead_and_back_with_its_data_also_elsewhere_
         all.iter().all(|node| life(node, "n5") == Some(Life::Down))
     })
     .await;
+    let down = async || metrics(&all[0]).await["gossip_members_down"];
+    eventually("it is counted", async || down().await == 1.0).await;
     // The same data at another address.
     let mut process = start(6);
     eventually("its later life is known, and where it is", async || {
@@ -325,6 +331,7 @@ async fn a_process_that_is_killed_is_dead_and_back_with_its_data_also_elsewhere_
             .value,
         b"v"
     );
+    eventually("it is counted no more", async || down().await == 0.0).await;
     // One that does not answer, and does not know it.
     process.signal(Signal::STOP);
     eventually("it is taken for dead", async || {

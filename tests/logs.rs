@@ -1,6 +1,8 @@
 //! Logs of a node: what stands in them, what can be changed while it runs, and what never gets there.
 
 mod common;
+#[path = "common/site.rs"]
+mod site;
 
 use common::*;
 use pairdb_node::rpc::pb;
@@ -92,6 +94,42 @@ async fn a_slow_request_is_logged_with_its_trace_and_the_time_of_each_hop() {
             .any(|hop| hop["name"] == "log" && hop["detail"].as_str().unwrap().contains("sync"))
     );
     node.kill();
+}
+
+/// The same for people: the ids stand behind all else, and lines of no request have none.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_for_people_have_the_ids_of_their_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let environment = [
+        ("PAIRDB__TRACING__SLOW_REQUEST", "1us"),
+        ("PAIRDB__LOGGING__FORMAT", "console"),
+    ];
+    let mut node = start_logged(dir.path(), &environment);
+    let mut request = Request::new(write("k", b"v", &[("a", 1)]));
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-00");
+    request.metadata_mut().insert("traceparent", parent.parse().unwrap());
+    client(&node.addr).write(request).await.unwrap();
+    let slow = || {
+        log(dir.path())
+            .lines()
+            .find(|line| line.contains("a slow request"))
+            .map(str::to_owned)
+    };
+    eventually("it is logged", async || {
+        slow().is_some_and(|line| line.contains("span_id="))
+    })
+    .await;
+    let line = slow().unwrap();
+    let (_, ids) = line.split_once(&format!(" trace_id={trace} span_id=")).expect(&line);
+    assert!(ids.len() == 16 && ids.chars().all(|c| c.is_ascii_hexdigit()), "{line}");
+    let all = log(dir.path());
+    let others: Vec<&str> = all.lines().filter(|line| !line.contains("a slow request")).collect();
+    assert!(
+        !others.is_empty() && others.iter().all(|line| !line.contains("trace_id=")),
+        "{others:?}"
+    );
+    assert_eq!(node.terminate(), Some(0));
 }
 
 /// What is logged elsewhere than on the way of a request belongs to a trace as well.
@@ -189,6 +227,97 @@ async fn a_panic_is_a_line_of_the_log_and_nobody_waits_for_its_backtrace() {
         serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     }
     assert_eq!(node.terminate(), Some(0));
+}
+
+/// A pipe that takes nothing more, and that nobody reads.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    use rustix::fs::OFlags;
+    use std::io::Write;
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'.'; 4096]).is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    (reader, writer)
+}
+
+/// What a node that shows its metrics there has in one of them.
+fn metric(port: u16, name: &str) -> f64 {
+    let (status, text) = site::ask(([127, 0, 0, 1], port).into(), "/metrics");
+    assert_eq!(status, 200, "{text}");
+    site::samples(&text, "node-of-logs")[name]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_holds_up_no_request_and_not_the_end() {
+    let (dir, metrics) = (tempfile::tempdir().unwrap(), free_port());
+    let metrics_port = metrics.to_string();
+    let (mut log, pipe) = full_pipe();
+    let environment = [
+        ("PAIRDB__SERVER__NODE_ID", "node-of-logs"),
+        ("PAIRDB__METRICS__PORT", metrics_port.as_str()),
+        ("PAIRDB__LOGGING__LEVEL", "debug"),
+    ];
+    let mut node = Process::start_logging_to(
+        pipe.into(),
+        dir.path(),
+        &format!("127.0.0.1:{}", free_port()),
+        &environment,
+    );
+    let mut client = client(&node.addr);
+    let first = tokio::time::timeout(PATIENCE, client.write(write("k", b"v", &[("a", 1)])));
+    first.await.expect("the start waits for who reads the log").unwrap();
+    assert_eq!(metric(metrics, "log_lines_dropped_total"), 0.0);
+    // Each write that a draining node refuses is a line.
+    let drained = admin(dir.path(), &["drain"]);
+    assert!(drained.status.success(), "{drained:?}");
+    let dropped = || metric(metrics, "log_lines_dropped_total");
+    let went_on = tokio::time::timeout(PATIENCE, async {
+        while dropped() == 0.0 {
+            for _ in 0..200 {
+                client.write(write("k", b"w", &[("a", 2)])).await.unwrap_err();
+            }
+        }
+        let before = dropped();
+        for _ in 0..50 {
+            client.write(write("k", b"w", &[("a", 2)])).await.unwrap_err();
+            assert_eq!(client.read(read("k")).await.unwrap().into_inner().value, b"v");
+        }
+        let more = dropped() - before;
+        assert!(more >= 50.0, "{more} of 50 lines");
+    });
+    went_on.await.expect("requests wait for who reads the log");
+    assert_eq!(node.terminate(), Some(0));
+    // Whoever reads it now has nothing but what was there before.
+    let mut read = Vec::new();
+    std::io::Read::read_to_end(&mut log, &mut read).unwrap();
+    assert!(
+        read.iter().all(|byte| *byte == b'.'),
+        "{}",
+        String::from_utf8_lossy(&read)
+    );
+
+    // One that cannot start does not wait for anybody to hear why either.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (taken, (_log, pipe)) = (taken.local_addr().unwrap(), full_pipe());
+    let data = dir.path().join("data");
+    let refused = binary(&[
+        "serve",
+        "--data-dir",
+        data.to_str().unwrap(),
+        "--listen",
+        &taken.to_string(),
+    ])
+    .env("PAIRDB__METRICS__ENABLED", "false")
+    .stderr(pipe)
+    .spawn();
+    let mut refused = refused.unwrap();
+    let mut code = None;
+    eventually("it ends", async || {
+        code = refused.try_wait().unwrap().map(|ended| ended.code());
+        code.is_some()
+    })
+    .await;
+    assert_eq!(code, Some(Some(1)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,14 +8,20 @@ mod streaming;
 
 use common::*;
 use pairdb_node::actors::drain::DrainPhase;
-use pairdb_node::actors::faults::{DISK_IO, Fault};
-use pairdb_node::config::Quota;
+use pairdb_node::actors::faults::{DISK_IO, Fault, MESSAGE};
+use pairdb_node::actors::memtable::MemtableMessage;
+use pairdb_node::actors::vitals;
+use pairdb_node::config::{Config, Quota};
 use pairdb_node::node::Node;
 use pairdb_node::rpc::pb;
+use pairdb_node::storage::fs::{FileSystem, SimFs};
 use site::{ask, metrics, samples, shown};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use streaming::{WHOLE_RING, completed, start_stream, stop_stream};
 
@@ -90,6 +96,26 @@ async fn a_known_load_gives_the_known_numbers() {
     );
     assert_eq!((number("cache_hits_total"), number("cache_misses_total")), (2.0, 4.0));
     assert_eq!(number("sstable_reads_total"), 0.0, "there are no tables yet");
+    // What nobody knows beforehand is what the part itself says of the same moment.
+    let (log, view) = (node.health().log.stats(), node.health().handles.published.load());
+    assert_eq!(number("commitlog_segments_total"), 1.0);
+    assert_eq!(number("commitlog_size_bytes"), log.bytes as f64);
+    assert!(log.bytes > 4008 && number("memtable_size_bytes") > 4008.0);
+    assert_eq!(number("memtable_size_bytes"), view.memtable_bytes() as f64);
+    let of_shards = node
+        .health()
+        .sum_of_shards(|shard| shard.bytes.load(Ordering::Relaxed) as u64);
+    assert_eq!(number("cache_size_bytes"), of_shards as f64);
+    assert!(of_shards > 308, "{of_shards} bytes of four entries");
+    let memory = vitals::memory();
+    assert_eq!(number("system_memory_limit_bytes"), memory.limit as f64);
+    // Other tests of this process come and go meanwhile.
+    for (name, now) in [("usage", memory.own), ("resident", memory.resident)] {
+        let seen = number(&format!("system_memory_{name}_bytes"));
+        assert!((seen - now as f64).abs() < 256e6, "{name}: {seen}, now {now}");
+    }
+    assert!(number("system_memory_usage_bytes") > 1e6);
+    assert!(number("system_memory_resident_bytes") > number("system_memory_usage_bytes"));
     assert_eq!(number("cache_entries_total"), 4.0);
     assert_eq!(number("memtable_entries_total"), 41.0);
     assert_eq!(number("applied_sequence_total"), 41.0);
@@ -264,6 +290,139 @@ async fn flushes_reads_of_tables_and_compactions_are_counted_as_what_they_were()
         assert_eq!(more, expected);
         assert_eq!(seen["sstable_read_duration_seconds_count"], seen["sstable_reads_total"]);
     }
+    node.shutdown().await;
+}
+
+/// What was read once is in the cache, or has left it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_leaves_the_cache_is_counted() {
+    const KEYS: u32 = 200;
+    const SIZE: usize = 10_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = shown(dir.path());
+    config.cache.max_size = bytesize::ByteSize::mib(1);
+    let node = start(&config).await;
+    let mut client = client(node.address());
+    for n in 0..KEYS {
+        let key = format!("k{n}");
+        client.write(write(&key, &[7; SIZE], &[("a", 1)])).await.unwrap();
+        client.read(read(&key)).await.unwrap();
+    }
+    eventually("all of them are noted", async || {
+        let seen = metrics(&node).await;
+        seen["cache_entries_total"] + seen["cache_evictions_total"] == f64::from(KEYS)
+    })
+    .await;
+    let seen = metrics(&node).await;
+    assert!(
+        seen["cache_evictions_total"] >= 90.0,
+        "{}",
+        seen["cache_evictions_total"]
+    );
+    let (entries, bytes) = (seen["cache_entries_total"], seen["cache_size_bytes"]);
+    assert!(
+        bytes >= entries * SIZE as f64 && bytes <= f64::from(1 << 20),
+        "{bytes} of {entries}"
+    );
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_an_actor_and_what_its_mailbox_refuses_is_counted() {
+    const BYTES: usize = 10;
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(&shown(dir.path())).await;
+    let handles = &node.requests().handles;
+    let seal = || handles.memtable.send(MemtableMessage::Seal, BYTES);
+    let stall = injection("memtable", MESSAGE, Fault::Stall(PATIENCE));
+    handles.faults.inject(stall).unwrap();
+    seal().unwrap();
+    eventually("it stalls", async || handles.faults.armed().is_empty()).await;
+    let mut waiting = 1.0;
+    while seal().is_ok() {
+        waiting += 1.0;
+    }
+    seal().unwrap_err();
+    let seen = metrics(&node).await;
+    let of = |name: &str| seen[&format!("actor_mailbox_{name}{{actor=\"memtable\"}}")];
+    let bound = handles.memtable.stats().bound;
+    assert_eq!((of("depth"), of("limit_messages")), (waiting, waiting));
+    assert_eq!(of("bytes"), waiting * BYTES as f64);
+    assert_eq!(of("limit_bytes"), bound.bytes as f64);
+    assert_eq!(of("refused_total"), 2.0);
+    assert_eq!(seen["actor_mailbox_depth{actor=\"wal\"}"], 0.0);
+    handles.faults.clear(None);
+    node.tree().kill("memtable");
+    eventually("the room is free again", async || {
+        let seen = metrics(&node).await;
+        seen["actor_mailbox_depth{actor=\"memtable\"}"] == 0.0 && seen["actor_mailbox_bytes{actor=\"memtable\"}"] == 0.0
+    })
+    .await;
+    node.shutdown().await;
+}
+
+/// A disk of which it is known how full it is, and a node that looks at it often.
+#[tokio::test(flavor = "multi_thread")]
+async fn how_full_the_disk_is_and_what_that_does_to_writes_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = shown(dir.path());
+    config.disk = Config::default().disk;
+    config.storage.max_disk_usage = Config::default().storage.max_disk_usage;
+    config.disk.check_interval = Duration::from_millis(10);
+    let disk = SimFs::default();
+    let node = start_on(&config, Arc::new(disk.clone())).await;
+    let mut client = client(node.address());
+    let of_disk = |seen: &BTreeMap<String, f64>| {
+        ["usage_bytes", "available_bytes", "usage_percent"].map(|name| seen[&format!("system_disk_{name}")])
+    };
+    let mut put = async |used: f64| {
+        disk.set_space(Some(0));
+        let taken = disk.space(Path::new("/")).unwrap().total;
+        disk.set_space(Some((taken as f64 * (1.0 - used) / used) as u64));
+        let space = disk.space(Path::new("/")).unwrap();
+        let full = (space.total - space.available) as f64;
+        let expected = [full, space.available as f64, full * 100.0 / space.total as f64];
+        let close = |seen: [f64; 3]| {
+            seen.iter()
+                .zip(&expected)
+                .all(|(seen, expected)| (seen - expected).abs() < 1e-6)
+        };
+        eventually("it is seen", async || close(of_disk(&metrics(&node).await))).await;
+        let put = client.write(write("k", &[7; 1000], &[("a", 1)])).await;
+        let seen = metrics(&node).await;
+        let held_up = (
+            seen["storage_writes_slowed_total"],
+            seen["storage_requests_refused_total"],
+        );
+        (put.is_ok(), held_up)
+    };
+    assert_eq!(put(0.5).await, (true, (0.0, 0.0)));
+    assert_eq!(put(0.93).await, (true, (1.0, 0.0)));
+    assert_eq!(put(0.97).await, (false, (1.0, 1.0)));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_that_fails_shows_until_it_succeeds() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = SimFs::default();
+    let node = start_on(&shown(dir.path()), Arc::new(disk.clone())).await;
+    client(node.address())
+        .write(write("k", b"v", &[("a", 1)]))
+        .await
+        .unwrap();
+    let failing = async || metrics(&node).await["memtable_flush_failing"];
+    assert_eq!(failing().await, 0.0);
+    disk.refuse_new_files(".sst.tmp");
+    node.requests()
+        .handles
+        .memtable
+        .send_admitted(MemtableMessage::Seal)
+        .unwrap();
+    eventually("it fails", async || failing().await == 1.0).await;
+    disk.refuse_new_files("");
+    eventually("it succeeds", async || failing().await == 0.0).await;
+    assert_eq!(metrics(&node).await["memtable_flushes_total"], 1.0);
     node.shutdown().await;
 }
 

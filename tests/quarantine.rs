@@ -53,6 +53,7 @@ async fn the_keys_of_a_damaged_block_answer_data_loss_and_all_others_go_on() {
     let table = damaged(&config, dir.path()).await;
     let node = start(&config).await;
     assert_eq!(node.health().status().0, Status::Healthy, "nobody has met it yet");
+    assert_eq!(site::metrics(&node).await["sstable_quarantined"], 0.0);
     let mut client = client(node.address());
     let mut lost = 0;
     for n in 0..KEYS {
@@ -67,6 +68,7 @@ async fn the_keys_of_a_damaged_block_answer_data_loss_and_all_others_go_on() {
     }
     assert!((1..100).contains(&lost), "{lost} keys lost");
     eventually("the table is set aside and named", async || names(&node, &table)).await;
+    assert_eq!(site::metrics(&node).await["sstable_quarantined"], 1.0);
     // Who asks is told, too: the node runs, and is asked.
     let data = dir.path().join("data");
     let asked = tokio::task::spawn_blocking(move || binary(&["verify", "--data-dir", data.to_str().unwrap()]).output());

@@ -1,6 +1,8 @@
 //! Quotas: each limit for each kind of request, and what the others notice of it: nothing. And the overload of the whole.
 
 mod common;
+#[path = "common/site.rs"]
+mod site;
 
 use bytesize::ByteSize;
 use common::*;
@@ -461,6 +463,7 @@ async fn what_would_only_wait_is_refused_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.server.max_queue_delay = Duration::from_millis(1);
+    (config.metrics.enabled, config.metrics.port) = (true, 0);
     let node = start(&config).await;
     let overload = &node.requests().overload;
     // Writes that all take 60 ms.
@@ -490,7 +493,9 @@ async fn what_would_only_wait_is_refused_at_once() {
     }
     let in_stream = stream(&mut client, Operation::Write(put("t", "k", b"v"))).await;
     assert_eq!(in_stream.expect_err("refused").code(), Code::ResourceExhausted);
-    assert!(metric(&node, "requests_shed") >= 6);
+    let shed = metric(&node, "requests_shed");
+    assert!(shed >= 6);
+    assert_eq!(site::metrics(&node).await["storage_requests_shed_total"], shed as f64);
     assert_eq!(node.requests().handles.published.applied(), 0, "nothing was written");
     for kind in ["read", "batch-read", "list"] {
         request(&mut client, kind, "t", b"v").await.expect("reads are in time");

@@ -1,6 +1,8 @@
 //! Registration with the coordinator: what it is told, what its answers mean, and that the node serves whatever they are.
 
 mod common;
+#[path = "common/site.rs"]
+mod site;
 
 use common::*;
 use pairdb_node::actors::health::Status as NodeStatus;
@@ -105,7 +107,7 @@ async fn coordinator(answer: Answer) -> (Arc<Coordinator>, SocketAddr) {
 }
 
 fn registering(dir: &Path, at: SocketAddr) -> Config {
-    let mut config = config(dir);
+    let mut config = site::shown(dir);
     config.coordinator.enabled = true;
     config.coordinator.host = at.ip().to_string();
     config.coordinator.port = at.port();
@@ -126,6 +128,12 @@ async fn is_known(node: &Node) {
     .await;
     let (status, reasons) = node.health().status();
     assert_eq!(status, NodeStatus::Healthy, "{reasons:?}");
+    assert_eq!(is_failing(node).await, 0.0);
+}
+
+/// What an alert looks at.
+async fn is_failing(node: &Node) -> f64 {
+    site::metrics(node).await["coordinator_registration_failing"]
 }
 
 async fn assert_serves(node: &Node) {
@@ -142,6 +150,7 @@ async fn gives_up(node: &Node, says: &str) {
     })
     .await;
     assert_eq!(node.health().registration.tries(), 3);
+    assert_eq!(is_failing(node).await, 1.0);
     let (status, reasons) = node.health().status();
     assert_eq!(status, NodeStatus::Degraded);
     assert!(

@@ -1,6 +1,8 @@
 //! How the protocol is served: deadlines and timeouts, compression, health for balancers, reflection, dead connections.
 
 mod common;
+#[path = "common/site.rs"]
+mod site;
 
 use common::*;
 use pairdb_node::actors::answers::Port;
@@ -472,6 +474,9 @@ fn a_node_that_still_reads_its_files_back_stops_when_it_is_told_to() {
         assert!(begun.elapsed() < PATIENCE, "it does not begin");
         std::thread::sleep(Duration::from_millis(5));
     }
+    // Meanwhile probes learn that it lives, and that it is not there yet.
+    let probe = |path| site::ask(([127, 0, 0, 1], metrics).into(), path);
+    let asked = ["/health/live", "/health/ready", "/health/serving", "/metrics"].map(probe);
     let pid = rustix::process::Pid::from_child(&node);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let told = Instant::now();
@@ -488,4 +493,10 @@ fn a_node_that_still_reads_its_files_back_stops_when_it_is_told_to() {
     let said = std::fs::read_to_string(dir.path().join("node.log")).unwrap();
     assert_eq!(ended.code(), Some(0), "{said}");
     assert!(said.contains("stopping before the node serves"), "{said}");
+    let [live, ready, serving, numbers] = asked;
+    assert_eq!(live, (200, "alive\n".to_owned()));
+    for (status, text) in [ready, serving] {
+        assert!(status == 503 && text.contains("\"starting\""), "{status} {text}");
+    }
+    assert_eq!(numbers.0, 503, "{}", numbers.1);
 }

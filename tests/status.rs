@@ -1,6 +1,8 @@
 //! `status`: what it says of a node that has worked, of one that fails, and of none.
 
 mod common;
+#[path = "common/site.rs"]
+mod site;
 
 use common::*;
 use pairdb_node::actors::faults::{Fault, START};
@@ -224,6 +226,7 @@ async fn it_shows_a_job_that_fails_and_why() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = busy_config(dir.path());
     config.compaction.workers = 0;
+    (config.metrics.enabled, config.metrics.port) = (true, 0);
     let disk = SimFs::default();
     let node = start_on(&config, Arc::new(disk.clone())).await;
     put_many(&node, 1000).await;
@@ -236,6 +239,11 @@ async fn it_shows_a_job_that_fails_and_why() {
     eventually("a job fails", async || node.health().jobs.totals().failed > 0).await;
     let shown = status_json(&config);
     assert_eq!(shown["health"]["status"], "degraded");
+    // Nothing is written, and no job succeeds: the debt stays what it is.
+    let seen = site::metrics(&node).await;
+    assert_eq!(seen["compaction_failing"], 1.0);
+    let pressure = shown["compaction"]["pressure"].as_f64().unwrap();
+    assert!(pressure > 1.0 && pressure == seen["compaction_pressure"], "{pressure}");
     let failed = jobs(&shown, "failed");
     let error = failed[0]["error"].as_str().unwrap();
     assert!(error.contains("cannot create") && error.contains(".sst.tmp"), "{error}");

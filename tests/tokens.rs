@@ -3,6 +3,8 @@
 mod common;
 #[path = "common/secure.rs"]
 mod secure;
+#[path = "common/site.rs"]
+mod site;
 
 use common::*;
 use pairdb_node::config::Config;
@@ -31,7 +33,7 @@ const ALL: &str = "token-for-all-tenants";
 const ADMIN: &str = "token-of-who-administers";
 
 fn guarded(dir: &Path) -> Config {
-    let mut config = config(dir);
+    let mut config = site::shown(dir);
     let tokens = line("tenant", OURS) + &line("other", THEIRS) + &line("*", ALL);
     config.security.tokens_file = Some(put(&dir.join("tokens"), &tokens));
     config.security.admin_tokens_file = Some(put(&dir.join("admins"), &line("anna", ADMIN)));
@@ -181,6 +183,16 @@ async fn no_rpc_is_answered_without_a_token_and_none_for_another_tenant() {
     let access = &node.health().access;
     assert!(access.unauthenticated.load(std::sync::atomic::Ordering::Relaxed) >= 133);
     assert!(access.denied.load(std::sync::atomic::Ordering::Relaxed) >= 15);
+    let seen = site::metrics(&node).await;
+    for (reason, count) in [("unauthenticated", &access.unauthenticated), ("denied", &access.denied)] {
+        let count = count.load(std::sync::atomic::Ordering::Relaxed) as f64;
+        assert_eq!(
+            seen[&format!("access_refused_total{{reason=\"{reason}\"}}")],
+            count,
+            "{reason}"
+        );
+    }
+    assert_eq!(seen["access_refused_total{reason=\"handshake\"}"], 0.0);
     // What tells nothing of anybody's data is open.
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
     let mut health = HealthClient::new(endpoint.connect_lazy());

@@ -3,6 +3,8 @@
 #[path = "common/collector.rs"]
 mod collector;
 mod common;
+#[path = "common/site.rs"]
+mod site;
 #[path = "common/streaming.rs"]
 mod streaming;
 
@@ -372,6 +374,7 @@ async fn read_often(mut client: Client, times: u32) {
 async fn a_collector_that_hangs_ends_or_never_was_changes_nothing_and_is_counted() {
     let (dir, collector) = (tempfile::tempdir().unwrap(), Collector::start().await);
     let mut config = traced(dir.path(), collector.address, 1.0);
+    (config.metrics.enabled, config.metrics.port) = (true, 0);
     config.tracing.export_timeout = HANGS;
     config.server.shutdown_timeout = Duration::from_secs(100);
     let node = start(&config).await;
@@ -402,6 +405,10 @@ async fn a_collector_that_hangs_ends_or_never_was_changes_nothing_and_is_counted
         }
         assert!(begun.elapsed() < PATIENCE, "the queue has no end");
     }
+    // And writes, whose hops are noted by other tasks, find it as full.
+    let before = dropped();
+    work(&mut client, 20).await;
+    assert!(dropped() >= before + 20, "{} of 40 traces", dropped() - before);
     eventually("it is counted", async || failed() > 0).await;
 
     let address = collector.address;
@@ -410,6 +417,14 @@ async fn a_collector_that_hangs_ends_or_never_was_changes_nothing_and_is_counted
     let before = failed();
     work(&mut client, 10).await;
     eventually("it is counted", async || failed() > before).await;
+    eventually("and shown", async || {
+        let (were, are) = ((failed(), dropped()), site::metrics(&node).await);
+        // Unless more was lost meanwhile.
+        were == (failed(), dropped())
+            && are["trace_spans_failed_total"] == were.0 as f64
+            && are["traces_dropped_total"] == were.1 as f64
+    })
+    .await;
     let begun = Instant::now();
     node.shutdown().await;
     assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
@@ -534,6 +549,102 @@ async fn flushes_compactions_and_streams_are_linked_to_what_caused_them() {
     assert!(number(&streamed[0], "pairdb.stream.keys").unwrap() > 0);
     node.shutdown().await;
     target.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_walks_over_keys_says_when_it_was_received_and_how_long_it_waited_for_its_turn() {
+    use pairdb_node::rpc::pb;
+    let (dir, collector) = (tempfile::tempdir().unwrap(), Collector::start().await);
+    let mut config = traced(dir.path(), collector.address, 0.0);
+    config.tracing.slow_request = SLOW / 2;
+    let to = streaming::node(dir.path(), "to", 0).await;
+    config.cluster.nodes.insert("to".to_owned(), to.address().to_string());
+    let node = start(&config).await;
+    let (mut client, taken) = (client(node.address()), &collector.taken);
+    client.write(write("k", b"v", &[("a", 1)])).await.unwrap();
+
+    let tenant_id = || "tenant".to_owned();
+    let page = move || pb::KeyRangeRequest {
+        tenant_id: tenant_id(),
+        ..pb::KeyRangeRequest::default()
+    };
+    let compared = pb::CompareKeysRequest {
+        keys: vec![pb::KeyDigest {
+            tenant_id: tenant_id(),
+            key: "k".to_owned(),
+            digest: 1,
+        }],
+    };
+    let copied = pb::ReplicateRequest {
+        tenant_id: tenant_id(),
+        target_node_id: "to".to_owned(),
+        ..pb::ReplicateRequest::default()
+    };
+    let scanned = pb::ScanRequest {
+        tenant_id: tenant_id(),
+        ..pb::ScanRequest::default()
+    };
+    let streamed = pb::StreamKeysRequest {
+        tenant_id: tenant_id(),
+        ..pb::StreamKeysRequest::default()
+    };
+    client.get_key_range(in_trace(page(), 1, true)).await.unwrap();
+    client.compare_keys(in_trace(compared, 2, true)).await.unwrap();
+    client.replicate_data(in_trace(copied, 3, true)).await.unwrap();
+    let mut entries = client.scan(in_trace(scanned, 4, true)).await.unwrap().into_inner();
+    while entries.message().await.unwrap().is_some() {}
+    let mut entries = client
+        .stream_keys(in_trace(streamed, 5, true))
+        .await
+        .unwrap()
+        .into_inner();
+    while entries.message().await.unwrap().is_some() {}
+    for (trace, method, hops) in [
+        (1, "GetKeyRange", &["receive", "walk", "answer"][..]),
+        (2, "CompareKeys", &["receive", "walk", "answer"]),
+        (3, "ReplicateData", &["receive", "answer"]),
+        (4, "Scan", &["receive", "answer"]),
+        (5, "StreamKeys", &["receive", "answer"]),
+    ] {
+        let (trace, name) = (trace_of(trace), format!("storage.StorageNodeService/{method}"));
+        // What it asks of another node may be told before.
+        let of_node = || {
+            let mut spans = taken.of_trace(&trace);
+            spans.retain(|span| span.kind != SpanKind::Client as i32);
+            spans
+        };
+        eventually("it is told", async || of_node().iter().any(|span| span.name == name)).await;
+        let spans = of_node();
+        let root = named(&spans, &name);
+        assert_hops(&spans, root, hops);
+        assert_eq!(text(root, "db.namespace").as_deref(), Some("tenant"), "{method}");
+    }
+
+    // One that waits for its turn among the reads of tables is slow, and kept although nobody asked for it.
+    let loads = &node.requests().loads;
+    let all = u32::try_from(loads.available_permits()).unwrap();
+    let busy = std::sync::Arc::clone(loads).acquire_many_owned(all).await.unwrap();
+    let mut asking = client.clone();
+    let waiting = tokio::spawn(async move { asking.get_key_range(in_trace(page(), 6, false)).await });
+    // For as long as makes it slow.
+    tokio::time::sleep(SLOW).await;
+    drop(busy);
+    waiting.await.unwrap().unwrap();
+    let spans = taken.trace(&trace_of(6)).await;
+    let walk = named(&spans, "walk");
+    let [queued, worked] = ["pairdb.queue_us", "pairdb.work_us"].map(|of| number(walk, of).unwrap());
+    let half = (SLOW / 2).as_micros() as i64;
+    assert!(
+        queued >= half && worked < half,
+        "queued {queued} us, worked {worked} us"
+    );
+    let slowest = node.health().handles.traces.slowest(0);
+    assert!(
+        slowest.iter().any(|(_, slow)| slow.operation == "get_key_range"),
+        "{slowest:?}"
+    );
+    node.shutdown().await;
+    to.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

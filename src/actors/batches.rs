@@ -272,7 +272,7 @@ impl Requests {
 }
 
 /// Whose keys these are, if they are all of one tenant.
-fn tenant_of<'a>(mut keys: impl Iterator<Item = &'a Key>) -> Option<&'a str> {
+pub(super) fn tenant_of<'a>(mut keys: impl Iterator<Item = &'a Key>) -> Option<&'a str> {
     let tenant = keys.next()?.tenant();
     keys.all(|key| key.tenant() == tenant).then_some(tenant)
 }

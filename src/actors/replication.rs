@@ -3,6 +3,7 @@
 //! Owns: how much is on its way at once, and trying again. Does not own: the walk (see [`crate::actors::ranges`]), or what
 //! the target makes of a version: it merges, so that a copy never replaces what is newer there.
 
+use crate::actors::batches::tenant_of;
 use crate::actors::peers::{Peer, PeerError};
 use crate::actors::ranges::{Entries, KeyRange, Pace};
 use crate::actors::refusal::Refusal;
@@ -45,6 +46,8 @@ pub struct Selection {
 /// As [`Refusal`] says, [`Refusal::Overloaded`] when too many copies are under way. What was copied by then stays there, and
 /// copying it again does no harm.
 pub async fn replicate(requests: &Requests, peer: Arc<dyn Peer>, selection: Selection) -> Result<u64, Refusal> {
+    let of_range = selection.range.as_ref().map(|range| range.tenant.as_str());
+    trail::received(of_range.or_else(|| tenant_of(selection.keys.iter())));
     let _place = requests
         .peers
         .copies

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// Times that a write without a clock looks again when its view was too old. Once is enough but for a log that has just
 /// restarted and a memtable that has not caught up yet.
@@ -181,6 +182,7 @@ impl Requests {
     /// [`Refusal::Overloaded`] when too many scans are open, [`Refusal::ShuttingDown`], [`Refusal::DeadlineExceeded`],
     /// [`Refusal::QuotaExceeded`].
     pub fn scan(&self, range: KeyRange) -> Result<RangeWalk<WalkPermit>, Refusal> {
+        trail::received(Some(&range.tenant));
         self.check_admissible()?;
         let meter = self.quotas.admit_walk(&range.tenant)?;
         let place = self.place_of_scan()?;
@@ -212,13 +214,14 @@ impl Requests {
         range: KeyRange,
         work: impl FnOnce(&mut dyn Iterator<Item = RangeItem>) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
+        trail::received(Some(&range.tenant));
         self.check_admissible()?;
         let tenant = self.quotas.admit_look(&range.tenant)?;
-        let limit = self.timeouts.read;
+        let (queued, limit) = (Instant::now(), self.timeouts.read);
         let turn = tokio::time::timeout(limit, Arc::clone(&self.loads).acquire_owned());
         let permit = turn.await.map_err(|_elapsed| Refusal::TimedOut(limit))?;
         let mut walk = self.walk(range, permit);
-        let looked = self.handles.threads.run(move || {
+        let look = trail::as_hop("walk", queued, move || {
             let mut bytes = 0;
             let looked = work(&mut walk.by_ref().inspect(|item| {
                 bytes += item
@@ -230,9 +233,9 @@ impl Requests {
             }
             looked
         });
-        looked
-            .await
-            .map_err(|panicked| Refusal::Internal(format!("the look at the keys failed: {panicked}")))?
+        let looked = self.handles.threads.run(look).await;
+        trail::resumed();
+        looked.map_err(|panicked| Refusal::Internal(format!("the look at the keys failed: {panicked}")))?
     }
 
     fn walk<P>(&self, range: KeyRange, permit: P) -> RangeWalk<P> {

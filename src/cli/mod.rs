@@ -24,6 +24,7 @@ mod words;
 pub use chaos::history;
 
 use crate::config::Config;
+use crate::telemetry;
 use access::{Access, AdminAccess, Running};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -167,7 +168,7 @@ impl Cli {
         match result {
             Ok(code) => code,
             Err(Failure(message)) => {
-                eprintln!("error: {message}");
+                telemetry::last_words(move || eprintln!("error: {message}"));
                 ExitCode::FAILURE
             }
         }

@@ -21,7 +21,8 @@ pub(super) struct ServeArgs {
 
 pub(super) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let config = args.load()?;
-    telemetry::init(&config.logging)?;
+    // Until the end: also of an error that follows here.
+    let _log = telemetry::init(&config.logging)?;
     telemetry::log_panics();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

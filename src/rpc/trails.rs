@@ -40,7 +40,7 @@ static METHODS: [Operation; 19] = [
     call("Operations", "operations", false),
     call("Scan", "scan", false),
     call("StreamKeys", "stream_keys", false),
-    call("GetKeyRange", "get_key_range", false),
+    call("GetKeyRange", "get_key_range", true),
     call("ReplicateData", "replicate_data", false),
     call("StartStreaming", "start_streaming", false),
     call("StopStreaming", "stop_streaming", false),

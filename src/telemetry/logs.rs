@@ -2,6 +2,9 @@
 //!
 //! Of the libraries only what is wrong is ever logged: what they carry is the users'. A line that belongs to a request has the
 //! ids of its trace and its span.
+//!
+//! A thread of its own writes the lines. Whoever reads them may be slow, or not read at all: nobody waits for that, and what the
+//! queue has no room for is dropped and counted.
 
 use crate::actors::trail;
 use crate::config::{LogFormat, Logging};
@@ -9,7 +12,10 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::io::IsTerminal;
 use std::sync::OnceLock;
+use std::sync::mpsc;
+use std::time::Duration;
 use tracing::{Event, Subscriber};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::FmtContext;
@@ -25,32 +31,74 @@ const OWN: &str = "pairdb_node";
 /// Most bytes of a filter: each line that may be logged is held against all of its parts.
 const MOST_FILTER: usize = 4096;
 
+/// Lines that wait to be written: more than a node in trouble logs in a second, and of the longest some megabytes.
+const QUEUE: usize = 2048;
+/// How long the end of a process waits for its last words to be taken.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// What is logged now. There is one log in a process.
 static CHANGE: OnceLock<Change> = OnceLock::new();
 
 struct Change {
     filter: reload::Handle<Targets, Registry>,
     text: Mutex<String>,
+    dropped: ErrorCounter,
 }
 
-/// Sends logs to standard error from here on, for the whole process.
+/// The log of this process. When this is dropped what is queued is written, as far as anybody takes it.
+#[must_use]
+#[derive(Debug)]
+pub struct Log(Option<WorkerGuard>);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // The guard complains on standard output when the queue stays full, and perhaps nobody reads that either.
+        let guard = self.0.take();
+        last_words(move || drop(guard));
+    }
+}
+
+/// Has `say` write what a process has to say at its end. Returns when that is done, but also when nobody takes it for some
+/// seconds: the process must end all the same, so that it can be started again.
+pub fn last_words(say: impl FnOnce() + Send + 'static) {
+    let (done, said) = mpsc::channel::<()>();
+    let work = move || {
+        say();
+        drop(done);
+    };
+    // Without a thread nothing is said, and nobody waits.
+    if std::thread::Builder::new()
+        .name("pairdb-end".to_owned())
+        .spawn(work)
+        .is_ok()
+    {
+        let _ = said.recv_timeout(LAST_WORDS);
+    }
+}
+
+/// Sends logs to standard error from here on, for the whole process, until what this returns is dropped.
 ///
 /// # Errors
 /// When it was done before.
-pub fn init(logging: &Logging) -> Result<(), TryInitError> {
+pub fn init(logging: &Logging) -> Result<Log, TryInitError> {
     let level = logging.level.as_str();
     let (filter, change) = reload::Layer::new(filter(level).unwrap_or_default());
-    let stderr = std::io::stderr;
+    let (lines, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(QUEUE)
+        .thread_name("pairdb-log")
+        .finish(std::io::stderr());
+    let (log, dropped) = (Log(Some(guard)), lines.error_counter());
     let layer = match logging.format {
         LogFormat::Json => tracing_subscriber::fmt::layer()
             .json()
             .map_event_format(Json)
-            .with_writer(stderr)
+            .with_writer(lines)
             .boxed(),
         LogFormat::Console => tracing_subscriber::fmt::layer()
             .fmt_fields(Console(DefaultFields::new()))
-            .with_ansi(stderr().is_terminal())
-            .with_writer(stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(lines)
             .boxed(),
     };
     tracing_subscriber::registry()
@@ -58,8 +106,18 @@ pub fn init(logging: &Logging) -> Result<(), TryInitError> {
         .try_init()?;
     // Set once: a second call has failed above.
     let text = Mutex::new(level.to_owned());
-    let _ = CHANGE.set(Change { filter: change, text });
-    Ok(())
+    let _ = CHANGE.set(Change {
+        filter: change,
+        text,
+        dropped,
+    });
+    Ok(log)
+}
+
+/// Lines that were dropped since nobody took them in time.
+#[must_use]
+pub fn dropped_lines() -> u64 {
+    CHANGE.get().map_or(0, |change| change.dropped.dropped_lines() as u64)
 }
 
 /// Changes what is logged: a level, and others for parts of the program, as in `info,pairdb_node::actors::wal=trace`. Returns

@@ -9,5 +9,5 @@ mod panics;
 mod spans;
 
 pub use exporter::{Exporter, sampling, start};
-pub use logs::{init, set_level};
+pub use logs::{Log, dropped_lines, init, last_words, set_level};
 pub use panics::log_panics;

@@ -151,20 +151,24 @@ impl Process {
 
     /// As [`Process::start`], at any address of this machine.
     pub fn start_at(dir: &Path, addr: &str, environment: &[(&str, &str)]) -> Self {
-        let addr = addr.to_owned();
-        let data = dir.join("data");
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(dir.join("node.log"))
             .unwrap();
+        Self::start_logging_to(log.into(), dir, addr, environment)
+    }
+
+    /// As [`Process::start_at`], with its standard error elsewhere than in the file `node.log`.
+    pub fn start_logging_to(log: Stdio, dir: &Path, addr: &str, environment: &[(&str, &str)]) -> Self {
+        let (addr, data) = (addr.to_owned(), dir.join("data"));
         let child = binary(&["serve", "--data-dir", data.to_str().unwrap(), "--listen", &addr])
             .env("PAIRDB__DISK__WARN_USAGE", "0.98")
             .env("PAIRDB__STORAGE__MAX_DISK_USAGE", "0.99")
             .env("PAIRDB__SERVER__MAX_QUEUE_DELAY", "60s")
             .env("PAIRDB__DISK__STOP_USAGE", "1.0")
             .envs(environment.iter().copied())
-            .stderr(Stdio::from(log))
+            .stderr(log)
             .spawn()
             .unwrap();
         let peak_memory = Arc::new(AtomicU64::new(0));
@@ -186,7 +190,7 @@ impl Process {
             assert!(
                 ended.is_none(),
                 "the node ended: {}",
-                std::fs::read_to_string(dir.join("node.log")).unwrap()
+                std::fs::read_to_string(dir.join("node.log")).unwrap_or_default()
             );
             assert!(begun.elapsed() < PATIENCE, "the node does not listen");
             std::thread::sleep(Duration::from_millis(5));

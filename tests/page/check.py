@@ -82,7 +82,7 @@ class Node:
 
 
 def slow_requests(now_ms, text):
-    hops = [{"name": name, "queued_us": 900, "worked_us": 2100, "detail": text} for name in ["gateway", "wal", "memtable", text]]
+    hops = [{"name": name, "queued_us": 900, "worked_us": 2100, "detail": text} for name in ["receive", "wal", "memtable", text]]
     return [{"trace_id": f"{n:032x}", "operation": text, "started_ms": now_ms - 1000 * n, "took_us": 12_000 + 9000 * n,
              "status": "OK" if n % 2 else text, "hops": hops} for n in range(1, 6)]
 
@@ -123,7 +123,7 @@ class Checks:
         browser.until("a compaction is shown", "/L0 → L1/.test(document.querySelector('#jobs').innerText)")
         browser.until("real requests that were slow are shown", "document.querySelectorAll('#slow details').length > 0")
         shown = browser.value("document.querySelector('#slow').textContent")
-        for hop in ["gateway", "wal", "memtable"]:
+        for hop in ["receive", "wal", "memtable"]:
             assert hop in shown, f"no {hop} among the hops of {shown}"
         self.fits("wide")
 

@@ -798,6 +798,47 @@ weaken page_reads_what_no_node_says page src/http/page/parts.js \
 weaken top_leaves_the_terminal_raw top src/cli/top/terminal.rs \
     'let _ = tcsetattr(stdin(), OptionalActions::Flush, before);' \
     'let _ = before;'
+weaken status_shows_every_stream lib src/cli/status/text.rs \
+    'ill.into_iter().chain(well).take(SHOWN_STREAMS)' \
+    'ill.into_iter().chain(well)'
+weaken requests_wait_for_who_reads_the_log logs src/telemetry/logs.rs \
+    '.lossy(true)' \
+    '.lossy(false)'
+weaken lines_are_dropped_without_a_word logs src/http/metrics/machine.rs \
+    'telemetry::dropped_lines(),' \
+    'telemetry::dropped_lines().min(0),'
+weaken end_waits_until_somebody_hears_why logs src/telemetry/logs.rs \
+    'let _ = said.recv_timeout(LAST_WORDS);' \
+    'let _ = said.recv();'
+weaken lines_for_people_have_no_ids logs src/telemetry/logs.rs \
+    'writer.write_str(&own)' \
+    'writer.write_str(&own[own.len()..])'
+weaken walks_are_no_hops traces src/actors/trail/mod.rs \
+    'trail.hop(name, (queued, begun), Detail::None);' \
+    'let _ = (trail, name, queued, begun);'
+weaken slow_page_of_keys_is_not_kept traces src/rpc/trails.rs \
+    'call("GetKeyRange", "get_key_range", true)' \
+    'call("GetKeyRange", "get_key_range", false)'
+weaken probes_find_nobody_while_the_node_starts serving src/node/start.rs \
+    'let observed = match config.metrics.enabled {
+            true => observe(config).await,
+            false => None,
+        };
+        let mut options' \
+    'let mut options' \
+    src/node/start.rs \
+    'let took = machine.time.elapsed().saturating_sub(begun);' \
+    'let observed = match config.metrics.enabled {
+            true => observe(config).await,
+            false => None,
+        };
+        let took = machine.time.elapsed().saturating_sub(begun);'
+weaken mailboxes_refuse_without_a_word observability src/http/metrics/actors.rs \
+    'of(|stats| stats.refused as f64)' \
+    'of(|stats| stats.refused.min(0) as f64)'
+weaken dead_members_are_not_counted gossip src/http/metrics/machine.rs \
+    'counted.down,' \
+    'counted.unhealthy,'
 group
 
 # What nodes know of each other.

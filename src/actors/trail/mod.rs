@@ -291,6 +291,19 @@ pub fn received(tenant: Option<&str>) {
     });
 }
 
+/// Has `work`, which a thread is given to do, be a hop of the request that this task carries out: queued since then.
+pub fn as_hop<T>(name: &'static str, queued: Instant, work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let trail = current();
+    move || {
+        let begun = Instant::now();
+        let done = work();
+        if let Some(trail) = trail {
+            trail.hop(name, (queued, begun), Detail::None);
+        }
+        done
+    }
+}
+
 /// The request that this task carries out was held up by admission until now.
 pub fn held_up() {
     let _ = TRAIL.try_with(|trail| {

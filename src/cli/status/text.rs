@@ -15,6 +15,10 @@ const SHOWN_ENDS: usize = 5;
 const SHOWN_SLOW: usize = 3;
 /// Members that are shown, likewise.
 const SHOWN_MEMBERS: usize = 8;
+/// Streams that are shown, likewise.
+const SHOWN_STREAMS: usize = 8;
+/// Damaged tables that are shown, likewise.
+const SHOWN_DAMAGED: usize = 8;
 /// Input tables of a job that are named.
 const NAMED_INPUTS: usize = 8;
 
@@ -196,7 +200,7 @@ impl Text {
             row([&format!("L{}", level.level), &tables, &size, &at_most])
         }));
         self.rows(&[Left, Right, Right, Right], &rows);
-        for table in &tables.quarantined {
+        for table in tables.quarantined.iter().take(SHOWN_DAMAGED) {
             self.line(&format!(
                 "  damaged: {} ({}), keys {:?} to {:?}: {}",
                 table.file,
@@ -205,6 +209,10 @@ impl Text {
                 table.last_key,
                 table.cause
             ));
+        }
+        let hidden = tables.quarantined.len().saturating_sub(SHOWN_DAMAGED);
+        if hidden > 0 {
+            self.line(&format!("  ({hidden} other damaged ones with --json)"));
         }
     }
 
@@ -345,7 +353,7 @@ impl Text {
         }
         self.section("Streams");
         let mut rows = vec![row(["to", "at", "state", "copied", "forwarded", "waiting", "for", ""])];
-        rows.extend(streams.iter().map(|stream| {
+        rows.extend(shown_streams(streams).map(|stream| {
             row([
                 &stream.target_node_id,
                 &stream.address,
@@ -358,6 +366,10 @@ impl Text {
             ])
         }));
         self.rows(&[Left, Left, Left, Right, Right, Right, Right, Left], &rows);
+        let hidden = streams.len().saturating_sub(SHOWN_STREAMS);
+        if hidden > 0 {
+            self.line(&format!("  ({hidden} others with --json)"));
+        }
     }
 
     fn slowest(&mut self, requests: &[pb::SlowRequest]) {
@@ -415,6 +427,12 @@ fn shown_members(members: &[pb::Member]) -> Vec<&pb::Member> {
     // This node, then the ill ones, then the others as they come.
     let (own, well): (Vec<_>, Vec<_>) = well.into_iter().partition(|member| member.is_self);
     own.into_iter().chain(ill).chain(well).take(SHOWN_MEMBERS).collect()
+}
+
+/// As many as a screen has room for, those that do not get on before the others.
+fn shown_streams(streams: &[pb::Stream]) -> impl Iterator<Item = &pb::Stream> {
+    let (well, ill): (Vec<_>, Vec<_>) = streams.iter().partition(|stream| stream.problem.is_empty());
+    ill.into_iter().chain(well).take(SHOWN_STREAMS)
 }
 
 fn member_row(member: &pb::Member) -> Vec<String> {
@@ -481,3 +499,6 @@ fn job_row(job: &pb::CompactionJob) -> Vec<String> {
         &tables,
     ])
 }
+
+#[cfg(test)]
+mod tests;

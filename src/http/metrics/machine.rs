@@ -8,6 +8,7 @@ use crate::actors::gossip::wire::Refused;
 use crate::actors::health::{Health, Status};
 use crate::actors::vitals;
 use crate::storage::fs::Space;
+use crate::telemetry;
 use prometheus_client::metrics::MetricType;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -161,6 +162,11 @@ impl Out<'_> {
             "coordinator_registration_failing",
             "1 while the coordinator does not know the node, or knows it elsewhere, although it was told",
             f64::from(unknown),
+        )?;
+        self.counter(
+            "log_lines_dropped",
+            "Lines of the log that were dropped since nobody took them in time",
+            telemetry::dropped_lines(),
         )
     }
 }
