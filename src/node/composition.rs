@@ -297,11 +297,11 @@ impl Parts {
             flush: Arc::new(FlushStats::default()),
             scrub: Arc::new(ScrubProgress::default()),
             drain: Arc::clone(&drain),
-            disk,
+            disk: Arc::clone(&disk),
             compaction: Arc::new(CompactionStats::default()),
             jobs: Arc::clone(&jobs),
             memtable: Arc::new(MemtableStats::default()),
-            vitals: Vitals::new(Arc::clone(&time), Arc::clone(&counts), Arc::clone(&cache)),
+            vitals: Vitals::new(Arc::clone(&time), Arc::clone(&counts), Arc::clone(&cache), disk),
             history: History::new(
                 Arc::clone(&time),
                 Arc::clone(&counts),
