@@ -13,6 +13,7 @@ use crate::actors::disk::DiskWatch;
 use crate::actors::drain::{Drain, Drained};
 use crate::actors::faults::Faults;
 use crate::actors::flush::FlushStats;
+use crate::actors::gossip::names::NameService;
 use crate::actors::gossip::watch::GossipWatch;
 use crate::actors::health::{Health, Recovery};
 use crate::actors::history::History;
@@ -174,6 +175,7 @@ pub(super) struct Parts {
     pub(super) security: Arc<Security>,
     pub(super) fs: Arc<dyn FileSystem>,
     pub(super) time: Arc<dyn Time>,
+    pub(super) name_service: NameService,
 }
 
 /// What a start found on the disk.
@@ -202,7 +204,12 @@ impl Parts {
             streams,
         } = found;
         let published = recovered.published;
-        let Machine { fs, time, threads } = machine;
+        let Machine {
+            fs,
+            time,
+            threads,
+            name_service,
+        } = machine;
         let memory = config.mem_table.num_mem_tables;
         let write_bytes = memory.saturating_mul(bytes(config.mem_table.max_size));
         let disk = DiskWatch::new(thresholds(config));
@@ -357,6 +364,7 @@ impl Parts {
             security,
             fs,
             time,
+            name_service,
         };
         (parts, recovered.locks)
     }
