@@ -386,6 +386,38 @@ fn a_node_shows_itself_as_it_is_now_and_numbers_alone_are_not_news() {
     });
 }
 
+/// How old the numbers are that nodes show of each other: p99, and the oldest, over so many seconds.
+fn ages_of_numbers(world: &mut World, settling: u64, seconds: u64) -> (Duration, Duration) {
+    let mut ages = Vec::new();
+    for second in 0..settling + seconds {
+        for member in &mut world.members {
+            // A number that says when it was measured.
+            member.report.cpu = second as f32 / 1000.0;
+        }
+        world.run(S);
+        if second < settling {
+            continue;
+        }
+        for member in &world.members {
+            let members = member.core.as_ref().unwrap().members();
+            let others = members.iter().skip(1).map(|seen| seen.heard.as_ref().unwrap());
+            ages.extend(others.map(|heard| S * (second - (heard.record.report.cpu * 1000.0).round() as u64) as u32));
+        }
+    }
+    (p99(&mut ages), ages[ages.len() - 1])
+}
+
+#[test]
+fn numbers_of_100_nodes_are_hardly_ever_older_than_20_s_at_the_intervals_that_ship() {
+    let mut world = whole(100, SHIPPED, 0.1, 20);
+    let (p99, oldest) = ages_of_numbers(&mut world, 100, 100);
+    println!(
+        "as shipped, 100 nodes, 10 % loss: numbers are at most {p99:?} old, 99 times of 100, and {oldest:?} at most"
+    );
+    assert!(p99 <= 20 * S, "the README says so: {p99:?}");
+    assert!(oldest < 40 * S, "the same: {oldest:?}");
+}
+
 #[test]
 fn damaged_packets_of_a_member_end_nobody() {
     let mut world = whole(10, EACH_SECOND, 0.0, 12);
