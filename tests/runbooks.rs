@@ -251,7 +251,8 @@ fn keys_and_certificates() {
     let (ids, _) = ids.split_once("\n}\n").unwrap();
     let names_its_key = || {
         machine.prepare_until(&format!(
-            "ids() {{{ids}\n}}\npairdb-node status --config \"$CONFIG\" | grep \"gossip keys: $(ids \"$SECRETS/gossip.keys\") signs$\""
+            "ids() {{{ids}\n}}\nshown=$(pairdb-node status --config \"$CONFIG\" | sed -n 's/^.*gossip keys: \\(.*\\) signs$/\\1/p')\n\
+             [ \"$shown\" = \"$(ids \"$SECRETS/gossip.keys\")\" ]"
         ));
     };
     names_its_key();
