@@ -30,21 +30,33 @@ struct Start {
     listen: SocketAddr,
 }
 
-/// How the README starts three nodes, with free ports in the place of those that it names.
-fn three_by_the_readme() -> [Start; 3] {
+/// What the README says of three nodes: how they are started, and what is asked of them; with free ports in the place of those
+/// that it names.
+fn three_nodes_of_the_readme() -> [String; 2] {
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     let (_, section) = readme.split_once("\n## Three nodes\n").unwrap();
-    let (_, block) = section.split_once("```sh\n").unwrap();
-    let (block, _) = block.split_once("```").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
     let mut ports = BTreeMap::new();
-    let mut here = String::new();
-    for part in block.split_inclusive(|c: char| !c.is_ascii_digit()) {
-        let number = part.trim_end_matches(|c: char| !c.is_ascii_digit());
-        match number.len() {
-            5 => here += &part.replace(number, &ports.entry(number).or_insert_with(free_port).to_string()),
-            _ => here += part,
+    let mut here = |block: &str| {
+        let (block, _) = block.split_once("```").unwrap();
+        let mut here = String::new();
+        for part in block.split_inclusive(|c: char| !c.is_ascii_digit()) {
+            let number = part.trim_end_matches(|c: char| !c.is_ascii_digit());
+            let mut port = || ports.entry(number.to_owned()).or_insert_with(free_port).to_string();
+            match number.len() {
+                5 => here += &part.replace(number, &port()),
+                _ => here += part,
+            }
         }
-    }
+        here
+    };
+    let blocks: Vec<_> = section.split("```sh\n").skip(1).map(&mut here).collect();
+    blocks.try_into().expect("the README has two blocks of three nodes")
+}
+
+/// How the README starts three nodes.
+fn three_by_the_readme() -> [Start; 3] {
+    let [here, _] = three_nodes_of_the_readme();
     let variables = |words: &[&str]| -> BTreeMap<String, String> {
         let pairs = words.iter().map(|word| word.split_once('=').unwrap());
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
@@ -220,6 +232,34 @@ impl Load {
         }
         acknowledged
     }
+}
+
+#[test]
+fn three_nodes_are_started_asked_and_stopped_as_the_readme_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let bin = dir.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pairdb-node"), bin.join("pairdb-node")).unwrap();
+    let [start, ask] = three_nodes_of_the_readme();
+    let script = format!(
+        "trap 'kill $(jobs -p)' EXIT\n{start}\n\
+         until pairdb-node status --data-dir three/a | grep -cE '^ +[abc] .* alive ' | grep -x 3; do sleep 0.2; done\n\
+         set -e\n{ask}\nwait\ntrap - EXIT\necho all have stopped\n"
+    );
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let log = std::fs::File::create(dir.path().join("log")).unwrap();
+    let ran = std::process::Command::new("timeout")
+        .args(["120", "bash", "-c", &script])
+        .current_dir(dir.path())
+        .env("PATH", path)
+        .stderr(log)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(ran.stdout).unwrap();
+    let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    assert!(ran.status.success(), "{said}\n{log}");
+    assert!(said.contains("hello") && said.contains("Members"), "{said}\n{log}");
+    assert!(said.ends_with("all have stopped\n"), "{said}\n{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

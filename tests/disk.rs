@@ -120,6 +120,46 @@ async fn deletes_and_reads_go_on_when_the_log_finds_no_space() {
     node.shutdown().await;
 }
 
+/// Bytes that are on a disk, which has no more from here on.
+fn taken(disk: &SimFs) -> u64 {
+    use pairdb_node::storage::fs::FileSystem;
+    disk.set_space(Some(0));
+    disk.space(Path::new("/")).unwrap().total
+}
+
+/// What must be free so that what is taken is this share of all.
+fn free_at(taken: u64, used: f64) -> u64 {
+    (taken as f64 * (1.0 - used) / used) as u64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_nine_tenths_full_degrades_the_node_wherever_its_warning_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.disk.check_interval = Duration::from_millis(10);
+    assert!(config.disk.warn_usage > 0.95, "it does not warn by itself");
+    let disk = SimFs::default();
+    let (node, mut client) = prepared(&config, &disk).await;
+    let taken = taken(&disk);
+    let is = async |status: Status, fullness: bool| {
+        let (now, reasons) = node.health().status();
+        now == status && fullness == reasons.iter().any(|reason| reason.contains("90 % of a disk"))
+    };
+    disk.set_space(Some(free_at(taken, 0.8)));
+    eventually("all is well", async || is(Status::Healthy, false).await).await;
+    disk.set_space(Some(free_at(taken, 0.93)));
+    eventually("it is degraded for it", async || is(Status::Degraded, true).await).await;
+    put(&mut client, "small", 10).await.unwrap();
+    assert_eq!(
+        node.health().admission.stats().slowed,
+        0,
+        "nothing else follows from it"
+    );
+    disk.set_space(Some(free_at(taken, 0.8)));
+    eventually("all is well again", async || is(Status::Healthy, false).await).await;
+    node.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn thresholds_warn_then_slow_writes_then_refuse_them() {
     let dir = tempfile::tempdir().unwrap();
@@ -127,12 +167,8 @@ async fn thresholds_warn_then_slow_writes_then_refuse_them() {
     config.disk.check_interval = Duration::from_millis(10);
     let disk = SimFs::default();
     let (node, mut client) = prepared(&config, &disk).await;
-    let taken = {
-        disk.set_space(Some(0));
-        use pairdb_node::storage::fs::FileSystem;
-        disk.space(Path::new("/")).unwrap().total
-    };
-    let at = |used: f64| disk.set_space(Some((taken as f64 * (1.0 - used) / used) as u64));
+    let taken = taken(&disk);
+    let at = |used: f64| disk.set_space(Some(free_at(taken, used)));
     let health = async |needle: &str| {
         let (status, reasons) = node.health().status();
         status == Status::Degraded && reasons.iter().any(|reason| reason.contains(needle))

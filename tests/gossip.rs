@@ -9,12 +9,14 @@ mod site;
 use base64::Engine;
 use common::*;
 use pairdb_node::actors::faults::{DISK_IO, Fault, Injection, MESSAGE};
+use pairdb_node::actors::gossip::names::NameService;
 use pairdb_node::actors::gossip::seen::{Life, Seen};
 use pairdb_node::actors::health::Status;
 use pairdb_node::config::Config;
-use pairdb_node::node::{Node, NodeError};
+use pairdb_node::node::{Machine, Node, NodeError};
 use pairdb_node::rpc::pb;
 use pairdb_node::storage::fs::RealFs;
+use parking_lot::Mutex;
 use rustix::process::Signal;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -205,6 +207,56 @@ async fn health_is_seen_from_all_sides_and_in_all_places() {
     let told = ["n2", "n3", "n4"].map(|name| &health[&format!("member.{name}")][..]);
     assert_eq!(told, ["alive/healthy", "alive/degraded", "alive/unhealthy"]);
     stop([n2, n3, n4]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_what_hits_and_that_a_disk_is_full_is_known_to_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = member(dir.path(), "n2", 2, &[]);
+    let n2 = start(&config).await;
+    let n3 = start(&member(dir.path(), "n3", 3, &[at(&n2)])).await;
+    let all = [n2, n3];
+    all_see(&all, 2).await;
+    let heard = || sees(&all[1], "n2").unwrap().heard.unwrap().record.report;
+    assert!(!heard().is_disk_full && heard().error_rate == 0.0 && heard().cache_hit_rate == 0.0);
+    let mut client = client(all[0].address());
+    client.write(write("k", b"v", &[("a", 1)])).await.unwrap();
+    for _ in 0..300 {
+        client.read(read("k")).await.unwrap();
+    }
+    let disk = &all[0].health().disk;
+    eventually("its disk was seen", async || disk.used() > 0.0).await;
+    let mut full = config.clone();
+    let bound = disk.used() / 4.0;
+    (full.disk.warn_usage, full.storage.max_disk_usage, full.disk.stop_usage) = (bound, bound * 2.0, bound * 3.0);
+    all[0].reloader().reload(&full);
+    // Fewer than a tenth of all: more would make it unhealthy.
+    for _ in 0..20 {
+        client.write(write("k", b"v", &[("a", 2)])).await.unwrap_err();
+    }
+    let is_near = |heard: f64, measured: f64| (heard - measured).abs() < 0.01;
+    let mut measured = all[0].health().vitals.rates();
+    eventually("the other knows it", async || {
+        let (heard, now) = (heard(), all[0].health().vitals.rates());
+        measured = now;
+        heard.is_disk_full
+            && heard.status == Status::Degraded
+            && is_near(heard.error_rate.into(), now.errors)
+            && is_near(heard.cache_hit_rate.into(), now.cache_hits)
+            && now.errors > 0.03
+            && now.cache_hits > 0.5
+    })
+    .await;
+    let shown = status_of(&all[1]).await;
+    let members = shown["members"].as_array().unwrap();
+    let shown = &members.iter().find(|member| member["node_id"] == "n2").unwrap()["report"];
+    assert_eq!(shown["disk_full"], true);
+    let number = |name: &str| shown[name].as_f64().unwrap();
+    assert!(is_near(number("error_rate"), measured.errors), "{shown}");
+    assert!(is_near(number("cache_hit_rate"), measured.cache_hits), "{shown}");
+    all[0].reloader().reload(&config);
+    eventually("and that it is not any more", async || !heard().is_disk_full).await;
+    stop(all).await;
 }
 
 fn breakable(config: &mut Config) {
@@ -627,6 +679,79 @@ async fn a_seed_that_comes_later_is_found_and_a_node_that_listens_everywhere_say
         ("localhost", all[1].address().port())
     );
     stop(all).await;
+}
+
+/// A name service that says what the test wants, of any name that is not an address already.
+#[derive(Clone, Default)]
+struct Says(Arc<Mutex<Option<SocketAddr>>>);
+
+impl Says {
+    fn set(&self, address: SocketAddr) {
+        *self.0.lock() = Some(address);
+    }
+
+    async fn start(&self, config: &Config) -> Node {
+        let said = Arc::clone(&self.0);
+        let find = move |name: &str| {
+            let at = name.parse().ok().or(*said.lock());
+            at.map(|at| vec![at]).ok_or(std::io::ErrorKind::NotFound.into())
+        };
+        let machine = Machine {
+            name_service: NameService::new(find),
+            ..Machine::real(Arc::new(RealFs))
+        };
+        Node::start_on(config, machine).await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_that_gets_an_address_or_another_one_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let says = Says::default();
+    let mut config = member(dir.path(), "n2", 2, &[]);
+    config.gossip.seed_nodes = vec!["seed.test:1".to_owned()];
+    let node = says.start(&config).await;
+    let there = || node.health().gossip.as_ref().unwrap().counted().there;
+    let sent = async || metrics(&node).await["gossip_messages_total{type=\"sent\"}"];
+    assert_eq!(sent().await, 0.0, "there is nobody to call");
+    // Where the seed is, nobody is yet.
+    let ear = UdpSocket::bind("127.0.0.7:0").unwrap();
+    says.set(ear.local_addr().unwrap());
+    eventually("it calls where the name is now", async || sent().await > 2.0).await;
+    ear.set_read_timeout(Some(PATIENCE)).unwrap();
+    overheard(&ear).await;
+    assert_eq!(there(), 1);
+    let seed = start(&member(dir.path(), "n3", 3, &[])).await;
+    says.set(at(&seed));
+    let all = [node, seed];
+    all_see(&all, 2).await;
+    stop(all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_own_name_moves_is_known_at_its_new_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let seed = start(&member(dir.path(), "n3", 3, &[])).await;
+    let says = Says::default();
+    let mut config = member(dir.path(), "n2", 2, &[at(&seed)]);
+    config.gossip.bind_host = Some("0.0.0.0".to_owned());
+    config.gossip.bind_port = free_port();
+    config.server.advertise_host = Some("own.test".to_owned());
+    let own = |place: u8| SocketAddr::from(([127, 0, 0, place], config.gossip.bind_port));
+    let node = says.start(&config).await;
+    eventually("it says that it does not know where it is", async || {
+        let (_, reasons) = node.health().status();
+        reasons.iter().any(|reason| reason.contains("own.test"))
+    })
+    .await;
+    for place in [2, 4] {
+        says.set(own(place));
+        eventually("the other knows where it is", async || {
+            sees(&seed, "n2").is_some_and(|seen| seen.identity.address == own(place) && seen.life == Life::Alive)
+        })
+        .await;
+    }
+    stop([node, seed]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

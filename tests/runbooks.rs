@@ -131,9 +131,14 @@ fn adding_and_removing_a_node() {
 /// Stands in for another machine, and the node there: it has the configuration other.toml.
 const SSH: &str = r#"#!/bin/sh
 set -eu
-[ "$*" = "10.0.0.4 systemctl start pairdb-node" ] || exit 64
-pairdb-node serve --config "$MACHINE/other.toml" </dev/null >>"$MACHINE/other.log" 2>&1 &
-echo $! >"$MACHINE/other.pid"
+case $* in
+    "10.0.0.4 systemctl start pairdb-node")
+        pairdb-node serve --config "$MACHINE/other.toml" </dev/null >>"$MACHINE/other.log" 2>&1 &
+        echo $! >"$MACHINE/other.pid"
+        ;;
+    "10.0.0.4 pairdb-node status --config $CONFIG") exec pairdb-node status --config "$MACHINE/other.toml" ;;
+    *) exit 64 ;;
+esac
 "#;
 
 #[test]
@@ -209,7 +214,11 @@ fn keys_and_certificates() {
     put(&machine.at("work/old-token"), "old-token-of-acme");
     let of = |name: &str| secrets.join(name).to_str().unwrap().to_owned();
     let gossip_keys = secrets.join("gossip.keys");
-    put(&gossip_keys, "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n");
+    // With what a person may leave in it.
+    put(
+        &gossip_keys,
+        "# since May\n\nMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n \t\n",
+    );
     // As a machine has them on which root replaces files, and the node reads them as another user.
     let kept = ["tokens", "node.crt", "node.key", "gossip.keys"].map(|name| secrets.join(name));
     for path in &kept {
@@ -236,6 +245,17 @@ fn keys_and_certificates() {
     machine.set("PAIRDB_CA", &of("ca.crt"));
     machine.set("PAIRDB_TOKEN_FILE", &of("of-all"));
     machine.start();
+    // By the document's own words, the id of a key is the one that the node shows.
+    let text = &documents()["keys-and-certificates.md"];
+    let (_, ids) = text.split_once("ids() {").unwrap();
+    let (ids, _) = ids.split_once("\n}\n").unwrap();
+    let names_its_key = || {
+        machine.prepare_until(&format!(
+            "ids() {{{ids}\n}}\nshown=$(pairdb-node status --config \"$CONFIG\" | sed -n 's/^.*gossip keys: \\(.*\\) signs$/\\1/p')\n\
+             [ \"$shown\" = \"$(ids \"$SECRETS/gossip.keys\")\" ]"
+        ));
+    };
+    names_its_key();
     follow(&machine, "keys-and-certificates.md");
     let keys = fs::read_to_string(&gossip_keys).unwrap();
     assert!(
@@ -247,13 +267,7 @@ fn keys_and_certificates() {
         before,
         "owners and modes stay: the node may read what it could read"
     );
-    // By the document's own words, the id of the key that is left is the one that the node shows.
-    let text = &documents()["keys-and-certificates.md"];
-    let (_, ids) = text.split_once("ids() {").unwrap();
-    let (ids, _) = ids.split_once("\n}\n").unwrap();
-    machine.prepare_until(&format!(
-        "ids() {{{ids}\n}}\npairdb-node status --config \"$CONFIG\" | grep \"gossip keys: $(ids \"$SECRETS/gossip.keys\") signs$\""
-    ));
+    names_its_key();
     members_are_looked_at(&machine);
 }
 
@@ -489,8 +503,8 @@ fn what_a_document_says_is_looked_for_in_its_order() {
 #[test]
 fn commands_of_the_node_are_found_wherever_a_shell_would_run_them() {
     let text = "systemctl stop pairdb-node # pairdb-node no\nX=1 \"$NEW/pairdb-node\" a 'b c' 2>&1 | pairdb-node d > pairdb-node\n\
-                until pairdb-node e \\\n  f; do x=$(pairdb-node g < h); done\nkubectl exec p -- /pairdb-node i &";
+                until pairdb-node e \\\n  f; do x=$(pairdb-node g < h); done\nkubectl exec p -- /pairdb-node i &\nif ssh h pairdb-node j; then ssh h echo pairdb-node; fi";
     let found = commands_of_the_node(text);
-    let expected: [&[&str]; 5] = [&["a", "b c"], &["d"], &["e", "f"], &["g"], &["i"]];
+    let expected: [&[&str]; 6] = [&["a", "b c"], &["d"], &["e", "f"], &["g"], &["i"], &["j"]];
     assert_eq!(found, expected);
 }

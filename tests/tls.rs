@@ -9,15 +9,16 @@ mod site;
 mod streaming;
 
 use common::*;
-use pairdb_node::config::Config;
+use pairdb_node::config::{Config, Security as SecuritySettings};
 use pairdb_node::node::Node;
-use pairdb_node::rpc::security::tls_client;
+use pairdb_node::rpc::security::{Security, tls_client};
 use pairdb_node::rpc::{admin_pb, pb};
 use secure::*;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use streaming::{WHOLE_RING, order};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -299,6 +300,105 @@ async fn a_bad_certificate_leaves_the_old_one_in_service_and_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_without_an_authority_leaves_those_trusted_that_were_and_lets_nobody_else_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let (servers, clients) = (Authority::new("s"), Authority::new("c"));
+    let node = start(&mutual(dir.path(), &servers, &clients)).await;
+    let good = clients.issue("client");
+    for nothing in ["", "# to come\n", &good.key] {
+        let failed = || node.health().reloads.counts().1;
+        put(&dir.path().join("clients.crt"), nothing);
+        let before = failed();
+        // Two more: the second look began after the file was there.
+        eventually("the file is refused", async || failed() > before + 1).await;
+        let last = node.health().reloads.last_look().unwrap();
+        assert_eq!(last.outcomes[0].key, "security.tls_cert", "{last:?}");
+        let mut trusted = tls(node.address(), &servers.pem, Some(&good), None);
+        trusted.write(write("k", b"v", &[])).await.unwrap();
+        let mut nobody = tls(node.address(), &servers.pem, None, None);
+        let status = nobody.write(write("k", b"v", &[])).await.expect_err("no certificate");
+        assert!(is_unanswered(&status), "{status:?}");
+    }
+    node.shutdown().await;
+}
+
+#[test]
+fn files_that_cannot_be_used_are_named_with_what_is_wrong_and_not_with_what_they_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("a");
+    let good = secure(dir.path(), &authority.issue("node")).security;
+    let most = 16 << 20;
+    let large = |size: usize| {
+        format!(
+            "{}{}",
+            line("acme", "a-token-of-acme!"),
+            "#".repeat(size - line("acme", "a-token-of-acme!").len())
+        )
+    };
+    let file = |name: &str, content: &str| Some(put(&dir.path().join(name), content));
+    let (full, larger) = (file("full", &large(most)), file("larger", &large(most + 1)));
+    let (key, garbage) = (
+        file("key", &authority.issue("k").key),
+        file("garbage", "secret garbage"),
+    );
+    let (short, words, lines) = (
+        file("short", "secret"),
+        file("words", "secret words and more words"),
+        file("lines", "secret-of-the-first-line\nsecret-of-the-second"),
+    );
+    let (empty, missing) = (file("empty", ""), Some(dir.path().join("missing")));
+    let directory = Some(dir.path().to_owned());
+    Security::open(
+        SecuritySettings {
+            tokens_file: full,
+            ..good.clone()
+        }
+        .files(),
+    )
+    .unwrap();
+    type Change = fn(&mut SecuritySettings, Option<PathBuf>);
+    let tokens: Change = |security, file| security.tokens_file = file;
+    let admins: Change = |security, file| security.admin_tokens_file = file;
+    let certificate: Change = |security, file| security.tls_cert = file;
+    let own_key: Change = |security, file| security.tls_key = file;
+    let clients: Change = |security, file| security.client_ca = file;
+    let peers: Change = |security, file| security.peer_ca = file;
+    let to_peers: Change = |security, file| security.peer_token_file = file;
+    let coordinator: Change = |security, file| security.coordinator_ca = file;
+    let to_coordinator: Change = |security, file| security.coordinator_token_file = file;
+    for (named, change, file, expected) in [
+        ("security.tokens_file", tokens, &larger, "too large"),
+        ("security.admin_tokens_file", admins, &larger, "too large"),
+        ("security.tls_cert", certificate, &larger, "too large"),
+        ("security.tls_cert", own_key, &larger, "too large"),
+        ("security.tls_cert", clients, &larger, "too large"),
+        ("security.peer_ca", peers, &larger, "too large"),
+        ("security.peer_token_file", to_peers, &larger, "too large"),
+        ("security.peer_token_file", to_peers, &empty, "is no token"),
+        ("security.peer_token_file", to_peers, &short, "is no token"),
+        ("security.peer_token_file", to_peers, &words, "is no token"),
+        ("security.coordinator_token_file", to_coordinator, &lines, "is no token"),
+        ("security.tls_cert", clients, &key, "no certificate"),
+        ("security.peer_ca", peers, &garbage, "no certificate"),
+        ("security.coordinator_ca", coordinator, &empty, "no certificate"),
+        ("security.tls_cert", own_key, &garbage, "no private key"),
+        ("security.tokens_file", tokens, &garbage, "line 1"),
+        ("security.tokens_file", tokens, &missing, "cannot be read"),
+        ("security.peer_ca", peers, &directory, "no regular file"),
+    ] {
+        let mut security = good.clone();
+        change(&mut security, file.clone());
+        let problems = Security::open(security.files()).expect_err(expected).join("\n");
+        let what = format!("{file:?}: {problems}");
+        assert!(
+            problems.starts_with(&format!("{named}: ")) && problems.contains(expected),
+            "{what}"
+        );
+        assert!(!problems.contains("secret") && !problems.contains("of-acme"), "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whom_the_node_trusts_no_more_gets_no_new_connection() {
     let dir = tempfile::tempdir().unwrap();
     let (servers, before, after) = (Authority::new("s"), Authority::new("b"), Authority::new("a"));
@@ -351,6 +451,8 @@ async fn nodes_talk_to_each_other_by_tls_with_their_own_certificates_and_a_token
     put(&dir.path().join("from/peers.crt"), &strangers.pem);
     let (from, to) = (start(&from).await, start(&to).await);
     let own = authority.issue("client");
+    // And the target shows that it is another than the one at its address.
+    put_identity(&dir.path().join("to"), &authority.issue_for("elsewhere.test"));
     let token = Some("the-token-of-all-nodes");
     let mut source = tls(from.address(), &authority.pem, Some(&own), token);
     let mut target = tls(to.address(), &authority.pem, Some(&own), token);
@@ -370,6 +472,11 @@ async fn nodes_talk_to_each_other_by_tls_with_their_own_certificates_and_a_token
     })
     .await;
     put(&dir.path().join("from/peers.crt"), &authority.pem);
+    eventually("it does not take another for the target", async || {
+        problem().await.contains("not valid for name")
+    })
+    .await;
+    put_identity(&dir.path().join("to"), &authority.issue("node"));
     eventually("the target does not know the token", async || {
         problem().await.contains("Unauthenticated")
     })
@@ -396,7 +503,61 @@ async fn the_coordinator_is_spoken_to_by_tls_with_a_token() {
     config.security.coordinator_ca = Some(put(&dir.path().join("coordinator.crt"), &authority.pem));
     let token = put(&dir.path().join("coordinator.token"), "the-token-for-the-coordinator");
     config.security.coordinator_token_file = Some(token);
-    let own = authority.issue("coordinator");
+    let server = coordinator(&authority.issue("coordinator"));
+    let asked = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let stream = server.accept(stream).await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let (request, _answer) = connection.accept().await.unwrap().unwrap();
+        let shown = request.headers()["authorization"].to_str().unwrap().to_owned();
+        (request.uri().to_string(), shown)
+    });
+    let node = start(&config).await;
+    let (uri, shown) = tokio::time::timeout(PATIENCE, asked).await.unwrap().unwrap();
+    assert!(uri.starts_with("https://") && uri.ends_with("/AddStorageNode"), "{uri}");
+    assert_eq!(shown, "Bearer the-token-for-the-coordinator");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_a_stranger_vouches_for_or_that_is_another_hears_nothing() {
+    let (authority, strangers) = (Authority::new("a"), Authority::new("x"));
+    for (own, expected) in [
+        (strangers.issue("coordinator"), "UnknownIssuer"),
+        (authority.issue_for("elsewhere.test"), "not valid for name"),
+        (authority.expired("coordinator"), "expired"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = config(dir.path());
+        config.coordinator.enabled = true;
+        config.coordinator.port = listener.local_addr().unwrap().port();
+        config.coordinator.interval = Duration::from_millis(50);
+        config.security.coordinator_ca = Some(put(&dir.path().join("coordinator.crt"), &authority.pem));
+        let token = put(&dir.path().join("coordinator.token"), "the-token-for-the-coordinator");
+        config.security.coordinator_token_file = Some(token);
+        let server = coordinator(&own);
+        let asked = tokio::spawn(async move {
+            for _ in 0..2 {
+                let (stream, _) = listener.accept().await.unwrap();
+                assert!(server.accept(stream).await.is_err(), "the node goes on to speak");
+            }
+        });
+        let node = start(&config).await;
+        eventually(expected, async || {
+            let (_, reasons) = node.health().status();
+            reasons
+                .iter()
+                .any(|why| why.contains("coordinator") && why.contains(expected))
+        })
+        .await;
+        tokio::time::timeout(PATIENCE, asked).await.unwrap().unwrap();
+        node.shutdown().await;
+    }
+}
+
+/// How a coordinator greets that shows this.
+fn coordinator(own: &Issued) -> tokio_rustls::TlsAcceptor {
     let chain = tokio_rustls::rustls::pki_types::CertificateDer::from(own.der.clone());
     let key: tokio_rustls::rustls::pki_types::PrivateKeyDer<'_> =
         tokio_rustls::rustls::pki_types::pem::PemObject::from_pem_slice(own.key.as_bytes()).unwrap();
@@ -408,22 +569,7 @@ async fn the_coordinator_is_spoken_to_by_tls_with_a_token() {
         .with_single_cert(vec![chain], key)
         .unwrap();
     server.alpn_protocols = vec![b"h2".to_vec()];
-    let asked = tokio::spawn(async move {
-        let (stream, _) = listener.accept().await.unwrap();
-        let stream = tokio_rustls::TlsAcceptor::from(Arc::new(server))
-            .accept(stream)
-            .await
-            .unwrap();
-        let mut connection = h2::server::handshake(stream).await.unwrap();
-        let (request, _answer) = connection.accept().await.unwrap().unwrap();
-        let shown = request.headers()["authorization"].to_str().unwrap().to_owned();
-        (request.uri().to_string(), shown)
-    });
-    let node = start(&config).await;
-    let (uri, shown) = tokio::time::timeout(PATIENCE, asked).await.unwrap().unwrap();
-    assert!(uri.starts_with("https://") && uri.ends_with("/AddStorageNode"), "{uri}");
-    assert_eq!(shown, "Bearer the-token-for-the-coordinator");
-    node.shutdown().await;
+    tokio_rustls::TlsAcceptor::from(Arc::new(server))
 }
 
 #[tokio::test(flavor = "multi_thread")]

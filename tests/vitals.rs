@@ -4,24 +4,40 @@ mod common;
 
 use common::*;
 use pairdb_node::actors::cache::CacheStats;
+use pairdb_node::actors::disk::DiskWatch;
 use pairdb_node::actors::health::Status;
 use pairdb_node::actors::overload::Kind;
 use pairdb_node::actors::refusal::Refusal;
 use pairdb_node::actors::request_counts::RequestCounts;
 use pairdb_node::actors::vitals::Vitals;
 use pairdb_node::rpc::pb;
+use pairdb_node::storage::space::SpaceThresholds;
 use pairdb_node::storage::time::ManualTime;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// Disks of which nobody has seen anything.
+fn disk() -> Arc<DiskWatch> {
+    DiskWatch::new(SpaceThresholds {
+        warn: 0.8,
+        throttle: 0.9,
+        stop: 0.95,
+    })
+}
+
 #[test]
 fn rates_are_those_of_the_last_minute() {
     let time = ManualTime::default();
     let (requests, cache) = (Arc::new(RequestCounts::default()), Arc::new(CacheStats::default()));
     requests.reads.store(1_000_000, Ordering::Relaxed);
-    let vitals = Vitals::new(Arc::new(time.clone()), Arc::clone(&requests), Arc::clone(&cache));
+    let vitals = Vitals::new(
+        Arc::new(time.clone()),
+        Arc::clone(&requests),
+        Arc::clone(&cache),
+        disk(),
+    );
     let none = vitals.rates();
     assert_eq!((none.requests, none.errors, none.cache_hits), (0.0, 0.0, 0.0));
     // A busy half minute after the start: 20 requests a second, of which a tenth fails.
@@ -57,7 +73,7 @@ fn rates_are_those_of_the_last_minute() {
 fn what_is_refused_since_the_node_drains_is_no_error_of_it_and_what_fails_is() {
     let time = ManualTime::default();
     let requests = Arc::new(RequestCounts::default());
-    let vitals = Vitals::new(Arc::new(time.clone()), Arc::clone(&requests), Arc::default());
+    let vitals = Vitals::new(Arc::new(time.clone()), Arc::clone(&requests), Arc::default(), disk());
     let refuse = |why: fn() -> Refusal| {
         time.advance(Duration::from_secs(1));
         for _ in 0..100 {

@@ -71,8 +71,13 @@ impl DiskWatch {
     /// What the fullest asks for.
     #[must_use]
     pub fn level(&self) -> SpaceLevel {
-        let used = self.disks().first().map_or(0.0, |disk| disk.space.used());
-        self.thresholds().level(used)
+        self.thresholds().level(self.used())
+    }
+
+    /// How full the fullest is, 0 to 1.
+    #[must_use]
+    pub fn used(&self) -> f64 {
+        self.disks().first().map_or(0.0, |disk| disk.space.used())
     }
 
     /// How long a write is to be held up; [`None`]: it is to be refused.

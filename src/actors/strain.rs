@@ -1,6 +1,6 @@
 //! Whether the node's numbers make it worse than what it knows to be wrong (section 5.7 of the low-level design): more than
-//! 90 % of processors or memory used is degraded, more than a tenth of the requests failed is unhealthy. That a disk is full is
-//! judged by its own bounds (`disk.*`).
+//! 90 % of processors, memory or a disk used is degraded, more than a tenth of the requests failed is unhealthy. Bounds of the
+//! operator (`disk.*`) may find a disk too full before that, and not after it.
 //!
 //! A node is worse at once, and better only when a number was clearly lower for a while: one that goes to and fro around a
 //! bound would otherwise be news to the whole cluster each time.
@@ -24,6 +24,8 @@ pub struct Numbers {
     pub cpu: f64,
     /// Share of the memory that it may have, 0 to 1.
     pub memory: f64,
+    /// Share of the fullest disk, 0 to 1.
+    pub disk: f64,
     /// Requests so many, and the share of them that failed.
     pub requests: (f64, f64),
     /// The time that they are of.
@@ -41,7 +43,7 @@ struct Rule {
     reason: &'static str,
 }
 
-const RULES: [Rule; 3] = [
+const RULES: [Rule; 4] = [
     Rule {
         of: |numbers| if numbers.over < LEAST_TIME { 0.0 } else { numbers.cpu },
         most: 0.9,
@@ -55,6 +57,13 @@ const RULES: [Rule; 3] = [
         calm: 0.85,
         status: Status::Degraded,
         reason: "the node holds more than 90 % of the memory that it may have",
+    },
+    Rule {
+        of: |numbers| numbers.disk,
+        most: 0.9,
+        calm: 0.85,
+        status: Status::Degraded,
+        reason: "more than 90 % of a disk is used",
     },
     Rule {
         of: |numbers| {
@@ -111,6 +120,7 @@ mod tests {
     const WELL: Numbers = Numbers {
         cpu: 0.9,
         memory: 0.9,
+        disk: 0.9,
         requests: (1000.0, 0.1),
         over: Duration::from_secs(60),
     };
@@ -136,6 +146,7 @@ mod tests {
                 None,
             ),
             (Numbers { memory: 0.91, ..WELL }, Some(Status::Degraded)),
+            (Numbers { disk: 0.91, ..WELL }, Some(Status::Degraded)),
             (
                 Numbers {
                     requests: (30.0, 0.11),

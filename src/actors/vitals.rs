@@ -5,6 +5,7 @@
 //! rates are of a shorter time.
 
 use crate::actors::cache::CacheStats;
+use crate::actors::disk::DiskWatch;
 use crate::actors::health::Status;
 use crate::actors::history::{self, History};
 use crate::actors::mailbox::{Envelope, Mailbox};
@@ -82,6 +83,7 @@ pub struct Vitals {
     time: Arc<dyn Time>,
     requests: Arc<RequestCounts>,
     cache: Arc<CacheStats>,
+    disk: Arc<DiskWatch>,
     notes: Mutex<VecDeque<Note>>,
     strain: Mutex<Strain>,
 }
@@ -89,11 +91,17 @@ pub struct Vitals {
 impl Vitals {
     /// Begins with a note.
     #[must_use]
-    pub fn new(time: Arc<dyn Time>, requests: Arc<RequestCounts>, cache: Arc<CacheStats>) -> Arc<Self> {
+    pub fn new(
+        time: Arc<dyn Time>,
+        requests: Arc<RequestCounts>,
+        cache: Arc<CacheStats>,
+        disk: Arc<DiskWatch>,
+    ) -> Arc<Self> {
         let vitals = Self {
             time,
             requests,
             cache,
+            disk,
             notes: Mutex::default(),
             strain: Mutex::default(),
         };
@@ -109,6 +117,7 @@ impl Vitals {
         let numbers = Numbers {
             cpu: rates.cpu,
             memory: memory().share(),
+            disk: self.disk.used(),
             requests: (rates.requests * rates.over.as_secs_f64(), rates.faults),
             over: rates.over,
         };

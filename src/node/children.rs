@@ -4,7 +4,7 @@
 //! [`super::composition`]).
 
 use super::composition::{Parts, bytes};
-use super::gossip::key_file;
+use super::gossip::{key_file, pace};
 use crate::actors::address_book::NodeAddress;
 use crate::actors::cache::CacheActor;
 use crate::actors::compaction::CompactionActor;
@@ -13,7 +13,6 @@ use crate::actors::flush::FlushActor;
 use crate::actors::gateway::{Connections, RpcGateway};
 use crate::actors::gossip::core::About;
 use crate::actors::gossip::gossip_actor::GossipActor;
-use crate::actors::gossip::pace::Pace;
 use crate::actors::gossip::watch::GossipWatch;
 use crate::actors::mailbox::{Bound, Mailbox};
 use crate::actors::memtable::MemtableActor;
@@ -227,13 +226,9 @@ impl Parts {
             address,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let pace = Pace {
-            gossip_interval: told.gossip_interval,
-            probe_interval: told.probe_interval,
-            probe_timeout: told.probe_timeout,
-        };
+        let pace = pace(config);
         let (node_id, seeds, key_file) = (config.server.node_id.clone(), told.seed_nodes.clone(), key_file(config));
-        let threads = self.requests.handles.threads.clone();
+        let (threads, name_service) = (self.requests.handles.threads.clone(), self.name_service.clone());
         ChildSpec::new("gossip", watch.mailbox.clone(), move || GossipActor {
             node_id: node_id.clone(),
             about: about.clone(),
@@ -244,6 +239,7 @@ impl Parts {
             health: Arc::clone(&health),
             book: book.clone(),
             threads: threads.clone(),
+            name_service: name_service.clone(),
             watch: Arc::clone(&watch),
         })
     }

@@ -13,6 +13,7 @@ use crate::actors::disk::DiskWatch;
 use crate::actors::drain::{Drain, Drained};
 use crate::actors::faults::{AFTER_INSTALL, BEFORE_INSTALL, Faults};
 use crate::actors::flush::FlushStats;
+use crate::actors::gossip::names::NameService;
 use crate::actors::gossip::watch::GossipWatch;
 use crate::actors::health::{Health, Recovery};
 use crate::actors::history::History;
@@ -192,6 +193,7 @@ pub(super) struct Parts {
     pub(super) security: Arc<Security>,
     pub(super) fs: Arc<dyn FileSystem>,
     pub(super) time: Arc<dyn Time>,
+    pub(super) name_service: NameService,
 }
 
 /// What a start found on the disk.
@@ -220,7 +222,12 @@ impl Parts {
             streams,
         } = found;
         let published = recovered.published;
-        let Machine { fs, time, threads } = machine;
+        let Machine {
+            fs,
+            time,
+            threads,
+            name_service,
+        } = machine;
         let memory = config.mem_table.num_mem_tables;
         let write_bytes = memory.saturating_mul(bytes(config.mem_table.max_size));
         let disk = DiskWatch::new(thresholds(config));
@@ -318,11 +325,11 @@ impl Parts {
             flush: Arc::new(FlushStats::default()),
             scrub: Arc::new(ScrubProgress::default()),
             drain: Arc::clone(&drain),
-            disk,
+            disk: Arc::clone(&disk),
             compaction: Arc::new(CompactionStats::default()),
             jobs: Arc::clone(&jobs),
             memtable: Arc::new(MemtableStats::default()),
-            vitals: Vitals::new(Arc::clone(&time), Arc::clone(&counts), Arc::clone(&cache)),
+            vitals: Vitals::new(Arc::clone(&time), Arc::clone(&counts), Arc::clone(&cache), disk),
             history: History::new(
                 Arc::clone(&time),
                 Arc::clone(&counts),
@@ -378,6 +385,7 @@ impl Parts {
             security,
             fs,
             time,
+            name_service,
         };
         (parts, recovered.locks)
     }

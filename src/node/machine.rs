@@ -1,13 +1,14 @@
 //! What a node runs on.
 //!
-//! Owns: the three together, so that a machine is real or simulated as a whole. Does not own: files, clocks or threads.
+//! Owns: these together, so that a machine is real or simulated as a whole. Does not own: files, clocks, threads or names.
 
+use crate::actors::gossip::names::NameService;
 use crate::actors::threads::Threads;
 use crate::storage::fs::FileSystem;
 use crate::storage::time::{RealTime, Time};
 use std::sync::Arc;
 
-/// Files, a clock and threads.
+/// Files, a clock, threads, and where names are.
 #[derive(Debug, Clone)]
 pub struct Machine {
     /// Where files are.
@@ -16,6 +17,8 @@ pub struct Machine {
     pub time: Arc<dyn Time>,
     /// What does the work that may block.
     pub threads: Threads,
+    /// What says where the gossip finds a name.
+    pub name_service: NameService,
 }
 
 impl Machine {
@@ -26,6 +29,7 @@ impl Machine {
             fs,
             time: Arc::new(RealTime::default()),
             threads: Threads::system(),
+            name_service: NameService::system(),
         }
     }
 }

@@ -28,7 +28,7 @@ pub fn config(dir: &Path) -> Config {
     config.storage.data_dir = dir.join("data");
     // However slow the machine is on which the tests run.
     config.server.max_queue_delay = PATIENCE;
-    // However full the disk is on which the tests run.
+    // However full the disk is on which the tests run; above 90 % a node is degraded, and TMPDIR must name another.
     config.disk.warn_usage = 0.98;
     config.storage.max_disk_usage = 0.99;
     config.disk.stop_usage = 1.0;

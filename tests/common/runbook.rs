@@ -92,6 +92,7 @@ pub struct Machine {
     dir: tempfile::TempDir,
     pub port: u16,
     pub admin_port: u16,
+    aside_port: u16,
     environment: Vec<(String, String)>,
 }
 
@@ -102,6 +103,7 @@ impl Machine {
         let machine = Self {
             port: free_port(),
             admin_port: free_port(),
+            aside_port: free_port(),
             environment: Vec::new(),
             dir,
         };
@@ -153,6 +155,7 @@ impl Machine {
             .env("CONFIG", self.at("config.toml"))
             .env("DATA", self.at("data"))
             .env("ADDR", format!("http://127.0.0.1:{}", self.port))
+            .env("ASIDE", format!("127.0.0.1:{}", self.aside_port))
             .env("BACKUPS", self.at("backups"))
             .env("SECRETS", self.at("secrets"))
             .env("BIN", self.at("bin"))

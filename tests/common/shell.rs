@@ -73,6 +73,7 @@ pub fn commands_of_the_node(text: &str) -> Vec<Vec<String>> {
     let mut begins = true;
     let mut of_node: Option<Vec<String>> = None;
     let mut to_file = false;
+    let mut to_machine = false;
     for token in tokens(text) {
         match token {
             Token::End => {
@@ -86,7 +87,11 @@ pub fn commands_of_the_node(text: &str) -> Vec<Vec<String>> {
                 None if begins && (word == "pairdb-node" || word.ends_with("/pairdb-node")) => {
                     of_node = Some(Vec::new())
                 }
-                None => begins = LEADING.contains(&word.as_str()) || begins && is_assignment(&word),
+                None => {
+                    // What another machine is to run follows its name.
+                    begins = to_machine || LEADING.contains(&word.as_str()) || begins && is_assignment(&word);
+                    to_machine = word == "ssh";
+                }
             },
         }
     }

@@ -8,6 +8,7 @@
 
 mod world;
 
+use pairdb_node::actors::gossip::identity::Identity;
 use pairdb_node::actors::gossip::pace::Pace;
 use pairdb_node::actors::gossip::seen::Life;
 use pairdb_node::actors::gossip::wire::Refused;
@@ -386,6 +387,38 @@ fn a_node_shows_itself_as_it_is_now_and_numbers_alone_are_not_news() {
     });
 }
 
+/// How old the numbers are that nodes show of each other: p99, and the oldest, over so many seconds.
+fn ages_of_numbers(world: &mut World, settling: u64, seconds: u64) -> (Duration, Duration) {
+    let mut ages = Vec::new();
+    for second in 0..settling + seconds {
+        for member in &mut world.members {
+            // A number that says when it was measured.
+            member.report.cpu = second as f32 / 1000.0;
+        }
+        world.run(S);
+        if second < settling {
+            continue;
+        }
+        for member in &world.members {
+            let members = member.core.as_ref().unwrap().members();
+            let others = members.iter().skip(1).map(|seen| seen.heard.as_ref().unwrap());
+            ages.extend(others.map(|heard| S * (second - (heard.record.report.cpu * 1000.0).round() as u64) as u32));
+        }
+    }
+    (p99(&mut ages), ages[ages.len() - 1])
+}
+
+#[test]
+fn numbers_of_100_nodes_are_hardly_ever_older_than_20_s_at_the_intervals_that_ship() {
+    let mut world = whole(100, SHIPPED, 0.1, 20);
+    let (p99, oldest) = ages_of_numbers(&mut world, 100, 100);
+    println!(
+        "as shipped, 100 nodes, 10 % loss: numbers are at most {p99:?} old, 99 times of 100, and {oldest:?} at most"
+    );
+    assert!(p99 <= 20 * S, "the README says so: {p99:?}");
+    assert!(oldest < 40 * S, "the same: {oldest:?}");
+}
+
 #[test]
 fn damaged_packets_of_a_member_end_nobody() {
     let mut world = whole(10, EACH_SECOND, 0.0, 12);
@@ -458,6 +491,32 @@ fn a_thousand_nodes_learn_of_changes_and_deaths_and_find_each_other() {
         world.deaths.iter().all(|(_, _, of)| of_killed(of)),
         "somebody else was taken for dead"
     );
+    let took = back_with_other_clocks(&mut world, 700..710);
+    println!("1000 nodes: ten are back with clocks that jumped by a day: known everywhere after {took:?}");
+}
+
+/// Starts nodes that do not run, with clocks that have jumped by a day, back or forth. Returns how long it took until all others
+/// see them there, in the lives that they have now.
+fn back_with_other_clocks(world: &mut World, nodes: std::ops::Range<usize>) -> Duration {
+    for n in nodes.clone() {
+        world.members[n].clock_ms = if n % 2 == 0 { -86_400_000 } else { 86_400_000 };
+        world.start(n);
+    }
+    world.until("the others see their present lives", 120 * S, |world| {
+        let own = |n: usize| world.members[n].core.as_ref().unwrap().own().clone();
+        let lives: Vec<_> = nodes.clone().map(own).collect();
+        let others = world.running().into_iter().filter(|n| !nodes.contains(n));
+        others.into_iter().all(|n| {
+            let members = world.members[n].core.as_ref().unwrap().members();
+            let there = members.iter().filter(|seen| seen.life.is_there());
+            let known = there.filter(|seen| {
+                let identity = &seen.identity;
+                let is = |own: &Identity| own.node_id == identity.node_id && own.incarnation == identity.incarnation;
+                lives.iter().any(is)
+            });
+            known.count() == lives.len()
+        })
+    })
 }
 
 #[test]
@@ -484,4 +543,10 @@ fn very_many_nodes_heal_after_a_partition_and_bear_a_pause() {
     let of_stopped = |of: &str| (100..110).any(|n| name(n) == of);
     let wrong = world.deaths.iter().find(|(_, _, of)| !of_stopped(of));
     assert_eq!(wrong, None, "those who were stopped take nobody for dead");
+    // At once, so that the others still take them for alive, in their lives before.
+    for n in 50..60 {
+        world.kill(n);
+    }
+    let took = back_with_other_clocks(&mut world, 50..60);
+    println!("{nodes} nodes, ten restarted with clocks that jumped by a day: known everywhere after {took:?}");
 }

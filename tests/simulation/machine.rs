@@ -1,6 +1,7 @@
 //! The simulated machine: its clock, and the configuration of the node on it.
 
 use bytesize::ByteSize;
+use pairdb_node::actors::gossip::names::NameService;
 use pairdb_node::actors::threads::Threads;
 use pairdb_node::config::Config;
 use pairdb_node::node::Machine;
@@ -53,6 +54,7 @@ pub fn machine(fs: &SimFs, before: Duration, seed: u64) -> Machine {
             slept: Mutex::default(),
         }),
         threads: Threads::simulated(seed),
+        name_service: NameService::system(),
     }
 }
 

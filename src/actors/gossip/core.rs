@@ -350,7 +350,7 @@ impl Core {
         self.advance(now);
         if let Some((_, report)) = self.last_told {
             let is_leaving = true;
-            self.tell(Report { is_leaving, ..report }, false);
+            self.tell(Report { is_leaving, ..report }, true);
         }
         let left = self.foca.leave_cluster(&mut self.runtime);
         // Once more, to others: a packet may get lost.

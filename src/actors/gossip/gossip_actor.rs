@@ -8,7 +8,7 @@ use super::core::{About, Core, Event};
 use super::identity::Identity;
 use super::key_file::KeyFile;
 use super::measuring;
-use super::names::{Looked, Names};
+use super::names::{Looked, NameService, Names};
 use super::pace::Pace;
 use super::seen::Seen;
 use super::watch::GossipWatch;
@@ -98,8 +98,10 @@ pub struct GossipActor {
     pub health: Arc<Health>,
     /// What it tells of the others.
     pub book: AddressBook,
-    /// Where the file of the keys is read.
+    /// Where the file of the keys is read, and names are looked up.
     pub threads: Threads,
+    /// What says where a name is.
+    pub name_service: NameService,
     /// What outlives it.
     pub watch: Arc<GossipWatch>,
 }
@@ -309,11 +311,15 @@ impl GossipActor {
         }
         state.looked = Some(now);
         let names = &mut state.names;
-        if let Some(looking) = names.own.as_mut().and_then(|own| own.look(&self.threads)) {
+        if let Some(looking) = names
+            .own
+            .as_mut()
+            .and_then(|own| own.look(&self.threads, &self.name_service))
+        {
             self.await_name(myself, looking, GossipMessage::SelfFound);
         }
         for (at, seed) in names.seeds.iter_mut().enumerate() {
-            if let Some(looking) = seed.look(&self.threads) {
+            if let Some(looking) = seed.look(&self.threads, &self.name_service) {
                 self.await_name(myself, looking, move |found| GossipMessage::SeedFound(at, found));
             }
         }

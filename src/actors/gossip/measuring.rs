@@ -11,7 +11,6 @@ use crate::actors::vitals;
 #[must_use]
 pub fn report(health: &Health) -> Report {
     let rates = health.vitals.rates();
-    let disk = health.disk.disks().first().map_or(0.0, |disk| disk.space.used());
     Report {
         status: health.status().0,
         is_latched: health.latched_reason().is_some(),
@@ -20,7 +19,7 @@ pub fn report(health: &Health) -> Report {
         is_leaving: false,
         cpu: rates.cpu.min(1.0) as f32,
         memory: vitals::memory().share() as f32,
-        disk: disk as f32,
+        disk: health.disk.used() as f32,
         requests_per_s: rates.requests as f32,
         error_rate: rates.errors as f32,
         cache_hit_rate: rates.cache_hits as f32,

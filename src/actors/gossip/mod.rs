@@ -17,7 +17,7 @@ pub mod gossip_actor;
 pub mod identity;
 pub mod key_file;
 pub mod measuring;
-mod names;
+pub mod names;
 pub mod pace;
 pub mod record;
 pub mod records;

@@ -1,8 +1,9 @@
 //! Where the seeds are, and this node itself: names that are looked up again and again, since what a name means changes.
 //!
-//! Owns: when to look, and what was found last. Does not own: who is there.
+//! Owns: whom to ask, and what was found last. Does not own: when to look, or who is there.
 
 use crate::actors::threads::Threads;
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Weak};
@@ -12,7 +13,37 @@ use tokio::task::JoinHandle;
 const MOST: usize = 16;
 
 /// What came of looking a name up.
-pub(super) type Looked = io::Result<Vec<SocketAddr>>;
+pub type Looked = io::Result<Vec<SocketAddr>>;
+
+/// What says where a name with a port is. It may take its time.
+#[derive(Clone)]
+pub struct NameService(Arc<dyn Fn(&str) -> Looked + Send + Sync>);
+
+impl NameService {
+    /// That of the system.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::new(|name| Ok(name.to_socket_addrs()?.collect()))
+    }
+
+    /// One that answers so.
+    #[must_use]
+    pub fn new(find: impl Fn(&str) -> Looked + Send + Sync + 'static) -> Self {
+        Self(Arc::new(find))
+    }
+
+    fn find(&self, name: &str) -> Looked {
+        let mut found = (self.0)(name)?;
+        found.truncate(MOST);
+        Ok(found)
+    }
+}
+
+impl fmt::Debug for NameService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NameService")
+    }
+}
 
 /// A name with a port.
 #[derive(Debug, Clone, Default)]
@@ -80,23 +111,15 @@ impl Name {
     }
 
     /// Begins to look, unless somebody does. What comes of it is to be handed to [`Name::saw`].
-    pub(super) fn look(&mut self, threads: &Threads) -> Option<JoinHandle<Looked>> {
-        self.look_by(threads, |name| Ok(name.to_socket_addrs()?.take(MOST).collect()))
-    }
-
-    fn look_by(
-        &mut self,
-        threads: &Threads,
-        find: impl FnOnce(&str) -> Looked + Send + 'static,
-    ) -> Option<JoinHandle<Looked>> {
+    pub(super) fn look(&mut self, threads: &Threads, service: &NameService) -> Option<JoinHandle<Looked>> {
         if self.looking.strong_count() > 0 {
             return None;
         }
         let looking = Arc::new(());
         self.looking = Arc::downgrade(&looking);
-        let name = self.name.clone();
+        let (name, service) = (self.name.clone(), service.clone());
         Some(threads.run(move || {
-            let found = find(&name);
+            let found = service.find(&name);
             drop(looking);
             found
         }))
@@ -131,6 +154,7 @@ impl Name {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parking_lot::Mutex;
     use std::sync::mpsc;
 
     fn at(addresses: &[&str]) -> Vec<SocketAddr> {
@@ -163,22 +187,23 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_begins_to_look_while_the_system_still_does() {
-        let threads = Threads::system();
+        let (threads, system) = (Threads::system(), NameService::system());
         let mut name = Name::new("127.0.0.1:1".to_owned());
         let ((begun, begins), (go_on, wait)) = (mpsc::channel(), mpsc::channel());
-        let hangs = move |_: &str| {
+        let wait = Mutex::new(wait);
+        let hangs = NameService::new(move |_| {
             begun.send(()).unwrap();
-            wait.recv().unwrap();
+            wait.lock().recv().unwrap();
             Err(io::Error::other("at last"))
-        };
-        let looking = name.look_by(&threads, hangs).unwrap();
+        });
+        let looking = name.look(&threads, &hangs).unwrap();
         begins.recv().unwrap();
         // That nobody waits for it any more does not end it.
         looking.abort();
-        assert!(name.look(&threads).is_none() && name.clone().look(&threads).is_none());
+        assert!(name.look(&threads, &system).is_none() && name.clone().look(&threads, &system).is_none());
         go_on.send(()).unwrap();
         assert!(looking.await.unwrap().is_err());
-        let found = name.look(&threads).unwrap().await.unwrap();
+        let found = name.look(&threads, &system).unwrap().await.unwrap();
         assert_eq!(found.unwrap(), at(&["127.0.0.1:1"]));
     }
 

@@ -17,6 +17,8 @@ const TRANSMISSIONS: f64 = 6.0;
 const LEAST_TRANSMISSIONS: u8 = 5;
 /// Records that go into a packet, more or less.
 const RECORDS_A_PACKET: f64 = 16.0;
+/// Copies of records that are made for each that packets have room for.
+const COPIES_FOR_ROOM: f64 = 2.0;
 /// Probe intervals from a suspicion to a death.
 const SUSPICION: u32 = 10;
 /// Probe intervals between two questions to one member whom else it knows, and between two to some who are dead.
@@ -56,13 +58,14 @@ impl Pace {
         }
     }
 
-    /// The time in which each of so many members may send a record anew, so that a third of what packets have room for is left for
-    /// news.
+    /// The time in which each of so many members may send a record anew: that soon, numbers are old. Packets have room for half as
+    /// many copies of each as a node may make. The newest go first, so every node passes each record on some six times, which is
+    /// enough for what comes again; what is news goes to members at once, and does not wait for room.
     pub(super) fn round_of_all(self, members: usize) -> Duration {
         let each = |interval: Duration| interval.as_secs_f64();
         let packets = 2.0 / each(self.probe_interval) + FAN_OUT.get() as f64 / each(self.gossip_interval);
-        let copies = 1.5 * members as f64 * f64::from(transmissions(members).get());
-        Duration::from_secs_f64(copies / (packets * RECORDS_A_PACKET))
+        let copies = members as f64 * f64::from(transmissions(members).get());
+        Duration::from_secs_f64(copies / (COPIES_FOR_ROOM * packets * RECORDS_A_PACKET))
     }
 }
 
