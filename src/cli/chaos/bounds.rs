@@ -74,16 +74,38 @@ mod tests {
             ..Report::default()
         };
         assert!(bounds.missed(&good()).is_empty());
-        let spoilt: [(&str, fn(&mut Report)); 5] = [
-            ("--p99-within 20", |report| report.unavailable_p99_ms = 20.1),
-            ("--max-within 250", |report| report.unavailable_max_ms = 251.0),
-            ("--least-rate 10000", |report| report.ops_per_s = 9_999.0),
-            ("--least-kills 100", |report| report.kills = 99),
-            ("--least-ratio 0.95", |report| report.ratio = Some(0.94)),
+        let spoilt = [
+            (
+                "--p99-within 20",
+                Report {
+                    unavailable_p99_ms: 20.1,
+                    ..good()
+                },
+            ),
+            (
+                "--max-within 250",
+                Report {
+                    unavailable_max_ms: 251.0,
+                    ..good()
+                },
+            ),
+            (
+                "--least-rate 10000",
+                Report {
+                    ops_per_s: 9_999.0,
+                    ..good()
+                },
+            ),
+            ("--least-kills 100", Report { kills: 99, ..good() }),
+            (
+                "--least-ratio 0.95",
+                Report {
+                    ratio: Some(0.94),
+                    ..good()
+                },
+            ),
         ];
-        for (name, spoil) in spoilt {
-            let mut report = good();
-            spoil(&mut report);
+        for (name, mut report) in spoilt {
             let missed = bounds.missed(&report);
             assert!(missed.len() == 1 && missed[0].starts_with(name), "{missed:?}");
             report.missed = missed;
