@@ -10,7 +10,7 @@ use hdrhistogram::{CreationError, Histogram};
 /// Longest that is told apart from longer ones, in microseconds.
 const HIGHEST_US: u64 = 600_000_000;
 
-/// Of each strike, the longest time within which no write, or no read, succeeded, from the strike on until the next.
+/// Of each strike, the longest time within which no write, or no read, succeeded, from the strike on until the next fault.
 pub(super) struct Outages {
     /// In microseconds.
     pub(super) times: Histogram<u64>,
@@ -31,9 +31,8 @@ impl Outages {
     pub(super) fn add(&mut self, calls: &[Call], strikes: &[Strike]) {
         let end = calls.iter().map(|call| call.ended).max().unwrap_or_default();
         let (writes, reads) = (ended(calls, true), ended(calls, false));
-        let next = strikes.iter().skip(1).map(|strike| strike.moment).chain([end]);
-        for (strike, next) in strikes.iter().zip(next) {
-            let within = (strike.moment, next, end);
+        for strike in strikes {
+            let within = (strike.moment, strike.until.min(end), end);
             let us = longest_gap(&writes, within).max(longest_gap(&reads, within)) / 1000;
             self.times.saturating_record(us.max(1));
             if self.longest.as_ref().is_none_or(|(longest, _)| us > *longest) {
@@ -88,9 +87,10 @@ mod tests {
         }
     }
 
-    fn strike(moment: Moment) -> Strike {
+    fn strike(moment: Moment, until: Moment) -> Strike {
         Strike {
             moment,
+            until,
             what: vec![format!("wal {moment}")],
         }
     }
@@ -122,28 +122,43 @@ mod tests {
     #[test]
     fn an_outage_counts_though_calls_succeeded_between_it_and_the_strike() {
         // The strike takes three milliseconds to arrive; what was under way succeeds meanwhile.
-        let (us, after) = longest(&calls(13..33), &[strike(10_000_000), strike(60_000_000)]);
+        let (us, after) = longest(
+            &calls(13..33),
+            &[strike(10_000_000, 60_000_000), strike(60_000_000, Moment::MAX)],
+        );
         assert!((20_900..=21_100).contains(&us), "{us}");
         assert_eq!(after, "wal 10000000 at 0.0 s");
     }
 
     #[test]
     fn an_outage_that_outlives_the_next_strike_counts_whole() {
-        let (us, _) = longest(&calls(13..53), &[strike(10_000_000), strike(20_000_000)]);
+        let (us, _) = longest(
+            &calls(13..53),
+            &[strike(10_000_000, 20_000_000), strike(20_000_000, Moment::MAX)],
+        );
         assert!((40_900..=41_100).contains(&us), "{us}");
     }
 
     #[test]
     fn an_outage_without_an_end_counts_up_to_the_end() {
-        let (us, _) = longest(&calls(13..1000), &[strike(10_000_000)]);
+        let (us, _) = longest(&calls(13..1000), &[strike(10_000_000, Moment::MAX)]);
         assert!((87_900..=88_100).contains(&us), "{us}");
-        let (us, _) = longest(&calls(0..1000), &[strike(10_000_000)]);
+        let (us, _) = longest(&calls(0..1000), &[strike(10_000_000, Moment::MAX)]);
         assert!((89_900..=90_100).contains(&us), "{us}");
     }
 
     #[test]
+    fn what_another_fault_does_is_not_counted() {
+        let (us, _) = longest(&calls(33..53), &[strike(10_000_000, 30_000_000)]);
+        assert!((990..=1010).contains(&us), "{us}");
+    }
+
+    #[test]
     fn without_an_outage_it_is_the_time_from_call_to_call() {
-        let (us, _) = longest(&calls(0..0), &[strike(10_000_000), strike(50_000_000)]);
+        let (us, _) = longest(
+            &calls(0..0),
+            &[strike(10_000_000, 50_000_000), strike(50_000_000, Moment::MAX)],
+        );
         assert!((990..=1010).contains(&us), "{us}");
     }
 }

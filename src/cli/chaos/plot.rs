@@ -255,6 +255,7 @@ mod tests {
     fn strikes(count: u64) -> Vec<Strike> {
         let strike = |number| Strike {
             moment: number * 1_000,
+            until: Moment::MAX,
             what: Vec::new(),
         };
         (0..count).map(strike).collect()

@@ -35,8 +35,21 @@ pub(super) type Node = FaultClient;
 pub(super) struct Strike {
     /// When it was asked for.
     pub(super) moment: Moment,
+    /// When the next fault was, be it one that ends nobody: what follows from then on is not this one's.
+    pub(super) until: Moment,
     /// Who ended, and how.
     pub(super) what: Vec<String>,
+}
+
+impl Strike {
+    /// One that is the last for now.
+    fn at(moment: Moment, what: Vec<String>) -> Self {
+        Self {
+            moment,
+            until: Moment::MAX,
+            what,
+        }
+    }
 }
 
 /// What happened.
@@ -55,6 +68,13 @@ pub(super) struct Struck {
 }
 
 impl Struck {
+    /// From now on what happens follows from another fault.
+    fn end_last(&mut self, now: Moment) {
+        if let Some(last) = self.strikes.last_mut() {
+            last.until = last.until.min(now);
+        }
+    }
+
     /// Those who were there and never struck.
     pub(super) fn spared(&self) -> BTreeSet<String> {
         let spared = self.by_actor.iter().filter(|(_, kills)| **kills == 0);
@@ -102,6 +122,7 @@ pub(super) fn moments(per_second: f64, from: Moment, during: Duration) -> Vec<St
     let within = times.take_while(|time| *time < during.as_secs_f64());
     let strike = |time| Strike {
         moment: from + (time * 1e9) as Moment,
+        until: from + ((time + 1.0 / per_second) * 1e9) as Moment,
         what: Vec::new(),
     };
     within.map(strike).collect()
@@ -136,6 +157,7 @@ impl Schedule {
         let mut next = Instant::now() + pause;
         while next < until {
             tokio::time::sleep_until(next.into()).await;
+            self.struck.end_last(shared.now());
             match self.random.random_range(0..100) {
                 chance if chance < AT_POINTS => self.strike_at_point(node, pause, shared).await?,
                 chance if chance < AT_POINTS + PAIRS => self.kill(node, 2, shared).await?,
@@ -159,7 +181,7 @@ impl Schedule {
         }
         self.struck.pairs += u64::from(ended.len() == 2);
         if !ended.is_empty() {
-            self.struck.strikes.push(Strike { moment, what: ended });
+            self.struck.strikes.push(Strike::at(moment, ended));
         }
         Ok(())
     }
@@ -211,7 +233,7 @@ impl Schedule {
                 self.count(&target.actor, shared);
                 self.struck.at_points += 1;
                 let what = vec![format!("{} at {point} ({fault})", target.actor)];
-                self.struck.strikes.push(Strike { moment, what });
+                self.struck.strikes.push(Strike::at(moment, what));
             }
             _ => {}
         }
