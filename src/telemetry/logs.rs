@@ -86,7 +86,7 @@ pub fn init(logging: &Logging) -> Result<Log, TryInitError> {
     let (lines, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(QUEUE)
-        .thread_name("pairdb-log")
+        .thread_name("pairdb-lines")
         .finish(std::io::stderr());
     let (log, dropped) = (Log(Some(guard)), lines.error_counter());
     let layer = match logging.format {

@@ -230,7 +230,7 @@ impl Run {
         while Instant::now() < end {
             let number = self.rounds;
             if self.args.compare && number % 2 == 1 {
-                self.calm_round(end).await;
+                self.calm_round(end).await?;
             } else {
                 let streams_to = own.filter(|_| !self.args.compare && number % STREAM_EVERY == 1);
                 self.struck_round(end, streams_to).await?;
@@ -281,15 +281,14 @@ impl Run {
         seen.sort();
         let strikes = self.schedule.struck.strikes.get(first..).unwrap_or_default();
         self.outages.add(&seen.calls, strikes);
-        seen.add(read_all(&mut client, &keys, &self.shared).await);
-        self.judge(keys, seen);
+        self.judge(keys, seen).await?;
         if let Some(own) = streams_to {
             own.stop_stream(&mut client).await?;
         }
         Ok(())
     }
 
-    async fn calm_round(&mut self, end: Instant) {
+    async fn calm_round(&mut self, end: Instant) -> Result<(), Failure> {
         let (begun, keys) = (Instant::now(), self.next_keys());
         let until = (begun + ROUND).min(end);
         let moments = moments(self.args.kills_per_second, self.shared.now(), until - begun);
@@ -297,10 +296,7 @@ impl Run {
         self.undisturbed.add(&seen, begun.elapsed());
         seen.sort();
         self.calm.add(&seen.calls, &moments);
-        if let Ok(mut client) = self.client() {
-            seen.add(read_all(&mut client, &keys, &self.shared).await);
-        }
-        self.judge(keys, seen);
+        self.judge(keys, seen).await
     }
 
     /// Kills the process in the middle of a round, and starts it again: what is read then belongs to that round's history.
@@ -316,15 +312,12 @@ impl Run {
             shared.is_killed.store(true, Ordering::Relaxed);
             own.kill().await
         };
-        let (mut seen, killed) = tokio::join!(calls, strikes);
+        let (seen, killed) = tokio::join!(calls, strikes);
         killed?;
         own.start_again().await?;
         self.shared.is_killed.store(false, Ordering::Relaxed);
-        let mut client = self.client()?;
-        seen.add(read_all(&mut client, &keys, &self.shared).await);
-        self.judge(keys, seen);
         self.report.process_killed = true;
-        Ok(())
+        self.judge(keys, seen).await
     }
 
     fn client(&self) -> Result<Client, Failure> {
@@ -339,8 +332,9 @@ impl Run {
         }
     }
 
-    /// Judges a round, and keeps of it what the end needs.
-    fn judge(&mut self, keys: Keys, mut seen: Seen) {
+    /// Reads what is there at the end of a round, judges the whole of it, and keeps of it what the end of the run needs.
+    async fn judge(&mut self, keys: Keys, mut seen: Seen) -> Result<(), Failure> {
+        seen.add(read_all(&mut self.client()?, &keys, &self.shared).await);
         columns(&seen.calls, &mut self.columns);
         let slowest = seen.calls.iter().map(|call| call.ended - call.begun).max();
         let slowest = slowest.unwrap_or_default() as f64 / 1e6;
@@ -356,6 +350,7 @@ impl Run {
         }
         let possible = seen.events.iter().map(|events| possible(events)).collect();
         self.settled.push(Settled { keys, possible });
+        Ok(())
     }
 
     /// Reads everything again: each key must have what it may have.
