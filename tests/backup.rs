@@ -104,10 +104,11 @@ macro_rules! forward {
 
 impl FileSystem for TwoDisks {
     forward! {
-        create_dir_all(dir: &Path) -> io::Result<()>;
+        create_dir_all(dir: &Path) -> io::Result<Vec<std::path::PathBuf>>;
+        remove_dir(dir: &Path) -> io::Result<()>;
         create(path: &Path) -> io::Result<Box<dyn pairdb_node::storage::fs::WriteFile>>;
         read(path: &Path) -> io::Result<Bytes>;
-        sync_file(path: &Path) -> io::Result<()>;
+        open(path: &Path) -> io::Result<Box<dyn pairdb_node::storage::fs::WriteFile>>;
         list(dir: &Path) -> io::Result<Vec<String>>;
         rename(from: &Path, to: &Path) -> io::Result<()>;
         remove(path: &Path) -> io::Result<()>;

@@ -4,6 +4,8 @@
 mod common;
 #[path = "common/schema.rs"]
 mod schema;
+#[path = "common/script.rs"]
+mod script;
 #[path = "common/secure.rs"]
 mod secure;
 #[path = "common/shell.rs"]
@@ -557,6 +559,16 @@ fn problems_of(document: &Value) -> Vec<Vec<String>> {
     of_all
         .filter_map(|schemas| schema::problems(schemas, document))
         .collect()
+}
+
+/// By the package itself, where it is or can be fetched; what stands in the repository is held against it as well.
+#[test]
+fn the_schemas_are_those_of_the_package_and_it_finds_the_manifests_valid() {
+    let probe = "${PYTHON:-python3} -c 'import kubernetes_validate' ||
+        timeout 60 python3 -m pip download --quiet --timeout 5 --retries 1 --no-deps --dest \"$(mktemp -d)\" kubernetes-validate==1.37.0";
+    if let Some(said) = script::run_where(&[probe.to_owned()], "tests/schemas/check.sh") {
+        assert!(said.contains("ok: the manifests are valid"), "{said}");
+    }
 }
 
 #[test]

@@ -6,6 +6,11 @@ use common::*;
 use pairdb_node::actors::faults::{DISK_IO, Fault};
 use pairdb_node::actors::memtable::MemtableMessage;
 use pairdb_node::node::Node;
+use pairdb_node::storage::drain_mark;
+use pairdb_node::storage::error::Result;
+use pairdb_node::storage::fs::{Failure, Fault as DiskFault, FileSystem, OperationKind, SimFs, Survival};
+use pairdb_node::storage::ring::HashRanges;
+use pairdb_node::storage::stream_records::{self, Progress, Sent, StreamRecord};
 use std::path::Path;
 
 /// What is done while the sync fails.
@@ -130,5 +135,49 @@ async fn a_failed_sync_is_answered_told_of_and_never_passed_over() {
         client.write(write("again", b"v", &[("a", 1)])).await.unwrap();
         assert!(!reasons(&node).contains("drain"), "{case:?}: {}", reasons(&node));
         node.shutdown().await;
+    }
+}
+
+/// A sync that succeeds after one that failed may have had nothing to do. What is removed is gone for good all the same when its
+/// removal is answered, and what is stored is there.
+#[test]
+fn what_is_tried_again_after_a_failed_sync_is_durable_when_it_is_answered() {
+    let dir = Path::new("/data");
+    let record = StreamRecord {
+        target: "target".to_owned(),
+        host: "127.0.0.1".to_owned(),
+        port: 1,
+        ranges: HashRanges::from_iter([(0, u64::MAX)]),
+        progress: Progress::default(),
+        sent: Sent::default(),
+    };
+    type Step<'a> = &'a dyn Fn(&SimFs) -> Result<()>;
+    let set: Step = &|disk| drain_mark::set(disk, dir, 7);
+    let clear: Step = &|disk| drain_mark::clear(disk, dir);
+    let store: Step = &|disk| stream_records::store(disk, dir, std::slice::from_ref(&record));
+    let empty: Step = &|disk| stream_records::store(disk, dir, &[]);
+    // What is there before, what is done, and how many of the mark and of the streams are there afterwards.
+    let cases = [
+        (set, clear, (0, 0)),
+        (clear, set, (1, 0)),
+        (store, empty, (0, 0)),
+        (empty, store, (0, 1)),
+    ];
+    for (case, (before, done, left)) in cases.into_iter().enumerate() {
+        for seed in 0..50 {
+            let disk = SimFs::default();
+            disk.create_dir_all(dir).unwrap();
+            disk.sync_dir(Path::new("/")).unwrap();
+            before(&disk).unwrap();
+            for attempt in 0..2 {
+                disk.fail(DiskFault::next(OperationKind::SyncDir, "", Failure::Device));
+                assert!(done(&disk).is_err(), "case {case}, attempt {attempt}");
+            }
+            done(&disk).unwrap();
+            disk.crash_with(Survival::Random(seed));
+            let marks = drain_mark::load(&disk, dir).unwrap().into_iter().count();
+            let streams = stream_records::load(&disk, dir).unwrap().len();
+            assert_eq!((marks, streams), left, "case {case}, seed {seed}");
+        }
     }
 }

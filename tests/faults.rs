@@ -406,6 +406,64 @@ async fn an_actor_that_makes_no_progress_is_reported_and_started_again() {
     node.shutdown().await;
 }
 
+/// A thread cannot be ended from outside, so it is told of, until it gets on.
+#[tokio::test(flavor = "multi_thread")]
+async fn work_of_a_thread_that_stands_still_is_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = breakable(dir.path());
+    config.supervisor.stuck_after = Duration::from_millis(300);
+    config.compaction.l0_trigger = 2;
+    let node = start(&config).await;
+    let faults = faults(&node);
+    let mut client = client(node.address());
+    // What is written to a table is so by a flush first; when tables of L0 are merged, that of the merge comes next.
+    let cases = [
+        ("sync-log", "pairdb-log"),
+        ("sync-table", "pairdb-flush"),
+        ("sync-table", "pairdb-compact"),
+    ];
+    for (point, thread) in cases {
+        let stands_still = async || {
+            let (_, reasons) = node.health().status();
+            reasons
+                .iter()
+                .any(|reason| reason.contains(&format!("{thread} stands still")))
+        };
+        let is_there = Arc::new(AtomicBool::new(false));
+        let (mut writer, stop) = (client.clone(), Arc::clone(&is_there));
+        let writing = tokio::spawn(async move {
+            let mut number = 0;
+            while !stop.load(Ordering::Relaxed) {
+                number += 1;
+                let key = format!("{thread}-{}", number % 100);
+                // Refused ones are no matter here: a memtable may be full meanwhile.
+                let _ = writer.write(write(&key, &[7; 1000], &[("a", number)])).await;
+            }
+        });
+        // Again and again: which thread meets the point next is up to them.
+        eventually(thread, async || {
+            if faults.armed().is_empty() {
+                faults
+                    .inject(injection(DISK_IO, point, Fault::Stall(Duration::from_millis(1500))))
+                    .unwrap();
+            }
+            stands_still().await
+        })
+        .await;
+        is_there.store(true, Ordering::Relaxed);
+        faults.clear(None);
+        writing.await.unwrap();
+        eventually("it gets on", async || !stands_still().await).await;
+    }
+    eventually("writes go on", async || {
+        client.write(write("k", b"w", &[("a", 2)])).await.is_ok()
+    })
+    .await;
+    let restarts: u64 = node.tree().children().iter().map(|child| child.restarts()).sum();
+    assert_eq!(restarts, 0, "an actor was ended for what a thread is at");
+    node.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_lists_injects_and_clears() {
     let dir = tempfile::tempdir().unwrap();

@@ -3,6 +3,8 @@
 //! lets the tests make networks, one is cut as well.
 
 mod common;
+#[path = "common/script.rs"]
+mod script;
 #[path = "common/site.rs"]
 mod site;
 
@@ -829,35 +831,15 @@ async fn a_port_that_is_taken_and_keys_that_cannot_be_read_are_told_at_the_start
     start(&config).await.shutdown().await;
 }
 
-/// Why the tests cannot make networks here, if they cannot.
-fn no_networks() -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return Some("only root makes network namespaces".to_owned());
-    }
+#[test]
+fn nodes_on_a_network_of_their_own_survive_its_cuts() {
     // In a namespace that ends with the command, and one with a name: what tests/namespaces needs.
     let name = format!("pdbtry{}", std::process::id());
     let probes = [
+        "test $(id -u) = 0".to_owned(),
         "python3 --version".to_owned(),
         "unshare --net sh -c 'ip link add try0 type veth peer name try1 && ip link add try2 type bridge'".to_owned(),
         format!("ip netns add {name} && ip netns exec {name} true && ip netns delete {name}"),
     ];
-    probes.iter().find_map(|probe| {
-        let tried = std::process::Command::new("sh").args(["-c", probe]).output().unwrap();
-        let told = String::from_utf8_lossy(&tried.stderr).into_owned();
-        (!tried.status.success()).then(|| format!("{probe}: {told}"))
-    })
-}
-
-#[test]
-fn nodes_on_a_network_of_their_own_survive_its_cuts() {
-    if let Some(why) = no_networks() {
-        println!("not run: {why}");
-        return;
-    }
-    let ran = std::process::Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/namespaces/run.sh"))
-        .env("NODE", env!("CARGO_BIN_EXE_pairdb-node"))
-        .output()
-        .unwrap();
-    let told = [ran.stdout, ran.stderr].concat();
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&told));
+    script::run_where(&probes, "tests/namespaces/run.sh");
 }

@@ -324,8 +324,12 @@ impl Cutting {
 }
 
 impl FileSystem for Cutting {
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
         RealFs.create_dir_all(dir)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        RealFs.remove_dir(dir)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
@@ -350,11 +354,11 @@ impl FileSystem for Cutting {
         Ok(content)
     }
 
-    /// A recovery syncs the last segment when it has walked it.
-    fn sync_file(&self, path: &Path) -> io::Result<()> {
+    /// A recovery opens the last segment when it has walked it.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         *self.walked.lock().unwrap() = true;
         self.changed.notify_all();
-        RealFs.sync_file(path)
+        RealFs.open(path)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -3,6 +3,8 @@
 //! it in a browser, and the last test here runs that where there is one.
 
 mod common;
+#[path = "common/script.rs"]
+mod script;
 
 use common::*;
 use pairdb_node::actors::faults::Fault;
@@ -312,9 +314,10 @@ async fn all_that_the_page_reads_is_what_a_node_says() {
     node.shutdown().await;
 }
 
-/// Why nobody can look at the page here, if nobody can.
-fn no_browser() -> Option<String> {
-    // A browser and a Python that start: what tests/page needs.
+#[test]
+fn a_person_sees_the_node_in_a_browser() {
+    // A browser and a Python that start: what tests/page needs. It ends by itself: what it waits for has a limit, and so has the
+    // whole of it.
     let probes = [
         "python3 --version",
         "for browser in \"$BROWSER\" chromium chromium-browser google-chrome; do
@@ -323,24 +326,5 @@ fn no_browser() -> Option<String> {
         echo no Chromium >&2
         exit 1",
     ];
-    probes.iter().find_map(|probe| {
-        let tried = std::process::Command::new("sh").args(["-c", probe]).output().unwrap();
-        let told = String::from_utf8_lossy(&tried.stderr).into_owned();
-        (!tried.status.success()).then_some(told)
-    })
-}
-
-#[test]
-fn a_person_sees_the_node_in_a_browser() {
-    if let Some(why) = no_browser() {
-        println!("not run: {why}");
-        return;
-    }
-    // It ends by itself: what it waits for has a limit, and so has the whole of it.
-    let ran = std::process::Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page/run.sh"))
-        .env("NODE", env!("CARGO_BIN_EXE_pairdb-node"))
-        .output()
-        .unwrap();
-    let told = [ran.stdout, ran.stderr].concat();
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&told));
+    script::run_where(&probes.map(str::to_owned), "tests/page/run.sh");
 }

@@ -88,7 +88,7 @@ fn a_cut_may_be_lost() {
 fn what_was_synced_survives_every_crash() {
     let (disk, mut file) = disk_with_file(2 * SECTOR);
     file.write_at(700, &[2; 1000]).unwrap();
-    disk.sync_file(&dir().join("file")).unwrap();
+    disk.open(&dir().join("file")).unwrap().sync().unwrap();
     let whole = content(&disk);
     assert_eq!(after_crashes(&disk, content), [whole].into());
 }
@@ -216,4 +216,30 @@ fn a_flipped_bit_stays_flipped() {
     assert_eq!(content(&disk)[3], 0x81);
     disk.crash_with(Survival::Nothing);
     assert_eq!(content(&disk)[3], 0x81);
+}
+
+#[test]
+fn the_sync_after_one_that_failed_makes_nothing_durable_until_something_changes() {
+    let (disk, mut file) = disk_with_file(SECTOR);
+    file.write_at(0, &[2; SECTOR]).unwrap();
+    disk.rename(&dir().join("file"), &dir().join("other")).unwrap();
+    disk.fail(Fault::next(OperationKind::Sync, "other", Failure::Device));
+    file.sync().unwrap_err();
+    disk.fail(Fault::next(OperationKind::SyncDir, "", Failure::Device));
+    disk.sync_dir(dir()).unwrap_err();
+    file.sync().unwrap();
+    disk.sync_dir(dir()).unwrap();
+    let look = |disk: &SimFs| {
+        let name = names(disk).remove(0);
+        let first = disk.read(&dir().join(&name)).unwrap()[0];
+        (name, first)
+    };
+    let all = [("file", 1), ("file", 2), ("other", 1), ("other", 2)].map(|(name, first)| (name.to_owned(), first));
+    assert_eq!(after_crashes(&disk, look), all.clone().into());
+    file.write_at(SECTOR as u64, &[2; 1]).unwrap();
+    file.sync().unwrap();
+    disk.rename(&dir().join("other"), &dir().join("file")).unwrap();
+    disk.rename(&dir().join("file"), &dir().join("other")).unwrap();
+    disk.sync_dir(dir()).unwrap();
+    assert_eq!(after_crashes(&disk, look), [all[3].clone()].into());
 }

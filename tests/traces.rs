@@ -602,9 +602,9 @@ async fn what_walks_over_keys_says_when_it_was_received_and_how_long_it_waited_f
     for (trace, method, hops) in [
         (1, "GetKeyRange", &["receive", "walk", "answer"][..]),
         (2, "CompareKeys", &["receive", "walk", "answer"]),
-        (3, "ReplicateData", &["receive", "answer"]),
-        (4, "Scan", &["receive", "answer"]),
-        (5, "StreamKeys", &["receive", "answer"]),
+        (3, "ReplicateData", &["receive", "walk", "answer"]),
+        (4, "Scan", &["receive", "walk", "answer"]),
+        (5, "StreamKeys", &["receive", "walk", "answer"]),
     ] {
         let (trace, name) = (trace_of(trace), format!("storage.StorageNodeService/{method}"));
         // What it asks of another node may be told before.

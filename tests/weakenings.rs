@@ -1,5 +1,5 @@
 //! The list of weakenings keeps up with the source: what each replaces stands there, exactly once. (That a test notices each is
-//! shown by `tests/weakenings/run.sh`, which takes hours.)
+//! shown by `tests/weakenings/run.sh`, which takes hours; `tests/weakenings/results.txt` has what came of it.)
 
 use std::process::Command;
 
@@ -12,4 +12,41 @@ fn every_weakening_finds_its_text() {
     assert!(output.status.success(), "{said}{problems}");
     let found = said.lines().filter(|line| line.ends_with(" → found")).count();
     assert!(found > 100, "{said}");
+}
+
+/// Of the groups that prove what a node that is torn apart promises; the others are run where they are needed.
+#[test]
+fn what_came_of_the_weakenings_of_supervision_is_there() {
+    let at = |name: &str| std::fs::read_to_string(format!("{}/tests/weakenings/{name}", env!("CARGO_MANIFEST_DIR")));
+    let (list, results) = (at("list.sh").unwrap(), at("results.txt").unwrap());
+    let mut results: Vec<&str> = results.lines().collect();
+    let (mut group, mut of_supervision) = ("", 0);
+    for line in list.lines() {
+        if let Some(named) = line.strip_prefix("group") {
+            group = named.trim();
+        }
+        let Some(weakening) = line.strip_prefix("weaken ").filter(|_| group == "supervision") else {
+            continue;
+        };
+        let (name, test) = weakening.split_once(' ').unwrap();
+        let test = test.split(' ').next().unwrap();
+        let place = results.iter().position(|result| {
+            let mut words = result.split_whitespace();
+            words.next() == Some(name)
+                && words
+                    .collect::<Vec<_>>()
+                    .join(" ")
+                    .starts_with(&format!("caught by {test}"))
+        });
+        results.remove(
+            place.unwrap_or_else(|| panic!("results.txt does not say that {test} caught {name}: run it with --record")),
+        );
+        of_supervision += 1;
+    }
+    assert!(of_supervision >= 15, "only {of_supervision}");
+    let is_listed = |result: &&str| list.contains(&format!("weaken {} ", result.split(' ').next().unwrap()));
+    assert!(
+        results.iter().all(is_listed),
+        "results of what is not in the list: {results:?}"
+    );
 }

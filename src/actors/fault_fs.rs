@@ -3,13 +3,14 @@
 //! Each operation passes the point of [`DISK_IO`] that is named by what is done and to which kind of file, such as
 //! `sync-log`. An error there is EIO or ENOSPC, before anything is done; a panic hits whichever thread is at it.
 //!
-//! Owns: those points. Does not own: the files, or what is injected (see [`crate::actors::faults`]).
+//! Owns: those points, and that each is a step of the work that passes it. Does not own: the files, or what is injected (see [`crate::actors::faults`]).
 
 use crate::actors::faults::{self, DISK_IO, Fault, Faults};
 use crate::storage::fs::{DirLock, FileSystem, Space, WriteFile};
+use crate::storage::progress;
 use bytes::Bytes;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// All points, those of an operation together.
@@ -75,9 +76,19 @@ impl FaultFs {
     pub fn new(inner: Arc<dyn FileSystem>, faults: Arc<Faults>) -> Self {
         Self { inner, faults }
     }
+
+    fn file(&self, path: &Path, inner: Box<dyn WriteFile>) -> Box<dyn WriteFile> {
+        Box::new(FaultFile {
+            inner,
+            faults: Arc::clone(&self.faults),
+            write: point(Operation::Write, path),
+            sync: point(Operation::Sync, path),
+        })
+    }
 }
 
 fn pass(faults: &Faults, point: &'static str) -> io::Result<()> {
+    progress::step();
     match faults.strike(DISK_IO, point, false) {
         None => Ok(()),
         Some(Fault::DiskFull) => Err(io::Error::new(
@@ -94,27 +105,25 @@ fn pass(faults: &Faults, point: &'static str) -> io::Result<()> {
 }
 
 impl FileSystem for FaultFs {
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
         self.inner.create_dir_all(dir)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.remove_dir(dir)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         pass(&self.faults, point(Operation::Create, path))?;
-        Ok(Box::new(FaultFile {
-            inner: self.inner.create(path)?,
-            faults: Arc::clone(&self.faults),
-            write: point(Operation::Write, path),
-            sync: point(Operation::Sync, path),
-        }))
+        Ok(self.file(path, self.inner.create(path)?))
     }
 
     fn read(&self, path: &Path) -> io::Result<Bytes> {
         self.inner.read(path)
     }
 
-    fn sync_file(&self, path: &Path) -> io::Result<()> {
-        pass(&self.faults, point(Operation::Sync, path))?;
-        self.inner.sync_file(path)
+    fn open(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        Ok(self.file(path, self.inner.open(path)?))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -164,7 +164,7 @@ impl FlushActor {
             .with("pairdb.memtable.bytes", oldest.bytes());
         let context = span.context;
         let flush = async move {
-            let work = threads.run(move || {
+            let work = threads.run_long("pairdb-flush", move || {
                 let swept = if sweep { tables.sweep() } else { Ok(()) };
                 (swept.and_then(|()| tables.flush(&oldest, &published)), oldest)
             });

@@ -188,6 +188,10 @@ impl Health {
         reasons.extend(stuck.map(|(name, busy)| {
             format!("{name} makes no progress: it has been at one message, or at its start, for {busy:.1?}")
         }));
+        let still = self.tree.still().into_iter();
+        reasons.extend(still.map(|(work, time)| {
+            format!("the work of {work} stands still: it has read, written and synced nothing for {time:.1?}")
+        }));
         let down = self.tree.children().into_iter().filter(|child| !child.running);
         reasons.extend(down.map(|child| format!("{} is restarting", child.name)));
         let strain = self.vitals.strain();

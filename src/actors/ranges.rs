@@ -8,6 +8,7 @@
 
 use crate::actors::quotas::WalkMeter;
 use crate::actors::refusal::Refusal;
+use crate::actors::trail;
 use crate::storage::key::Key;
 use crate::storage::scan::Scan;
 use crate::storage::version::Versions;
@@ -113,11 +114,11 @@ pub struct Entries {
 }
 
 impl Entries {
-    /// Begins a walk.
+    /// Begins a walk. Each part of it is a hop of the request that this task carries out.
     #[must_use]
     pub fn of(walk: RangeWalk<WalkPermit>, pace: Pace) -> Self {
         let (sender, parts) = mpsc::channel(PARTS_AHEAD);
-        tokio::spawn(hand_over(walk, pace, sender));
+        tokio::spawn(trail::taken_along(hand_over(walk, pace, sender)));
         Self {
             parts,
             ready: Vec::new().into_iter(),
@@ -158,7 +159,8 @@ impl Stream for Entries {
 async fn hand_over(mut walk: RangeWalk<WalkPermit>, pace: Pace, sender: mpsc::Sender<Part>) {
     loop {
         let part;
-        (walk, part) = match tokio::task::spawn_blocking(move || read_part(walk, pace.entries)).await {
+        let read = trail::as_hop("walk", Instant::now(), move || read_part(walk, pace.entries));
+        (walk, part) = match tokio::task::spawn_blocking(read).await {
             Ok(read) => read,
             // The thread's panic was reported; the channel ends without a word of the end.
             Err(_panicked) => return,

@@ -11,11 +11,13 @@ use crate::actors::faults::{Faults, SUPERVISOR};
 use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::reply::Reply;
 use crate::actors::restarts::{Intensity, Restarts};
+use crate::actors::threads::Threads;
 use crate::actors::timers;
 use crate::actors::trail::traces::Traces;
 use crate::actors::trail::work::Work;
 use crate::actors::trail::{self, TraceContext};
 use crate::actors::watched::{Own, Pulse, Trailed, Watched};
+use crate::storage::progress::Work as OnThread;
 use crate::storage::time::Time;
 use parking_lot::Mutex;
 use ractor::{
@@ -141,9 +143,20 @@ pub struct Tree {
     fallen: Mutex<HashMap<String, Fallen>>,
     /// Those that make no progress, and for how long.
     stuck: Mutex<BTreeMap<String, Duration>>,
+    /// The work on threads, with the time of its last step, as of the last looks.
+    works: Mutex<BTreeMap<u64, Step>>,
     /// Why those were killed of whose end nobody was told yet.
     condemned: Mutex<HashMap<String, String>>,
     traces: OnceLock<Arc<Traces>>,
+}
+
+/// Work on a thread, as it was when it was seen to have taken a step.
+#[derive(Debug)]
+struct Step {
+    work: OnThread,
+    at: Instant,
+    /// That is too long ago.
+    is_late: bool,
 }
 
 /// A child that ended and is not back yet.
@@ -169,6 +182,7 @@ impl Tree {
             supervisor_restarts: AtomicU64::new(0),
             fallen: Mutex::default(),
             stuck: Mutex::default(),
+            works: Mutex::default(),
             condemned: Mutex::default(),
             traces: OnceLock::new(),
         })
@@ -268,6 +282,35 @@ impl Tree {
         if !self.kill(name) {
             self.condemned.lock().remove(name);
         }
+    }
+
+    /// Notes which work on threads took no step for longer than `most`. No thread can be ended from outside, and a successor would
+    /// meet the same disk: it is only told of.
+    fn note_steps(&self, works: Vec<OnThread>, most: Duration) {
+        let (now, mut before) = (Instant::now(), self.works.lock());
+        let noted = |work: OnThread| {
+            let known = before.remove(&work.number).filter(|step| step.work == work);
+            let mut step = known.unwrap_or(Step {
+                work,
+                at: now,
+                is_late: false,
+            });
+            let still = now.duration_since(step.at);
+            if still > most && !step.is_late {
+                step.is_late = true;
+                tracing::error!(work = work.name, ?still, "the work of a thread stands still");
+            }
+            (work.number, step)
+        };
+        *before = works.into_iter().map(noted).collect();
+    }
+
+    /// Which work on threads stands still, and for how long.
+    #[must_use]
+    pub fn still(&self) -> Vec<(&'static str, Duration)> {
+        let works = self.works.lock();
+        let late = works.values().filter(|step| step.is_late);
+        late.map(|step| (step.work.name, step.at.elapsed())).collect()
     }
 
     /// Why an actor ended of which it is told that it did for `reason`: of one that was killed, that is not why.
@@ -428,6 +471,8 @@ pub struct Supervisor {
     pub stuck_after: Duration,
     /// What is injected into the children.
     pub faults: Arc<Faults>,
+    /// Those that do what would hold up the children: they are told of when they stand still.
+    pub threads: Threads,
     /// What others see.
     pub tree: Arc<Tree>,
     /// Where it says why it gave up.
@@ -552,8 +597,9 @@ impl Supervisor {
         });
     }
 
-    /// Kills children that have been at one message for too long.
+    /// Kills children that have been at one message for too long, and tells of threads that stand still.
     fn look(&self) {
+        self.tree.note_steps(self.threads.under_way().works(), self.stuck_after);
         for spec in self.specs.iter() {
             self.tree.judge(&spec.name, spec.pulse.busy(), self.stuck_after);
         }

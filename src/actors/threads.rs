@@ -4,9 +4,11 @@
 //! runs: it is done in one go, at a moment that follows from a seed, and its result arrives at another. So nothing there
 //! is left to the system's scheduler.
 //!
-//! Owns: starting them, and the loop of a thread that has a queue. Does not own: what they do.
+//! Owns: starting them, the loop of a thread that has a queue, and that what takes its time is watched. Does not own: what
+//! they do.
 
 use crate::storage::priority;
+use crate::storage::progress::UnderWay;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -70,28 +72,65 @@ impl<J> Queue<J> {
     }
 }
 
+/// A worker each of whose jobs is watched.
+struct WatchedWorker<W> {
+    inner: W,
+    name: &'static str,
+    under_way: Arc<UnderWay>,
+}
+
+impl<W: Worker> Worker for WatchedWorker<W> {
+    type Job = W::Job;
+
+    fn perform(&mut self, job: W::Job) {
+        self.under_way.watch(self.name, || self.inner.perform(job));
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        self.inner.patience()
+    }
+
+    fn attend(&mut self) {
+        self.under_way.watch(self.name, || self.inner.attend());
+    }
+
+    fn finish(&mut self) {
+        self.under_way.watch(self.name, || self.inner.finish());
+    }
+}
+
 /// Where threads come from.
 #[derive(Debug, Clone)]
-pub struct Threads(Option<Schedule>);
+pub struct Threads {
+    /// Of a simulation.
+    schedule: Option<Schedule>,
+    under_way: Arc<UnderWay>,
+}
 
 impl Threads {
     /// From the system.
     #[must_use]
     pub fn system() -> Self {
-        Self(None)
+        Self {
+            schedule: None,
+            under_way: Arc::default(),
+        }
     }
 
     /// From nowhere: their work is done by tasks of the runtime, which must have one thread, when `seed` says.
     #[must_use]
     pub fn simulated(seed: u64) -> Self {
         let chance = SmallRng::seed_from_u64(seed);
-        Self(Some(Schedule(Arc::new(Mutex::new(chance)))))
+        Self {
+            schedule: Some(Schedule(Arc::new(Mutex::new(chance)))),
+            under_way: Arc::default(),
+        }
     }
 
     /// How many processors there are.
     #[must_use]
     pub fn cores(&self) -> usize {
-        match &self.0 {
+        match &self.schedule {
             None => std::thread::available_parallelism().map_or(1, usize::from),
             Some(_) => SIMULATED_CORES,
         }
@@ -100,12 +139,33 @@ impl Threads {
     /// Whether work on several threads may be done at the same time.
     #[must_use]
     pub fn are_parallel(&self) -> bool {
-        self.0.is_none()
+        self.schedule.is_none()
+    }
+
+    /// The work that they are at, but for that of [`Threads::run`], which is short.
+    #[must_use]
+    pub fn under_way(&self) -> &UnderWay {
+        &self.under_way
+    }
+
+    /// As [`Threads::run`], for work that takes its time, and has a name.
+    pub fn run_long<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.run(self.watched(name, work))
+    }
+
+    /// The same work, watched.
+    fn watched<T, W: FnOnce() -> T>(&self, name: &'static str, work: W) -> impl FnOnce() -> T + use<T, W> {
+        let under_way = Arc::clone(&self.under_way);
+        move || under_way.watch(name, work)
     }
 
     /// Does work on a thread that may block. It is done to its end, whether or not anybody waits for it.
     pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-        let Some(schedule) = self.0.clone() else {
+        let Some(schedule) = self.schedule.clone() else {
             return tokio::task::spawn_blocking(work);
         };
         tokio::spawn(async move {
@@ -120,8 +180,14 @@ impl Threads {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(&self, name: &str, priority: Priority, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        if self.0.is_some() {
+    pub fn start(
+        &self,
+        name: &'static str,
+        priority: Priority,
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let work = self.watched(name, work);
+        if self.schedule.is_some() {
             drop(self.run(work));
             return Ok(());
         }
@@ -138,8 +204,13 @@ impl Threads {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn serve<W: Worker>(&self, name: &str, worker: W) -> io::Result<Queue<W::Job>> {
-        let Some(schedule) = self.0.clone() else {
+    pub fn serve<W: Worker>(&self, name: &'static str, worker: W) -> io::Result<Queue<W::Job>> {
+        let worker = WatchedWorker {
+            inner: worker,
+            name,
+            under_way: Arc::clone(&self.under_way),
+        };
+        let Some(schedule) = self.schedule.clone() else {
             let (jobs, queue) = mpsc::channel();
             std::thread::Builder::new()
                 .name(name.to_owned())

@@ -15,6 +15,7 @@ use crate::actors::gateway::Connections;
 use crate::actors::maintenance::Maintenance;
 use crate::actors::restarts::Intensity;
 use crate::actors::supervisor::{ChildSpec, LOOK_EVERY, Supervisor, SupervisorMessage, Tree};
+use crate::actors::threads::Threads;
 use crate::actors::watched::{Own, Watched};
 use crate::config::Config;
 use crate::http;
@@ -143,6 +144,7 @@ impl Node {
             specs,
             intensity: intensity(config),
             stuck_after: config.supervisor.stuck_after,
+            threads: parts.requests.handles.threads.clone(),
         };
         let guardian = tokio::spawn(guard(supervision, current, gave_up));
         let node = Self {
@@ -286,6 +288,7 @@ struct Supervision {
     specs: Arc<Vec<ChildSpec>>,
     intensity: Intensity,
     stuck_after: Duration,
+    threads: Threads,
 }
 
 impl Supervision {
@@ -295,6 +298,7 @@ impl Supervision {
             intensity: self.intensity,
             stuck_after: self.stuck_after,
             faults: Arc::clone(&self.faults),
+            threads: self.threads.clone(),
             tree: Arc::clone(&self.tree),
             gave_up: gave_up.clone(),
         };

@@ -8,11 +8,10 @@
 //! Owns: that layout. Does not own: flushing what is in memory first, or when to do it.
 
 use crate::storage::error::{Error, Result};
-use crate::storage::fs::FileSystem;
+use crate::storage::fs::{FileSystem, create_durably};
 use crate::storage::levels::TableSet;
 use crate::storage::log;
 use crate::storage::manifest::{self, QUARANTINE, State};
-use crate::storage::recovery::make_durable;
 use crate::storage::table::{self, ReadCounts, Table};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -84,9 +83,9 @@ pub fn backup(fs: &dyn FileSystem, snapshot: &Snapshot, source: &Path, base: &Pa
         let dirs = names.into_iter().map(|name| base.join(name).join(TABLES));
         dirs.filter(|dir| exists(dir)).max()
     });
-    fs.create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
+    create_durably(fs, &dir)?;
     let copied = copy_tables(fs, &snapshot.state, source, &dir, before.as_deref(), true)?;
-    let made = snapshot.state.write_to(fs, &dir).and_then(|()| make_durable(fs, &dir));
+    let made = snapshot.state.write_to(fs, &dir);
     if made.is_err() {
         // It may have its name already.
         let _ = fs.remove(&dir.join(manifest::NAME));
@@ -111,7 +110,7 @@ pub fn restore(fs: &dyn FileSystem, from: &Path, sstable_dir: &Path, log_dir: &P
     }
     let mut state = manifest::load(fs, &source)?;
     for dir in [sstable_dir, log_dir] {
-        fs.create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+        create_durably(fs, dir)?;
         let names = fs.list(dir).map_err(|e| Error::io("list", dir, e))?;
         let is_data =
             |name: &&String| *name == manifest::NAME || table::id_of(name).is_some() || log::id_of(name).is_some();
@@ -127,9 +126,6 @@ pub fn restore(fs: &dyn FileSystem, from: &Path, sstable_dir: &Path, log_dir: &P
     let copied = copy_tables(fs, &state, &source, sstable_dir, None, false)?;
     state.flushed_seq = state.flushed_seq.saturating_add(SEQ_STEP);
     state.write_to(fs, sstable_dir)?;
-    for dir in [sstable_dir, log_dir] {
-        make_durable(fs, dir)?;
-    }
     Ok(copied)
 }
 

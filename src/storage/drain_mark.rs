@@ -7,8 +7,7 @@
 
 use crate::storage::codec::{FRAME_BYTES, FileKind, Reader};
 use crate::storage::error::{Error, Result};
-use crate::storage::fs::{Faults, FileSystem};
-use std::io;
+use crate::storage::fs::{Faults, FileSystem, remove_durably};
 use std::path::Path;
 
 /// The frame that the file is.
@@ -81,10 +80,5 @@ pub fn set(fs: &dyn FileSystem, dir: &Path, since_ms: u64) -> Result<()> {
 /// # Errors
 /// When it cannot be removed.
 pub fn clear(fs: &dyn FileSystem, dir: &Path) -> Result<()> {
-    let path = dir.join(NAME);
-    match fs.remove(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", &path, error)),
-        _ => {}
-    }
-    fs.sync_dir(dir).map_err(|e| Error::io("sync", dir, e))
+    remove_durably(fs, dir, NAME)
 }

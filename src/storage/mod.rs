@@ -24,6 +24,7 @@ pub mod manifest;
 pub mod memtable;
 pub mod merger;
 pub mod priority;
+pub mod progress;
 pub mod published;
 pub mod recovery;
 pub mod remembered;

@@ -5,12 +5,12 @@
 
 use crate::storage::compaction::debt::LevelOptions;
 use crate::storage::error::{Error, Result};
-use crate::storage::fs::{DirLock, FileSystem};
+use crate::storage::fs::{DirLock, FileSystem, create_durably};
 use crate::storage::idempotency::{REMEMBERED_BYTES, Recent, Remembered, WriteName, WriteOutcome};
 use crate::storage::log::reader::{End, Segment};
 use crate::storage::log::record::Change;
 use crate::storage::log::writer::{ClosedSegment, Log, LogOptions};
-use crate::storage::log::{self};
+use crate::storage::log::{self, upkeep};
 use crate::storage::memtable::Memtable;
 use crate::storage::remembered;
 use crate::storage::replay::{self, Loader};
@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// How the engine is laid out and bounded.
@@ -137,8 +137,7 @@ pub fn open(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Recovered> {
 
 fn lock(fs: &Arc<dyn FileSystem>, options: &Options) -> Result<Vec<DirLock>> {
     for dir in [&options.data_dir, &options.sstable_dir, &options.log.dir] {
-        fs.create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
-        make_durable(fs.as_ref(), dir)?;
+        create_durably(fs.as_ref(), dir)?;
     }
     lock_existing(fs.as_ref(), options)
 }
@@ -159,23 +158,6 @@ pub fn lock_existing(fs: &dyn FileSystem, options: &Options) -> Result<Vec<DirLo
             })
         })
         .collect()
-}
-
-/// Makes the names of a directory and of those above it durable: any of them may have been made just now.
-pub(super) fn make_durable(fs: &dyn FileSystem, dir: &Path) -> Result<()> {
-    for above in dir.ancestors().skip(1) {
-        let above = if above.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            above
-        };
-        match fs.sync_dir(above) {
-            // A directory that may not be opened is not one that this program made another in.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-            synced => synced.map_err(|e| Error::io("sync", above, e))?,
-        }
-    }
-    Ok(())
 }
 
 /// How many of the first segments stand before a gap behind which the log goes on in what is in tables already: of several
@@ -275,7 +257,9 @@ impl Replay<'_> {
             return Err(Error::corruption(next.path(), 0, detail));
         }
         let expected = next.map(|next| next.previous_len);
+        let mut durable = 0;
         let end = segment.walk(0, expected, |at, record| {
+            durable = durable.max(record.durable().unwrap_or(0));
             if let Some(answered) = segment.note(at, record)? {
                 self.named.recover(answered, true);
             }
@@ -296,9 +280,7 @@ impl Replay<'_> {
         self.report.log_bytes += end.valid_len;
         if next.is_none() {
             self.report.torn_bytes = segment.written_bytes().saturating_sub(end.valid_len);
-            // A process that was killed leaves bytes that are whole, but perhaps in the page cache alone.
-            fs.sync_file(segment.path())
-                .map_err(|e| Error::io("sync", segment.path(), e))?;
+            upkeep::rewrite(fs.as_ref(), segment, durable, end.valid_len)?;
         }
         Ok(end)
     }

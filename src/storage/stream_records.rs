@@ -6,7 +6,7 @@
 
 use crate::storage::codec::{FRAME_BYTES, FileKind};
 use crate::storage::error::{Error, Result};
-use crate::storage::fs::{Faults, FileSystem};
+use crate::storage::fs::{Faults, FileSystem, remove_durably};
 use crate::storage::ring::HashRanges;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -130,11 +130,7 @@ pub fn recover(fs: &dyn FileSystem, dir: &Path, recovered: u64) -> Result<Vec<St
 pub fn store(fs: &dyn FileSystem, dir: &Path, records: &[StreamRecord]) -> Result<()> {
     let path = dir.join(NAME);
     if records.is_empty() {
-        match fs.remove(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", &path, error)),
-            _ => {}
-        }
-        return fs.sync_dir(dir).map_err(|e| Error::io("sync", dir, e));
+        return remove_durably(fs, dir, NAME);
     }
     let temporary = path.with_extension("tmp");
     let fields = rmp_serde::to_vec(records).map_err(|e| Error::io("encode", &path, io::Error::other(e)))?;

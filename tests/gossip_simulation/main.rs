@@ -493,6 +493,11 @@ fn a_thousand_nodes_learn_of_changes_and_deaths_and_find_each_other() {
     );
     let took = back_with_other_clocks(&mut world, 700..710);
     println!("1000 nodes: ten are back with clocks that jumped by a day: known everywhere after {took:?}");
+    // They began with nothing but their seeds, and the last few of a thousand are found by chance.
+    if long_form().is_some() {
+        let took = world.until_whole(3600 * S);
+        println!("1000 nodes: the ten know all others again {took:?} later");
+    }
 }
 
 /// Starts nodes that do not run, with clocks that have jumped by a day, back or forth. Returns how long it took until all others

@@ -4,6 +4,7 @@
 #   tests/weakenings/run.sh             all weakenings
 #   tests/weakenings/run.sh NAME...     these alone
 #   tests/weakenings/run.sh --group GROUP     those of a group: supervision, looking, gossip
+#   tests/weakenings/run.sh --record ...       the same, and what came of each goes into results.txt beside this script
 #   tests/weakenings/run.sh --texts     only whether each text is found exactly once; runs no test
 #
 # Works on a copy of the sources, in a temporary directory. Exits with 1 when a weakening goes unnoticed, when its text is
@@ -26,6 +27,11 @@ done
 cp -R "$work/original" "$work/copy"
 cd "$work/copy"
 
+record=
+if [[ ${1:-} == --record ]]; then
+    record=$root/tests/weakenings/results.txt
+    shift
+fi
 texts_only=
 if [[ ${1:-} == --texts ]]; then
     texts_only=yes
@@ -57,6 +63,11 @@ failed=0
 
 note() {
     results+=("$(printf '%-62s %s' "$1" "$2")")
+    if [[ -n $record ]]; then
+        # In the place of what came of it before.
+        { grep -v "^$1 " "$record" || true; } >"$work/record"
+        { cat "$work/record" && printf '%-62s %s\n' "$1" "$2"; } | LC_ALL=C sort >"$record"
+    fi
     printf '%s → %s\n' "$1" "$2"
 }
 

@@ -9,6 +9,7 @@ use crate::storage::error::Result;
 use crate::storage::key::Key;
 use crate::storage::levels::TableChange;
 use crate::storage::merger::Merger;
+use crate::storage::progress;
 use crate::storage::table::Cursor;
 use crate::storage::tables::{NewTable, OpenTable, Tables};
 use crate::storage::time::Time;
@@ -167,6 +168,8 @@ impl<'tables> Merge<'_, 'tables> {
                 let versions = merger.versions()?.bounded(MAX_SIBLINGS).0;
                 if self.is_forgotten(key, &versions, context) {
                     self.tombstones_dropped += 1;
+                    // Of these alone nothing is written for as long as it takes.
+                    progress::step();
                     return Ok(());
                 }
                 self.open(context)?.builder().add(key, &versions)?;

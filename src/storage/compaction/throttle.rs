@@ -3,6 +3,7 @@
 //! Owns: when so many bytes may be written. Does not own: time (see [`crate::storage::time`]), or the debt that raises the
 //! rate. All jobs draw on one bucket, so that more workers do not make it faster.
 
+use crate::storage::progress;
 use crate::storage::time::Time;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -63,6 +64,7 @@ impl Throttle {
     pub fn draw(&self, bytes: u64, haste: impl Fn() -> Option<f64>) {
         let mut wanted = bytes as f64;
         loop {
+            progress::step();
             let set = self.rate();
             if set <= 0.0 {
                 return;

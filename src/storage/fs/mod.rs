@@ -4,10 +4,12 @@
 //! fill up and fail ([`SimFs`]). What cannot be read of a file that is read already is told by [`Faults`]. Does not own: any
 //! format, name or policy.
 
+mod durable;
 mod mapped;
 mod real;
 mod sim;
 
+pub use durable::{create_durably, remove_durably};
 pub use mapped::Faults;
 pub use real::RealFs;
 pub use sim::{Failure, Fault, Operation, OperationKind, SimFs, Survival};
@@ -16,7 +18,7 @@ use bytes::Bytes;
 use std::any::Any;
 use std::fmt::Debug;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Held for as long as a directory is locked; dropping it unlocks.
 pub type DirLock = Box<dyn Any + Send + Sync>;
@@ -45,11 +47,17 @@ impl Space {
 
 /// Files, directories, and what makes them durable.
 pub trait FileSystem: Debug + Send + Sync {
-    /// Makes a directory and its parents. One that exists is fine.
+    /// Makes a directory and its parents. One that exists is fine. Returns those that did not, the outermost first.
     ///
     /// # Errors
     /// As the operating system's.
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    fn create_dir_all(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// Removes a directory in which there is nothing.
+    ///
+    /// # Errors
+    /// As the operating system's.
+    fn remove_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Makes a new, empty file to write to.
     ///
@@ -64,11 +72,11 @@ pub trait FileSystem: Debug + Send + Sync {
     /// As the operating system's.
     fn read(&self, path: &Path) -> io::Result<Bytes>;
 
-    /// Makes what a file holds durable, whoever wrote it.
+    /// Opens a file that is there, to write to it or to make durable what somebody else wrote.
     ///
     /// # Errors
     /// As the operating system's.
-    fn sync_file(&self, path: &Path) -> io::Result<()>;
+    fn open(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
 
     /// The names of the files in a directory, in no order.
     ///
@@ -131,7 +139,7 @@ pub trait WriteFile: Debug + Send {
     /// Makes what was written durable (fdatasync).
     ///
     /// # Errors
-    /// As the operating system's. What is durable is then unknown.
+    /// As the operating system's. What is durable is then unknown, and another call may find nothing to do.
     fn sync(&mut self) -> io::Result<()>;
 
     /// Cuts the file to `len` bytes.

@@ -6,7 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Files of the operating system; reads are memory-mapped.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,8 +25,18 @@ fn explained(error: io::Error) -> io::Error {
 }
 
 impl FileSystem for RealFs {
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+    fn create_dir_all(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        let missing = dir
+            .ancestors()
+            .take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists());
+        let mut missing: Vec<_> = missing.map(Path::to_path_buf).collect();
+        missing.reverse();
+        fs::create_dir_all(dir)?;
+        Ok(missing)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::remove_dir(dir)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
@@ -39,7 +49,7 @@ impl FileSystem for RealFs {
         if file.metadata()?.len() == 0 {
             return Ok(Bytes::new());
         }
-        // SAFETY: the engine never changes bytes that it has written: files are appended to, renamed and unlinked, and
+        // SAFETY: the engine never changes bytes that it has written (a recovery writes some once more as they are): files are appended to, renamed and unlinked, and
         // the log, which alone is ever cut, is cut only behind the last byte that anything reads through a map. The
         // directory lock keeps other nodes away. What somebody else cuts or the disk loses is found by [`mapped`].
         #[allow(unsafe_code)]
@@ -47,8 +57,8 @@ impl FileSystem for RealFs {
         mapped::hold(map)
     }
 
-    fn sync_file(&self, path: &Path) -> io::Result<()> {
-        OpenOptions::new().write(true).open(path)?.sync_data()
+    fn open(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        Ok(Box::new(RealFile(OpenOptions::new().write(true).open(path)?)))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

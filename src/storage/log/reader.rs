@@ -95,6 +95,12 @@ impl Segment {
         self.content.len() as u64
     }
 
+    /// The bytes `from..to` of the file, or as many as it has of them.
+    pub(super) fn bytes(&self, from: u64, to: u64) -> &[u8] {
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(self.content.len());
+        self.content.get(place(from)..place(to)).unwrap_or_default()
+    }
+
     /// Bytes of the file up to the last that is not zero: the writer puts zeros ahead of its records.
     #[must_use]
     pub fn written_bytes(&self) -> u64 {

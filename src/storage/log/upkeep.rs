@@ -1,13 +1,18 @@
 //! Upkeep of the log while somebody else writes it.
 //!
-//! Owns: deleting segments, and syncing ahead. Both may take the disk a tenth of a second, and hold the log only to look
+//! Owns: deleting segments, syncing ahead, and making durable what a writer left who is gone. The first two may take the disk a tenth of a second, and hold the log only to look
 //! and to note the result. Does not own: when they are due.
 
 use super::path;
+use super::reader::Segment;
 use super::writer::Log;
 use crate::storage::error::{Error, Result};
+use crate::storage::fs::FileSystem;
 use parking_lot::Mutex;
 use std::io::ErrorKind;
+
+/// Bytes that are written at once of what is written once more.
+const REWRITTEN_AT_ONCE: usize = 1 << 20;
 
 /// Deletes closed segments that are wholly flushed, as far as [`Log::set_flushed`] was told, and that have no change above
 /// `up_to`. Returns how many.
@@ -47,13 +52,38 @@ pub fn sync_ahead(log: &Mutex<Log>, least_bytes: u64) -> bool {
             None => return false,
         }
     };
-    match fs.sync_file(&path(&dir, unsynced.segment)) {
+    let segment = path(&dir, unsynced.segment);
+    // Without a descriptor of its own it is up to the log's.
+    let synced = match fs.open(&segment) {
+        Ok(mut file) => file.sync(),
+        Err(_) => return log.lock().sync_open().is_ok(),
+    };
+    match synced {
         Ok(()) => log.lock().synced(unsynced),
-        // Perhaps the file could not even be opened. What is true of it the log's own descriptor tells: a failed write is
-        // told to each.
-        Err(_) => {
-            let _ = log.lock().sync_open();
+        Err(error) => {
+            let _ = log.lock().fail_to_sync(&segment, error);
         }
     }
     true
+}
+
+/// Makes the bytes `from..to` of a segment durable that a writer left who is gone, by writing them once more as they are: a
+/// process that was killed leaves them in the system's memory, and after a sync that failed the system takes what it holds there
+/// for written, so that a sync alone does nothing (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
+///
+/// # Errors
+/// When they cannot be written or synced.
+pub fn rewrite(fs: &dyn FileSystem, segment: &Segment, from: u64, to: u64) -> Result<()> {
+    let path = segment.path();
+    let mut file = fs.open(path).map_err(|e| Error::io("open", path, e))?;
+    let mut at = from;
+    for chunk in segment.bytes(from, to).chunks(REWRITTEN_AT_ONCE) {
+        match file.write_at(at, chunk) {
+            // Where even that takes space, as on a file system that copies on write, the data must be readable all the same.
+            Err(error) if error.kind() == ErrorKind::StorageFull => break,
+            written => written.map_err(|e| Error::io("write", path, e))?,
+        }
+        at += chunk.len() as u64;
+    }
+    file.sync().map_err(|e| Error::io("sync", path, e))
 }

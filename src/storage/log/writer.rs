@@ -283,6 +283,12 @@ impl Log {
         error
     }
 
+    /// A sync of what was appended failed, whoever made it.
+    pub(super) fn fail_to_sync(&mut self, segment: &Path, source: std::io::Error) -> Error {
+        self.unsure = true;
+        self.latch(segment, source)
+    }
+
     /// Begins a segment. One that cannot be made is tried again with the next batch; one whose header or name cannot be
     /// synced latches the log.
     fn open_segment(&mut self, now_ms: u64) -> Result<()> {
@@ -444,8 +450,7 @@ impl Log {
         }
         if let Err(source) = open.file.sync() {
             let segment = path(&self.options.dir, open.id);
-            self.unsure = true;
-            return Err(self.latch(&segment, source));
+            return Err(self.fail_to_sync(&segment, source));
         }
         open.durable = open.len;
         self.durable_seq = self.last_seq;

@@ -50,8 +50,8 @@ impl Core {
             (false, _) => Vec::new(),
         };
         let members = self.foca.num_members();
-        // While it pays: who came to a large cluster does not know all of it yet.
-        let grows = members > self.members_at_round + self.members_at_round / 20;
+        // While it pays: who came to a large cluster does not know all of it yet, and the last few are the slowest to be found.
+        let grows = members > self.members_at_round;
         self.members_at_round = members;
         let lost = self.lost();
         // When so many were lost it is rather this node that was away: each of them has to hear from it.

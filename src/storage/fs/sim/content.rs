@@ -72,6 +72,8 @@ pub(super) struct Content {
     durable: Vec<u8>,
     /// Changes since the last sync; `durable` with these applied is `live`.
     pending: Vec<Change>,
+    /// The last sync failed, and nothing changed since: the next is told that there is nothing to do.
+    taken_for_clean: bool,
 }
 
 impl Content {
@@ -99,9 +101,18 @@ impl Content {
     fn change(&mut self, change: Change) {
         change.apply(&mut self.live);
         self.pending.push(change);
+        self.taken_for_clean = false;
+    }
+
+    /// A sync of it failed.
+    pub(super) fn fail_to_sync(&mut self) {
+        self.taken_for_clean = true;
     }
 
     pub(super) fn sync(&mut self) {
+        if self.taken_for_clean {
+            return;
+        }
         for change in self.pending.drain(..) {
             change.apply(&mut self.durable);
         }
@@ -131,6 +142,7 @@ impl Content {
     }
 
     pub(super) fn crash_whole(&mut self) {
+        self.taken_for_clean = false;
         self.sync();
         self.settle();
     }
@@ -166,6 +178,7 @@ impl Content {
 
     fn settle(&mut self) {
         self.pending.clear();
+        self.taken_for_clean = false;
         self.live.clone_from(&self.durable);
     }
 }

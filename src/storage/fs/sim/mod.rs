@@ -9,7 +9,8 @@
 //!   linked and removed since, a crash keeps any subset in which each change has those before it that concern the same
 //!   names. A rename is one change: the file is found under the old name or under the new one. Between two directories
 //!   it is durable with the new name's. A directory is a name in its parent; when that is lost, so is all below it.
-//! - *Syncs* that fail make nothing durable and lose nothing.
+//! - *Syncs* that fail make nothing durable, and lose nothing that is seen; but the next of the same file or directory finds
+//!   nothing to do, succeeds, and makes nothing durable either, until something is changed there again.
 //! - An operation that the power loss cuts off may have done any part of what it was asked.
 //!
 //! Owns: that model ([`content`], [`names`]), and what else a disk may do to a program: fill up, refuse, flip bits
@@ -112,7 +113,10 @@ impl Disk {
     ) -> io::Result<T> {
         match self.operations.begin(kind, path) {
             Fate::Done => act(self),
-            Fate::Fails(error) => Err(error),
+            Fate::Fails(error) => {
+                self.fail(kind, path);
+                Err(error)
+            }
             Fate::Refused => Err(power_is_off()),
             Fate::CutOff => {
                 if kind.is_change() {
@@ -120,6 +124,20 @@ impl Disk {
                 }
                 Err(power_is_off())
             }
+        }
+    }
+
+    /// What an operation that fails does all the same.
+    fn fail(&mut self, kind: OperationKind, path: &Path) {
+        match kind {
+            OperationKind::SyncDir => self.names.fail_to_sync(path),
+            OperationKind::Sync => {
+                let file = self.names.file(path).and_then(|file| self.files.get_mut(file));
+                if let Some(content) = file {
+                    content.fail_to_sync();
+                }
+            }
+            _ => {}
         }
     }
 
@@ -152,6 +170,15 @@ impl Disk {
 }
 
 impl SimFs {
+    /// A descriptor of a file.
+    fn file(&self, file: usize, disk: &Disk) -> Box<dyn WriteFile> {
+        Box::new(SimFile {
+            disk: Arc::clone(&self.0),
+            file,
+            crashes: disk.crashes,
+        })
+    }
+
     /// Power is lost: only synced bytes under synced names remain, and of each file's unsynced tail the first `torn`
     /// bytes. Locks are gone.
     pub fn crash(&self, torn: usize) {
@@ -295,13 +322,24 @@ impl SimFs {
 }
 
 impl FileSystem for SimFs {
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
         self.0.lock().operate(OperationKind::CreateDir, dir, |disk| {
             let mut missing: Vec<&Path> = dir.ancestors().filter(|dir| dir.parent().is_some()).collect();
             missing.retain(|dir| !disk.names.has(dir));
-            for dir in missing.into_iter().rev() {
+            missing.reverse();
+            for dir in &missing {
                 disk.names.add(dir, Node::Directory);
             }
+            Ok(missing.into_iter().map(Path::to_path_buf).collect())
+        })
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.lock().operate(OperationKind::Remove, dir, |disk| {
+            if !disk.names.is_empty(dir) {
+                return Err(io::ErrorKind::DirectoryNotEmpty.into());
+            }
+            disk.names.remove(dir);
             Ok(())
         })
     }
@@ -314,12 +352,7 @@ impl FileSystem for SimFs {
             let file = disk.files.len();
             disk.files.push(Content::default());
             disk.names.add(path, Node::File(file));
-            let file: Box<dyn WriteFile> = Box::new(SimFile {
-                disk: Arc::clone(&self.0),
-                file,
-                crashes: disk.crashes,
-            });
-            Ok(file)
+            Ok(self.file(file, disk))
         })
     }
 
@@ -330,11 +363,10 @@ impl FileSystem for SimFs {
         })
     }
 
-    fn sync_file(&self, path: &Path) -> io::Result<()> {
-        self.0.lock().operate(OperationKind::Sync, path, |disk| {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        self.0.lock().operate(OperationKind::Open, path, |disk| {
             let file = disk.index(path)?;
-            disk.content(file)?.sync();
-            Ok(())
+            Ok(self.file(file, disk))
         })
     }
 

@@ -4,7 +4,7 @@
 //! not own: what the files hold.
 
 use super::chance::{Chance, Pick};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What a name stands for.
@@ -53,6 +53,8 @@ pub(super) struct Names {
     durable: BTreeMap<PathBuf, Node>,
     /// Changes that no sync of a directory covered yet; `durable` with these applied is `live`.
     pending: Vec<Change>,
+    /// Directories whose last sync failed, and in which nothing changed since: the next is told that there is nothing to do.
+    taken_for_clean: BTreeSet<PathBuf>,
 }
 
 impl Names {
@@ -65,6 +67,12 @@ impl Names {
 
     pub(super) fn has(&self, path: &Path) -> bool {
         self.live.contains_key(path)
+    }
+
+    /// Whether a directory is there with nothing in it.
+    pub(super) fn is_empty(&self, dir: &Path) -> bool {
+        let is_in = |path: &&PathBuf| path.parent() == Some(dir);
+        self.live.get(dir) == Some(&Node::Directory) && !self.live.keys().any(|path| is_in(&path))
     }
 
     /// The name of a file, if it has one.
@@ -95,12 +103,23 @@ impl Names {
 
     fn change(&mut self, gone: Option<PathBuf>, new: Option<(PathBuf, Node)>) {
         let change = Change { gone, new };
+        for dir in change.paths().filter_map(|path| path.parent()) {
+            self.taken_for_clean.remove(dir);
+        }
         change.apply(&mut self.live);
         self.pending.push(change);
     }
 
+    /// A sync of a directory failed.
+    pub(super) fn fail_to_sync(&mut self, dir: &Path) {
+        self.taken_for_clean.insert(dir.to_path_buf());
+    }
+
     /// Makes the changes in a directory durable, with those that they build on.
     pub(super) fn sync(&mut self, dir: &Path) {
+        if self.taken_for_clean.contains(dir) {
+            return;
+        }
         let (mut covered, mut left): (Vec<Change>, Vec<Change>) = (Vec::new(), Vec::new());
         for change in self.pending.drain(..).rev() {
             let built_on = covered.iter().any(|later| later.shares_a_name_with(&change));
@@ -135,5 +154,6 @@ impl Names {
             }
         }
         self.live.clone_from(&self.durable);
+        self.taken_for_clean.clear();
     }
 }

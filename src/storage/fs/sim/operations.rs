@@ -12,6 +12,8 @@ pub enum OperationKind {
     CreateDir,
     /// Make a file.
     Create,
+    /// Open a file to write to it.
+    Open,
     /// Read a file.
     Read,
     /// Write to a file.
@@ -50,7 +52,14 @@ impl OperationKind {
             | Self::Rename
             | Self::Link
             | Self::Remove => true,
-            Self::Read | Self::WriteOut | Self::Sync | Self::List | Self::SyncDir | Self::Space | Self::Lock => false,
+            Self::Open
+            | Self::Read
+            | Self::WriteOut
+            | Self::Sync
+            | Self::List
+            | Self::SyncDir
+            | Self::Space
+            | Self::Lock => false,
         }
     }
 
