@@ -357,7 +357,7 @@ async fn work(client: &mut Client, times: u32) {
         client.write(write(&key, b"v", &[("a", 1)])).await.unwrap();
         assert!(begun.elapsed() < CALL_LIMIT, "{:?}", begun.elapsed());
         let begun = Instant::now();
-        client.read(read(&key)).await.unwrap();
+        assert_eq!(client.read(read(&key)).await.unwrap().into_inner().value, b"v");
         assert!(begun.elapsed() < CALL_LIMIT, "{:?}", begun.elapsed());
     }
 }
@@ -365,7 +365,7 @@ async fn work(client: &mut Client, times: u32) {
 async fn read_often(mut client: Client, times: u32) {
     for _ in 0..times {
         let begun = Instant::now();
-        client.read(read("k1")).await.unwrap();
+        assert_eq!(client.read(read("k1")).await.unwrap().into_inner().value, b"v");
         assert!(begun.elapsed() < CALL_LIMIT, "{:?}", begun.elapsed());
     }
 }

@@ -132,7 +132,7 @@ pub struct ShardStats {
     pub bytes: AtomicUsize,
     /// Entries.
     pub entries: AtomicUsize,
-    /// Entries that had to leave, since the shard started, or was emptied.
+    /// Entries that had to leave, since the process started.
     pub evictions: AtomicU64,
     /// The weight of recency, as the bits of its number.
     recency: AtomicU64,
@@ -148,6 +148,11 @@ impl ShardStats {
     fn set_recency(&self, cache: &Cache) {
         let (_frequency, recency) = cache.weights();
         self.recency.store(recency.to_bits(), Ordering::Relaxed);
+    }
+
+    fn set_held(&self, cache: &Cache) {
+        self.bytes.store(cache.bytes(), Ordering::Relaxed);
+        self.entries.store(cache.len(), Ordering::Relaxed);
     }
 }
 
@@ -172,6 +177,8 @@ pub struct CacheState {
     /// The shard's name among the injections of faults.
     name: String,
     cache: Cache,
+    /// Evictions of this cache that are counted.
+    counted: u64,
     /// When the cache was made: its time counts from here.
     begun: Instant,
     /// Messages until the cache is told the time again.
@@ -210,9 +217,11 @@ impl Actor for CacheActor {
     async fn pre_start(&self, _myself: ActorRef<Self::Msg>, (): ()) -> Result<CacheState, ActorProcessingErr> {
         let cache = Cache::new(self.options);
         self.held.set_recency(&cache);
+        self.held.set_held(&cache);
         Ok(CacheState {
             name: format!("cache-{}", self.shard),
             cache,
+            counted: 0,
             begun: Instant::now(),
             untold: TOLD_EVERY,
             loading: BTreeMap::new(),
@@ -278,9 +287,10 @@ impl Actor for CacheActor {
                 }
             }
         }
-        self.held.bytes.store(state.cache.bytes(), Ordering::Relaxed);
-        self.held.entries.store(state.cache.len(), Ordering::Relaxed);
-        self.held.evictions.store(state.cache.evictions(), Ordering::Relaxed);
+        self.held.set_held(&state.cache);
+        let evictions = state.cache.evictions();
+        let more = evictions.saturating_sub(std::mem::replace(&mut state.counted, evictions));
+        self.held.evictions.fetch_add(more, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -294,6 +304,8 @@ impl CacheActor {
         }
         tracing::debug!(shard = state.name, "it missed writes, and is empty now");
         state.cache = Cache::new(self.options);
+        state.counted = 0;
+        self.held.set_held(&state.cache);
         state.begun = Instant::now();
         state.loading.clear();
         state.emptied += 1;

@@ -3,11 +3,10 @@
 //! Each operation passes the point of [`DISK_IO`] that is named by what is done and to which kind of file, such as
 //! `sync-log`. An error there is EIO or ENOSPC, before anything is done; a panic hits whichever thread is at it.
 //!
-//! Owns: those points, and that each is a step of the work that passes it. Does not own: the files, or what is injected (see [`crate::actors::faults`]).
+//! Owns: those points. Does not own: the files, or what is injected (see [`crate::actors::faults`]).
 
 use crate::actors::faults::{self, DISK_IO, Fault, Faults};
 use crate::storage::fs::{DirLock, FileSystem, Space, WriteFile};
-use crate::storage::progress;
 use bytes::Bytes;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -88,7 +87,6 @@ impl FaultFs {
 }
 
 fn pass(faults: &Faults, point: &'static str) -> io::Result<()> {
-    progress::step();
     match faults.strike(DISK_IO, point, false) {
         None => Ok(()),
         Some(Fault::DiskFull) => Err(io::Error::new(

@@ -171,8 +171,19 @@ impl FlushActor {
             match work.await {
                 Ok((result, memtable)) => {
                     let flushed = result.is_ok();
-                    if flushed {
+                    // Counted here, where it is known whatever became of the actor meanwhile.
+                    if let Ok(Flushed {
+                        table: Some(table),
+                        bytes,
+                        seq,
+                    }) = result
+                    {
                         stats.time.observe(time.elapsed().saturating_sub(begun));
+                        stats.flushes.fetch_add(1, Ordering::Relaxed);
+                        stats.bytes.fetch_add(bytes, Ordering::Relaxed);
+                        tracing::info!(table, bytes, seq, "flushed a memtable");
+                    }
+                    if flushed {
                         traces.causes.flushed(id, span.context);
                     }
                     if let Err(error) = &result {
@@ -193,11 +204,6 @@ impl FlushActor {
 
     fn flushed(&self, flushed: Flushed) {
         self.stats.failing.store(None);
-        if let Some(table) = flushed.table {
-            self.stats.flushes.fetch_add(1, Ordering::Relaxed);
-            self.stats.bytes.fetch_add(flushed.bytes, Ordering::Relaxed);
-            tracing::info!(table, bytes = flushed.bytes, seq = flushed.seq, "flushed a memtable");
-        }
         // All learn from a later flush what they miss of this one.
         let _ = self.handles.memtable.send_admitted(MemtableMessage::Flushed);
         let _ = self.handles.compaction.send_admitted(CompactionMessage::Look);

@@ -121,7 +121,7 @@ impl Maintenance {
         work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Refusal> {
         let this = self.clone();
-        let done = self.handles.threads.run(move || work(&this));
+        let done = self.handles.threads.run_long("pairdb-maintenance", move || work(&this));
         done.await
             .map_err(|panicked| Refusal::Internal(format!("it failed: {panicked}")))?
             .map_err(|error| Refusal::from(&error))

@@ -96,7 +96,9 @@ impl ScrubActor {
         let (myself, mailbox) = (myself.clone(), self.mailbox.clone());
         let threads = self.handles.threads.clone();
         tokio::spawn(async move {
-            let walk = threads.run(move || walk(&tables, &published, &throttle, &progress, &ended));
+            let walk = threads.run_long("pairdb-scrub", move || {
+                walk(&tables, &published, &throttle, &progress, &ended)
+            });
             if let Err(panicked) = walk.await {
                 tracing::error!(%panicked, "the walk over all tables failed");
             }

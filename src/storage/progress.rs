@@ -92,7 +92,31 @@ pub fn step() {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test panics")]
+
     use super::*;
+    use crate::storage::fs::{FileSystem, RealFs};
+
+    #[test]
+    fn each_operation_on_a_file_is_a_step() {
+        let (dir, under_way) = (tempfile::tempdir().unwrap(), UnderWay::default());
+        let (path, other) = (dir.path().join("file"), dir.path().join("other"));
+        under_way.watch("work", || {
+            let steps = || under_way.works()[0].steps;
+            let mut file = RealFs.create(&path).unwrap();
+            file.write_at(0, b"bytes").unwrap();
+            file.write_out(0, 5).unwrap();
+            file.sync().unwrap();
+            file.truncate(1).unwrap();
+            assert_eq!(steps(), 5);
+            RealFs.rename(&path, &other).unwrap();
+            RealFs.sync_dir(dir.path()).unwrap();
+            RealFs.open(&other).unwrap().sync().unwrap();
+            RealFs.read(&other).unwrap();
+            RealFs.remove(&other).unwrap();
+            assert_eq!(steps(), 11);
+        });
+    }
 
     #[test]
     fn work_is_named_with_its_own_steps_until_it_ends() {

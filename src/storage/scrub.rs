@@ -3,6 +3,7 @@
 //! Owns: the walk and its progress. Does not own: its pace, or what becomes of damage.
 
 use crate::storage::error::{Error, Result};
+use crate::storage::progress::step;
 use crate::storage::table::Table;
 use crate::storage::view::Published;
 use std::sync::Arc;
@@ -57,6 +58,7 @@ pub fn scrub(
         // One that was replaced meanwhile was read by the compaction that did it.
         if let Some(table) = find(published, id) {
             let findings = table.check(|bytes| {
+                step();
                 progress.bytes.fetch_add(bytes, Ordering::Relaxed);
                 pace(bytes)
             })?;

@@ -28,10 +28,9 @@ weaken manifest_edit_not_synced crash_states src/storage/manifest.rs \
 weaken manifest_not_synced_before_rename crash_states src/storage/manifest.rs \
     'file.sync().map_err(|e| Error::io("sync", &temporary, e))?;' \
     ''
-weaken recovery_does_not_sync_the_tail_it_believes crash_states src/storage/recovery.rs \
-    'fs.sync_file(segment.path())
-                .map_err(|e| Error::io("sync", segment.path(), e))?;' \
-    ''
+weaken recovery_does_not_sync_the_tail_it_believes crash_states src/storage/log/upkeep.rs \
+    'file.sync().map_err(|e| Error::io("sync", path, e))' \
+    'drop(file); Ok(())'
 
 # Syncs of names.
 
@@ -46,7 +45,7 @@ weaken table_without_sync_of_its_directory crash_states $tables/builder.rs \
 weaken manifest_without_sync_of_its_directory crash_states src/storage/manifest.rs \
     'fs.sync_dir(dir).map_err(|e| Error::io("sync", dir, e))?;' \
     ''
-weaken directories_above_not_synced crash_states src/storage/recovery.rs \
+weaken directories_above_not_synced crash_states src/storage/fs/durable.rs \
     'dir.ancestors().skip(1)' \
     'dir.ancestors().skip(1).take(1)'
 
@@ -73,7 +72,7 @@ weaken leftover_of_a_manifest_is_not_replaced crash_states src/storage/manifest.
 # After a failure.
 
 weaken log_goes_on_after_a_failed_sync crash_states $log/writer.rs \
-    'return Err(self.latch(&segment, source));' \
+    'return Err(self.fail_to_sync(&segment, source));' \
     'return Err(Error::io("sync", &segment, source));'
 weaken manifest_goes_on_after_a_failed_append crash_states src/storage/manifest.rs \
     'if written.is_err() {
@@ -775,7 +774,7 @@ weaken samples_of_all_that_ever_was history src/actors/history.rs \
     'rings.last = Some(now);' \
     ''
 weaken flushes_are_not_counted observability src/actors/flush.rs \
-    'self.stats.flushes.fetch_add(1, Ordering::Relaxed);' \
+    'stats.flushes.fetch_add(1, Ordering::Relaxed);' \
     ''
 weaken tables_of_compactions_are_not_counted observability src/storage/compaction/jobs.rs \
     'self.table_times.observe(*took);' \

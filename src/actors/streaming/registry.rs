@@ -46,7 +46,8 @@ impl Streams {
             taps,
             fs,
             dir,
-            stored: Mutex::new(Some(records.clone())),
+            // Streams that are found may stand in a file whose name is not durable: it is written again with the next change.
+            stored: Mutex::new(records.is_empty().then(Vec::new)),
         };
         for record in records {
             let order = StreamOrder {

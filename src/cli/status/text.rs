@@ -9,6 +9,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// Jobs that are shown; all that are remembered stand in the JSON form.
 const SHOWN_JOBS: usize = 3;
+/// Reasons why it is not healthy.
+const SHOWN_REASONS: usize = 10;
+/// Actors.
+const SHOWN_ACTORS: usize = 24;
+/// Keys of a configuration that was read again.
+const SHOWN_KEYS: usize = 8;
 /// Ends of actors that are shown, likewise.
 const SHOWN_ENDS: usize = 5;
 /// Slowest requests that are shown, likewise.
@@ -92,9 +98,10 @@ impl Text {
         ));
         let health = status.health.clone().unwrap_or_default();
         self.line(&health.status);
-        for reason in &health.reasons {
+        for reason in health.reasons.iter().take(SHOWN_REASONS) {
             self.line(&format!("  {reason}"));
         }
+        self.hidden(health.reasons.len(), SHOWN_REASONS, "others");
     }
 
     fn requests(&mut self, status: &pb::StatusResponse) {
@@ -148,7 +155,7 @@ impl Text {
             "last ended because",
         ];
         let mut rows = vec![row(heads)];
-        rows.extend(actors.iter().map(|actor| {
+        rows.extend(shown_actors(actors).map(|actor| {
             let handling = actor.handling.unwrap_or_default();
             let waiting = actor
                 .mailbox
@@ -164,6 +171,7 @@ impl Text {
             ])
         }));
         self.rows(&[Left, Left, Right, Right, Right, Right, Left], &rows);
+        self.hidden(actors.len(), SHOWN_ACTORS, "others");
     }
 
     fn ends(&mut self, ends: &[pb::End]) {
@@ -181,10 +189,7 @@ impl Text {
             ])
         });
         self.rows(&[Left, Left, Left, Left], &rows.collect::<Vec<_>>());
-        let hidden = ends.len().saturating_sub(SHOWN_ENDS);
-        if hidden > 0 {
-            self.line(&format!("  ({hidden} earlier ones with --json)"));
-        }
+        self.hidden(ends.len(), SHOWN_ENDS, "earlier ones");
     }
 
     fn tables(&mut self, tables: &pb::Tables) {
@@ -210,10 +215,7 @@ impl Text {
                 table.cause
             ));
         }
-        let hidden = tables.quarantined.len().saturating_sub(SHOWN_DAMAGED);
-        if hidden > 0 {
-            self.line(&format!("  ({hidden} other damaged ones with --json)"));
-        }
+        self.hidden(tables.quarantined.len(), SHOWN_DAMAGED, "other damaged ones");
     }
 
     fn compaction(&mut self, compaction: &pb::Compaction) {
@@ -242,10 +244,7 @@ impl Text {
         let mut rows = vec![row(heads)];
         rows.extend(compaction.jobs.iter().take(SHOWN_JOBS).map(job_row));
         self.rows(&[Right, Left, Left, Right, Right, Right, Right, Left], &rows);
-        let hidden = compaction.jobs.len().saturating_sub(SHOWN_JOBS);
-        if hidden > 0 {
-            self.line(&format!("  ({hidden} earlier ones with --json)"));
-        }
+        self.hidden(compaction.jobs.len(), SHOWN_JOBS, "earlier ones");
     }
 
     fn memory_and_disks(&mut self, status: &pb::StatusResponse) {
@@ -337,10 +336,7 @@ impl Text {
             &[Left, Left, Left, Left, Right, Right, Right, Right, Right, Right, Left],
             &rows,
         );
-        let hidden = status.members.len() - shown.len();
-        if hidden > 0 {
-            self.line(&format!("  ({hidden} others with --json)"));
-        }
+        self.hidden(status.members.len(), shown.len(), "others");
         if let Some((first, others)) = status.gossip_keys.split_first() {
             let others = others.iter().map(|key| format!(", {key} is accepted"));
             self.line(&format!("  gossip keys: {first} signs{}", others.collect::<String>()));
@@ -366,10 +362,7 @@ impl Text {
             ])
         }));
         self.rows(&[Left, Left, Left, Right, Right, Right, Right, Left], &rows);
-        let hidden = streams.len().saturating_sub(SHOWN_STREAMS);
-        if hidden > 0 {
-            self.line(&format!("  ({hidden} others with --json)"));
-        }
+        self.hidden(streams.len(), SHOWN_STREAMS, "others");
     }
 
     fn slowest(&mut self, requests: &[pb::SlowRequest]) {
@@ -394,10 +387,7 @@ impl Text {
             &[Left, Right, Left, Left, Right, Right, Left],
             &rows.collect::<Vec<_>>(),
         );
-        let hidden = requests.len().saturating_sub(SHOWN_SLOW);
-        if hidden > 0 {
-            self.line(&format!("  ({hidden} others with --json)"));
-        }
+        self.hidden(requests.len(), SHOWN_SLOW, "others");
     }
 
     fn reload(&mut self, what: &str, reload: Option<&pb::Reload>) {
@@ -411,13 +401,36 @@ impl Text {
         } else if reload.keys.is_empty() {
             self.line("  nothing had changed");
         }
-        let rows = reload.keys.iter().map(|key| row([&key.key, &key.outcome, &key.error]));
+        let rows = reload
+            .keys
+            .iter()
+            .take(SHOWN_KEYS)
+            .map(|key| row([&key.key, &key.outcome, &key.error]));
         self.rows(&[Left, Left, Left], &rows.collect::<Vec<_>>());
+        self.hidden(reload.keys.len(), SHOWN_KEYS, "others");
+    }
+
+    /// How many there are beside the `shown`.
+    fn hidden(&mut self, all: usize, shown: usize, what: &str) {
+        let hidden = all.saturating_sub(shown);
+        if hidden > 0 {
+            self.line(&format!("  ({hidden} {what} with --json)"));
+        }
     }
 }
 
 fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
+}
+
+/// As many as a screen has room for, in their order. Those that do not run, or were restarted, are shown before others.
+fn shown_actors(actors: &[pb::Actor]) -> impl Iterator<Item = &pb::Actor> {
+    let is_well = |actor: &pb::Actor| actor.state == "running" && actor.restarts == 0;
+    let mut places: Vec<usize> = (0..actors.len()).collect();
+    places.sort_by_key(|place| actors.get(*place).is_some_and(is_well));
+    places.truncate(SHOWN_ACTORS);
+    places.sort_unstable();
+    places.into_iter().filter_map(|place| actors.get(place))
 }
 
 /// As many as a screen has room for, whoever is not well before the others: they are why one looks.

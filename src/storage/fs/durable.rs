@@ -51,6 +51,8 @@ pub fn remove_durably(fs: &dyn FileSystem, dir: &Path, name: &str) -> Result<()>
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let stand_in = path.with_extension("tmp");
+            // An earlier attempt may have left it.
+            let _ = fs.remove(&stand_in);
             // A full disk has no room for it, and must not keep a node from what needs none.
             let _ = fs.create(&stand_in).and_then(|_empty| fs.remove(&stand_in));
         }

@@ -1,6 +1,7 @@
 //! The operating system's file system.
 
 use super::{DirLock, FileSystem, Space, WriteFile, mapped};
+use crate::storage::progress;
 use bytes::Bytes;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -40,11 +41,13 @@ impl FileSystem for RealFs {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        progress::step();
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
         Ok(Box::new(RealFile(file)))
     }
 
     fn read(&self, path: &Path) -> io::Result<Bytes> {
+        progress::step();
         let file = File::open(path)?;
         if file.metadata()?.len() == 0 {
             return Ok(Bytes::new());
@@ -58,6 +61,7 @@ impl FileSystem for RealFs {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        progress::step();
         Ok(Box::new(RealFile(OpenOptions::new().write(true).open(path)?)))
     }
 
@@ -73,18 +77,22 @@ impl FileSystem for RealFs {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        progress::step();
         fs::rename(from, to)
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        progress::step();
         fs::hard_link(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        progress::step();
         fs::remove_file(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        progress::step();
         File::open(dir)?.sync_all()
     }
 
@@ -115,10 +123,12 @@ impl FileSystem for RealFs {
 
 impl WriteFile for RealFile {
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        progress::step();
         self.0.write_all_at(data, offset)
     }
 
     fn write_out(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        progress::step();
         let out_of_range = |_| io::Error::from(io::ErrorKind::InvalidInput);
         let (offset, length) = (
             offset.try_into().map_err(out_of_range)?,
@@ -140,10 +150,12 @@ impl WriteFile for RealFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        progress::step();
         self.0.sync_data()
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
+        progress::step();
         self.0.set_len(len)
     }
 }

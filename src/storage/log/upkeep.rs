@@ -5,7 +5,7 @@
 
 use super::path;
 use super::reader::Segment;
-use super::writer::Log;
+use super::writer::{Log, RESERVE};
 use crate::storage::error::{Error, Result};
 use crate::storage::fs::FileSystem;
 use parking_lot::Mutex;
@@ -72,17 +72,23 @@ pub fn sync_ahead(log: &Mutex<Log>, least_bytes: u64) -> bool {
 /// for written, so that a sync alone does nothing (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
 ///
 /// # Errors
-/// When they cannot be written or synced.
+/// When they cannot be written or synced. A disk that has no space for it gives the reserve for deletes first.
 pub fn rewrite(fs: &dyn FileSystem, segment: &Segment, from: u64, to: u64) -> Result<()> {
     let path = segment.path();
     let mut file = fs.open(path).map_err(|e| Error::io("open", path, e))?;
     let mut at = from;
     for chunk in segment.bytes(from, to).chunks(REWRITTEN_AT_ONCE) {
-        match file.write_at(at, chunk) {
-            // Where even that takes space, as on a file system that copies on write, the data must be readable all the same.
-            Err(error) if error.kind() == ErrorKind::StorageFull => break,
-            written => written.map_err(|e| Error::io("write", path, e))?,
+        let mut written = file.write_at(at, chunk);
+        // On a file system that copies on write even that takes space.
+        if written
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::StorageFull)
+        {
+            let reserve = path.with_file_name(RESERVE);
+            fs.remove(&reserve).map_err(|e| Error::io("remove", &reserve, e))?;
+            written = file.write_at(at, chunk);
         }
+        written.map_err(|e| Error::io("write", path, e))?;
         at += chunk.len() as u64;
     }
     file.sync().map_err(|e| Error::io("sync", path, e))

@@ -52,7 +52,7 @@ const WRITE_AHEAD_BYTES: usize = 256 << 10;
 /// Bytes of the file that keeps space for deletes on a full disk: some ten thousand.
 const RESERVE_BYTES: usize = 2 << 20;
 /// Name of that file.
-const RESERVE: &str = "RESERVE";
+pub(super) const RESERVE: &str = "RESERVE";
 static ZEROS: [u8; WRITE_AHEAD_BYTES] = [0; WRITE_AHEAD_BYTES];
 
 /// A batch up to this size is small: for it the cost of a sync is that of the metadata.

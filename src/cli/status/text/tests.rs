@@ -56,6 +56,43 @@ fn streams_and_damaged_tables_are_no_more_than_a_screen_has_room_for() {
 }
 
 #[test]
+fn it_is_one_screen_however_much_there_is_to_say() {
+    let actor = |n: usize| pb::Actor {
+        name: format!("actor-{n:03}"),
+        state: if n == 150 { "restarting" } else { "running" }.to_owned(),
+        restarts: u64::from(n == 160),
+        ..pb::Actor::default()
+    };
+    let many = |count: usize| (0..count).map(|n| format!("reason {n}")).collect();
+    let status = pb::StatusResponse {
+        health: Some(pb::Health {
+            reasons: many(1000),
+            ..pb::Health::default()
+        }),
+        actors: (0..200).map(actor).collect(),
+        streams: streams(32),
+        tables: Some(damaged(1000)),
+        reload: Some(pb::Reload {
+            keys: vec![pb::ReloadedKey::default(); 100],
+            ..pb::Reload::default()
+        }),
+        ..pb::StatusResponse::default()
+    };
+    assert_eq!(lines(&status, "  reason ").len(), SHOWN_REASONS);
+    assert_eq!(lines(&status, "(990 others with --json)").len(), 1);
+    let actors = lines(&status, "  actor-");
+    assert_eq!(actors.len(), SHOWN_ACTORS, "{actors:?}");
+    let last = SHOWN_ACTORS - 1;
+    assert!(
+        actors[last - 1].contains("actor-150") && actors[last].contains("actor-160"),
+        "{actors:?}"
+    );
+    assert!(actors[0].contains("actor-000"), "{actors:?}");
+    let all = super::of(&status).lines().count();
+    assert!(all <= 110, "{all} lines");
+}
+
+#[test]
 fn what_has_room_is_shown_whole() {
     let status = pb::StatusResponse {
         streams: streams(SHOWN_STREAMS),
