@@ -2,7 +2,8 @@
 # Checks what is in this directory against the real thing: rules and their tests with promtool; then two nodes under load, which
 # a Prometheus scrapes with the configuration that is here, its targets and intervals aside (see check.py). Needs prometheus and
 # promtool (Debian's package "prometheus"), Python 3 and cargo; no root, no network. Takes two or three minutes after the build.
-# OTELCOL names a collector, which then checks its configuration as well; CARGO another cargo. Exit code 0: everything holds.
+# NODE names a binary of the node, which is built otherwise; OTELCOL a collector, which then checks its configuration as well;
+# CARGO another cargo. Exit code 0: everything holds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for tool in prometheus promtool python3; do
@@ -14,5 +15,8 @@ if [ -n "${OTELCOL:-}" ]; then
     "$OTELCOL" validate --config observability/collector/config.yaml
     echo "the collector takes its configuration"
 fi
-"${CARGO:-cargo}" build --locked --bin pairdb-node
-exec timeout --kill-after 10s 300s python3 observability/check.py "${CARGO_TARGET_DIR:-target}/debug/pairdb-node"
+if [ -z "${NODE:-}" ]; then
+    "${CARGO:-cargo}" build --locked --bin pairdb-node
+    NODE=${CARGO_TARGET_DIR:-target}/debug/pairdb-node
+fi
+exec timeout --kill-after 10s 300s python3 observability/check.py "$NODE"

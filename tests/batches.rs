@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use pairdb_node::actors::faults::{Fault, MESSAGE};
 use pairdb_node::node::Node;
 use pairdb_node::rpc::pb;
 use pairdb_node::rpc::pb::operation::Operation;
@@ -523,5 +524,37 @@ async fn more_than_the_budget_of_requests_passes_through_one_stream() {
     }
     sending.await.unwrap();
     assert!(done > 0);
+    node.shutdown().await;
+}
+
+/// Each step of a batch may take nearly the time that the whole has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_has_the_time_of_one_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.server.read_timeout = Duration::from_millis(1500);
+    config.server.write_timeout = Duration::from_millis(1500);
+    config.server.max_queue_delay = Duration::ZERO;
+    let node = start(&config).await;
+    let mut client = client(node.address());
+    let faults = &node.requests().handles.faults;
+    let names: Vec<String> = node.tree().children().into_iter().map(|child| child.name).collect();
+    let slow = names.iter().filter(|name| name.starts_with("cache-") || *name == "wal");
+    for actor in slow {
+        let stall = injection(actor, MESSAGE, Fault::Stall(Duration::from_millis(1000)));
+        faults.inject(stall).unwrap();
+    }
+    let begun = Instant::now();
+    // Without clocks, so that each is looked at first.
+    let operations = (0..20).map(|n| write(&format!("k{n}"), b"v", &[])).collect();
+    let written = batch_write(&mut client, operations).await;
+    assert!(faults.armed().is_empty(), "{:?}", faults.armed());
+    for answer in written {
+        assert!(
+            matches!(answer, Err((Code::Unavailable, _))),
+            "{answer:?}, after {:?}",
+            begun.elapsed()
+        );
+    }
     node.shutdown().await;
 }

@@ -1,9 +1,11 @@
 //! Dashboards, alerts and their tests name metrics and labels that a node shows, alerts say what to do, and the files under
-//! `observability/` fit each other. `observability/run.sh` asks Prometheus itself; this needs none.
+//! `observability/` fit each other. `observability/run.sh` asks Prometheus itself; the last test runs it where there is one.
 
 mod common;
 #[path = "common/promql.rs"]
 mod promql;
+#[path = "common/script.rs"]
+mod script;
 #[path = "common/site.rs"]
 mod site;
 #[path = "common/streaming.rs"]
@@ -431,4 +433,10 @@ fn the_files_that_bring_all_of_it_up_fit_each_other() {
         let is_mounted = |mount: &Yaml| mount.as_str().unwrap().contains(&format!(":{path}:"));
         assert!(mounts.iter().any(is_mounted), "nothing is at {path}");
     }
+}
+
+#[test]
+fn prometheus_takes_the_rules_and_scrapes_a_node() {
+    let probe = "command -v prometheus && command -v promtool && python3 --version";
+    script::run_where(&[probe.to_owned()], "observability/run.sh");
 }

@@ -703,3 +703,129 @@ async fn a_read_of_a_stream_that_waits_until_its_client_takes_answers_is_one_rea
     }
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_go_on_when_the_actors_end_whose_work_they_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = shown(dir.path());
+    config.admin.fault_injection = true;
+    config.admin.port = 0;
+    config.cache.max_size = bytesize::ByteSize::kib(64);
+    let node = start(&config).await;
+    let mut client = client(node.address());
+    let value = vec![7; 1000];
+    let keys: Vec<String> = (0..300).map(|n| format!("k{n}")).collect();
+    for key in &keys {
+        client.write(write(key, &value, &[("a", 1)])).await.unwrap();
+    }
+    for key in &keys {
+        client.read(read(key)).await.unwrap();
+    }
+    let before = metrics(&node).await;
+    let evictions = before["cache_evictions_total"];
+    assert!(evictions > 50.0 && before["cache_entries_total"] > 0.0, "{before:?}");
+    let restarted = |seen: &BTreeMap<String, f64>| {
+        let caches = seen
+            .iter()
+            .filter(|(name, _)| name.starts_with("actor_restarts_total{actor=\"cache-"));
+        let (all, back) = caches.fold((0, 0), |(all, back), (_, restarts)| {
+            (all + 1, back + usize::from(*restarts == 1.0))
+        });
+        all == back
+    };
+    for child in node.tree().children() {
+        if child.name.starts_with("cache-") {
+            assert!(node.tree().kill(&child.name));
+        }
+    }
+    eventually("all of the cache is back", async || restarted(&metrics(&node).await)).await;
+    let seen = metrics(&node).await;
+    assert_eq!(seen["cache_evictions_total"], evictions);
+    assert_eq!(
+        [seen["cache_entries_total"], seen["cache_size_bytes"]],
+        [0.0, 0.0],
+        "it is empty, and says so"
+    );
+    for key in &keys {
+        client.read(read(key)).await.unwrap();
+    }
+    assert!(metrics(&node).await["cache_evictions_total"] > evictions + 50.0);
+
+    // A flush goes on when its actor ends, and is one, whoever saw its end.
+    let handles = &node.requests().handles;
+    let stall = injection(DISK_IO, "sync-table", Fault::Stall(Duration::from_millis(700)));
+    handles.faults.inject(stall).unwrap();
+    handles.memtable.send_admitted(MemtableMessage::Seal).unwrap();
+    eventually("it is under way", async || handles.faults.armed().is_empty()).await;
+    assert!(node.tree().kill("flush"));
+    eventually("the memtable is a table", async || {
+        let view = handles.published.load();
+        view.sealed.is_empty() && view.tables.level(0).len() == 1
+    })
+    .await;
+    let counts = [
+        "memtable_flushes_total",
+        "memtable_flush_duration_seconds_count",
+        "sstable_writes_total",
+        "actor_restarts_total{actor=\"flush\"}",
+    ];
+    eventually("it is counted", async || {
+        metrics(&node).await["memtable_flushes_total"] == 1.0
+    })
+    .await;
+    // Whoever came after it has looked by then, and found nothing to do.
+    handles.memtable.send_admitted(MemtableMessage::Seal).unwrap();
+    client.write(write("last", b"v", &[("a", 1)])).await.unwrap();
+    let seen = metrics(&node).await;
+    assert_eq!(counts.map(|name| seen[name]), [1.0; 4], "{seen:?}");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_where_the_configuration_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = shown(dir.path());
+    config.metrics.path = "/numbers".to_owned();
+    let node = start(&config).await;
+    let address = node.metrics_address().unwrap();
+    let asked = tokio::task::spawn_blocking(move || ["/numbers", "/metrics", "/"].map(|path| ask(address, path)));
+    let [numbers, elsewhere, page] = asked.await.unwrap();
+    assert!(numbers.0 == 200 && numbers.1.ends_with("# EOF\n"), "{numbers:?}");
+    assert!(elsewhere.0 == 404 && elsewhere.1.contains("/numbers"), "{elsewhere:?}");
+    assert!(
+        page.0 == 200 && page.1.contains("href=\"/numbers\"") && !page.1.contains("/metrics"),
+        "the page leads there"
+    );
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_of_the_health_check_is_in_the_document() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = streaming::node_config(dir.path(), "from", 0);
+    config.gossip.enabled = true;
+    config.gossip.bind_port = 0;
+    config.tenants.quota.insert("tenant".to_owned(), Quota::default());
+    let (node, to) = (start(&config).await, streaming::node(dir.path(), "to", 0).await);
+    let here = client(node.address());
+    start_stream(&here, "to", to.address(), &WHOLE_RING).await;
+    completed(&here, "to").await;
+    let (_, section) = include_str!("../observability/README.md")
+        .split_once("\n## HealthCheck\n")
+        .unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let metrics = node.health().metrics();
+    assert!(
+        metrics.contains_key("gossip_members") && metrics.contains_key("stream to to"),
+        "{metrics:?}"
+    );
+    for name in metrics.keys() {
+        let general = name
+            .replace("stream to to", "stream to NODE")
+            .replace("member.from", "member.NODE");
+        let general = general.replace(".tenant", ".NAME");
+        assert!(section.contains(&format!("`{general}`")), "{name} is in no document");
+    }
+    node.shutdown().await;
+    to.shutdown().await;
+}

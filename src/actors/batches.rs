@@ -12,7 +12,7 @@ use crate::actors::answers::{Answers, Gathering};
 use crate::actors::cache::CacheMessage;
 use crate::actors::mailbox::Undelivered;
 use crate::actors::refusal::Refusal;
-use crate::actors::reply::{reply_port, within};
+use crate::actors::reply::{TimeLimit, reply_port};
 use crate::actors::requests::{CLOCKLESS_PAUSE, CLOCKLESS_TRIES, Requests};
 use crate::actors::trail;
 use crate::actors::wal::WalMessage;
@@ -47,7 +47,10 @@ impl Requests {
                     }
                     Ok(())
                 });
-                admitted.join(async |writes| self.try_write_batch(writes).await).await
+                let time = TimeLimit::from_now(self.timeouts.write);
+                admitted
+                    .join(async |writes| self.try_write_batch(writes, time).await)
+                    .await
             }
             Err(refusal) => all(writes.len(), &refusal),
         };
@@ -65,9 +68,10 @@ impl Requests {
         let begun = self.time.elapsed();
         let results = match self.check_admissible() {
             Ok(()) => {
+                let time = TimeLimit::from_now(self.timeouts.read);
                 let admitted = Admitted::of(keys, |key| self.quotas.admit_read(key));
                 let read = async |keys: Vec<Key>| {
-                    let results = self.try_read_batch(&keys).await;
+                    let results = self.try_read_batch(&keys, time).await;
                     for (key, versions) in keys.iter().zip(&results) {
                         if let Ok(versions) = versions {
                             self.quotas.found(key, versions);
@@ -86,12 +90,17 @@ impl Requests {
         results
     }
 
-    async fn try_write_batch(&self, writes: Vec<NewWrite>) -> Results<WriteOutcome> {
+    async fn try_write_batch(&self, writes: Vec<NewWrite>, time: TimeLimit) -> Results<WriteOutcome> {
         let mut outcomes: Results<WriteOutcome> = all(writes.len(), &Refusal::Restarting("the log"));
         let mut open: Vec<(usize, NewWrite)> = writes.into_iter().enumerate().collect();
         for attempt in 0..CLOCKLESS_TRIES {
-            if attempt > 0 {
-                tokio::time::sleep(CLOCKLESS_PAUSE * attempt).await;
+            if attempt > 0 && time.sleep(CLOCKLESS_PAUSE * attempt).await.is_err() {
+                for (place, _) in open {
+                    if let Some(outcome) = outcomes.get_mut(place) {
+                        *outcome = Err(time.refusal());
+                    }
+                }
+                break;
             }
             // Only a write without a clock may have to be sent again.
             let kept: Vec<_> = open
@@ -101,7 +110,7 @@ impl Requests {
                 .collect();
             let places: Vec<usize> = open.iter().map(|(place, _)| *place).collect();
             let answers = self
-                .send_batch(open.into_iter().map(|(_, write)| write).collect())
+                .send_batch(open.into_iter().map(|(_, write)| write).collect(), time)
                 .await;
             let mut stale = Vec::new();
             for (place, answer) in places.into_iter().zip(answers) {
@@ -120,9 +129,9 @@ impl Requests {
     }
 
     /// Sends writes to the log, once.
-    async fn send_batch(&self, writes: Vec<NewWrite>) -> Results<WriteOutcome> {
+    async fn send_batch(&self, writes: Vec<NewWrite>, time: TimeLimit) -> Results<WriteOutcome> {
         let count = writes.len();
-        let clocks = self.observe(&writes).await;
+        let clocks = self.observe(&writes, time).await;
         let bytes = writes
             .iter()
             .zip(&clocks)
@@ -137,7 +146,9 @@ impl Requests {
         let permit = match self.admission.admit_writes(count, bytes, deletes_only) {
             Ok((permit, delay)) => {
                 if !delay.is_zero() {
-                    tokio::time::sleep(delay).await;
+                    if let Err(refusal) = time.sleep(delay).await {
+                        return all(count, &refusal);
+                    }
                     trail::held_up();
                 }
                 permit
@@ -171,14 +182,14 @@ impl Requests {
                 Err(Undelivered::Full(_)) => return all(count, &Refusal::Overloaded("the log's mailbox is full")),
             }
         }
-        match within(self.timeouts.write, answer.wait_for("the log or the memtable")).await {
+        match time.keep(answer.wait_for("the log or the memtable")).await {
             Ok(answers) => found(answers, "the log or the memtable"),
             Err(refusal) => all(count, &refusal),
         }
     }
 
     /// The clock of each write, or what can be seen of its key. All keys without a clock are read together.
-    async fn observe(&self, writes: &[NewWrite]) -> Vec<Result<WriteClock, Refusal>> {
+    async fn observe(&self, writes: &[NewWrite], time: TimeLimit) -> Vec<Result<WriteClock, Refusal>> {
         let without: Vec<Key> = writes
             .iter()
             .filter(|write| write.clock.is_none())
@@ -189,13 +200,13 @@ impl Requests {
         let mut seen = if without.is_empty() {
             Vec::new().into_iter()
         } else {
-            self.try_read_batch(&without).await.into_iter()
+            self.try_read_batch(&without, time).await.into_iter()
         };
         let mut clocks = Vec::with_capacity(writes.len());
         for write in writes {
             clocks.push(match &write.clock {
                 Some(clock) => {
-                    let checked = self.check_long_clock(write, clock).await;
+                    let checked = time.keep(self.check_long_clock(write, clock)).await;
                     checked.map(|()| WriteClock::Given(clock.clone()))
                 }
                 None => seen
@@ -210,7 +221,7 @@ impl Requests {
         clocks
     }
 
-    async fn try_read_batch(&self, keys: &[Key]) -> Results<Versions> {
+    async fn try_read_batch(&self, keys: &[Key], time: TimeLimit) -> Results<Versions> {
         let permit = match self.admission.admit_reads(keys.len()) {
             Ok(permit) => permit,
             Err(refusal) => return all(keys.len(), &refusal),
@@ -241,14 +252,14 @@ impl Requests {
             }
         }
         drop(gathering);
-        match within(self.timeouts.read, answer.wait_for("the cache")).await {
-            Ok(answers) => self.read_lost(keys, answers).await,
+        match time.keep(answer.wait_for("the cache")).await {
+            Ok(answers) => self.read_lost(keys, answers, time).await,
             Err(refusal) => all(keys.len(), &refusal),
         }
     }
 
     /// Reads from the view what was lost with a shard of the cache.
-    async fn read_lost(&self, keys: &[Key], answers: Answers<Versions>) -> Results<Versions> {
+    async fn read_lost(&self, keys: &[Key], answers: Answers<Versions>, time: TimeLimit) -> Results<Versions> {
         let lost: Vec<Key> = keys
             .iter()
             .zip(&answers)
@@ -258,9 +269,9 @@ impl Requests {
         if lost.is_empty() {
             return found(answers, "the cache");
         }
-        let read = self.read_past_cache(lost);
-        let Ok(read) = tokio::time::timeout(self.timeouts.read, read).await else {
-            return all(keys.len(), &Refusal::TimedOut(self.timeouts.read));
+        let read = match time.keep(async { Ok(self.read_past_cache(lost).await) }).await {
+            Ok(read) => read,
+            Err(refusal) => return all(keys.len(), &refusal),
         };
         let mut read = read.into_iter().map(|found| found.versions);
         let restarting = Err(Refusal::Restarting("the cache"));

@@ -59,9 +59,53 @@ pub async fn ask<T>(
 /// # Errors
 /// As `work`; [`Refusal::TimedOut`].
 pub async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-    tokio::time::timeout(limit, work)
+    TimeLimit::from_now(limit).keep(work).await
+}
+
+/// The time that a request of several steps has for all of them.
+#[derive(Debug, Clone, Copy)]
+pub struct TimeLimit {
+    limit: Duration,
+    until: tokio::time::Instant,
+}
+
+impl TimeLimit {
+    /// This time, from now on.
+    #[must_use]
+    pub fn from_now(limit: Duration) -> Self {
+        Self {
+            limit,
+            until: tokio::time::Instant::now() + limit,
+        }
+    }
+
+    /// Does a step, as long as there is time.
+    ///
+    /// # Errors
+    /// As `work`; [`Refusal::TimedOut`].
+    pub async fn keep<T>(self, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+        tokio::time::timeout_at(self.until, work)
+            .await
+            .unwrap_or(Err(self.refusal()))
+    }
+
+    /// Waits for so long, or until the time is over.
+    ///
+    /// # Errors
+    /// [`Refusal::TimedOut`].
+    pub async fn sleep(self, time: Duration) -> Result<(), Refusal> {
+        self.keep(async {
+            tokio::time::sleep(time).await;
+            Ok(())
+        })
         .await
-        .unwrap_or(Err(Refusal::TimedOut(limit)))
+    }
+
+    /// What is answered when the time is over.
+    #[must_use]
+    pub fn refusal(self) -> Refusal {
+        Refusal::TimedOut(self.limit)
+    }
 }
 
 impl<T> Reply<T> {

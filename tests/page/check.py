@@ -147,6 +147,13 @@ class Checks:
         browser.value("document.activeElement.blur()")
         browser.press("Tab")
         assert browser.value("document.activeElement.className") == "skip", "the first stop skips the head"
+        browser.press("Enter")
+        browser.until(
+            "the first tile is in sight",
+            "document.querySelector('#tiles > *').getBoundingClientRect().top >= "
+            "document.querySelector('header').getBoundingClientRect().bottom",
+        )
+        browser.value("document.activeElement.blur(); window.scrollTo(0, 0); history.replaceState(null, '', location.pathname)")
         for _ in range(8):
             browser.press("Tab")
             if browser.value("document.activeElement.tagName") == "svg":

@@ -118,8 +118,13 @@ impl Run {
             self.world.lock().note(&format!("  {operation:?}"));
         }
         self.clock += passed + Duration::from_millis(self.chance.random_range(0..20_000));
-        self.note(&format!("{survival:?} of what was not synced survives"));
-        self.fs.crash_with(survival);
+        match survival {
+            Some(survival) => {
+                self.note(&format!("{survival:?} of what was not synced survives"));
+                self.fs.crash_with(survival);
+            }
+            None => self.fs.kill(),
+        }
         self.fs.heal();
         self.fs.set_space(None);
         let world = &mut *self.world.lock();
@@ -145,12 +150,13 @@ impl Run {
         }
     }
 
-    /// Starts the node, lets it work, and returns how long that took on the machine's clock, and what a crash leaves.
-    async fn live(&mut self, ending: Ending) -> (Duration, Survival) {
+    /// Starts the node, lets it work, and returns how long that took on the machine's clock, and what a loss of power leaves, if it
+    /// comes to one.
+    async fn live(&mut self, ending: Ending) -> (Duration, Option<Survival>) {
         let origin = Instant::now();
         let survival = match ending {
-            Ending::Killed => Survival::Everything,
-            Ending::PowerLoss(_) | Ending::Peace => self.survival(),
+            Ending::Killed => None,
+            Ending::PowerLoss(_) | Ending::Peace => Some(self.survival()),
         };
         let machine = machine(&self.fs, self.clock, self.chance.random());
         let time = Arc::clone(&machine.time);

@@ -2,7 +2,7 @@
 
 use pairdb_node::actors::faults::{DISK_IO, Fault, Faults, HAND_OFF, Injection, MESSAGE, START, SUPERVISOR};
 use pairdb_node::node::Node;
-use pairdb_node::storage::fs::SimFs;
+use pairdb_node::storage::fs::{Failure, Fault as DiskFault, OperationKind, SimFs};
 use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
@@ -84,12 +84,31 @@ impl Trouble {
             // After it the node takes no writes until it is started again.
             point = "write-log";
         }
+        if let Some(kind) = point.strip_prefix("sync-")
+            && self.chance.random_ratio(1, 2)
+        {
+            return self.break_sync(kind);
+        }
         let fault = match self.chance.random_range(0..5) {
             0 => Fault::Panic,
             1..=2 => Fault::DiskFull,
             _ => Fault::Error,
         };
         self.arm(DISK_IO.to_owned(), point, fault)
+    }
+
+    /// A sync fails below the node: what it was to cover is taken for synced from then on.
+    fn break_sync(&mut self, kind: &str) -> String {
+        let (operation, suffix) = match kind {
+            "directory" => (OperationKind::SyncDir, ""),
+            "log" => (OperationKind::Sync, ".log"),
+            // While they are written they have another name.
+            _ => (OperationKind::Sync, ".tmp"),
+        };
+        let mut fault = DiskFault::next(operation, suffix, Failure::Device);
+        fault.after = self.chance.random_range(0..10);
+        self.fs.fail(fault);
+        format!("a sync of {kind} fails below")
     }
 
     fn inject(&mut self) -> String {

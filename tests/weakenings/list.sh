@@ -71,9 +71,6 @@ weaken leftover_of_a_manifest_is_not_replaced crash_states src/storage/manifest.
 
 # After a failure.
 
-weaken log_goes_on_after_a_failed_sync crash_states $log/writer.rs \
-    'return Err(self.fail_to_sync(&segment, source));' \
-    'return Err(Error::io("sync", &segment, source));'
 weaken manifest_goes_on_after_a_failed_append crash_states src/storage/manifest.rs \
     'if written.is_err() {
             self.state = before;
@@ -624,6 +621,15 @@ weaken walk_runs_ahead_of_the_caches faults src/actors/requests.rs \
 weaken failed_sync_passes_for_a_full_disk damage $log/writer.rs \
     'let error = Error::io("sync", path, std::io::Error::other(source));' \
     'let error = Error::io("sync", path, source);'
+weaken log_goes_on_after_a_failed_sync crash_states src/storage/log/writer.rs \
+    'return Err(self.fail_to_sync(&segment, source));' \
+    'return Err(Error::io("sync", &segment, source));'
+weaken a_failed_sync_ahead_is_passed_over failed_syncs src/storage/log/upkeep.rs \
+    'let _ = log.lock().fail_to_sync(&segment, error);' \
+    'drop(error);'
+weaken streams_that_are_found_pass_for_durable lib src/actors/streaming/registry.rs \
+    'stored: Mutex::new(records.is_empty().then(Vec::new)),' \
+    'stored: Mutex::new(Some(records.clone())),'
 weaken what_a_dead_writer_left_is_only_synced crash_states src/storage/log/upkeep.rs \
     'for chunk in segment.bytes(from, to).chunks(REWRITTEN_AT_ONCE) {' \
     'for chunk in segment.bytes(from, from).chunks(REWRITTEN_AT_ONCE) {'

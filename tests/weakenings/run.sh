@@ -91,6 +91,11 @@ outcome_of() {
     fi
 }
 
+# failed_tests: the names of those that failed in the last run.
+failed_tests() {
+    sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$output" | sed 's/ - should panic$//' | sort | paste -sd ' '
+}
+
 # is_there_once FILE TEXT
 is_there_once() {
     local source without
@@ -144,7 +149,7 @@ weaken() {
         return
     fi
     case $(outcome_of "$test") in
-        FAILED) note "$name" "caught by $test" ;;
+        FAILED) note "$name" "caught by $test: $(failed_tests)" ;;
         hangs) note "$name" "caught by $test, which hangs" ;;
         ok)
             note "$name" "NOT CAUGHT by $test"

@@ -162,3 +162,36 @@ impl Streams {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test panics")]
+
+    use super::*;
+    use crate::storage::fs::{Failure, Fault, OperationKind, SimFs, Survival};
+    use crate::storage::ring::HashRanges;
+    use std::path::Path;
+
+    #[test]
+    fn a_file_that_is_found_after_a_failed_sync_is_written_again_before_an_order_counts_as_kept() {
+        let (disk, dir) = (SimFs::default(), Path::new("/data"));
+        disk.create_dir_all(dir).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        let record = StreamRecord {
+            target: "target".to_owned(),
+            host: "127.0.0.1".to_owned(),
+            port: 1,
+            ranges: HashRanges::from_iter([(0, u64::MAX)]),
+            progress: Progress::default(),
+            sent: Sent::default(),
+        };
+        disk.fail(Fault::next(OperationKind::SyncDir, "", Failure::Device));
+        assert!(stream_records::store(&disk, dir, &[record]).is_err());
+        let found = stream_records::load(&disk, dir).unwrap();
+        assert_eq!(found.len(), 1, "it has its name, but not for good");
+        let streams = Streams::new(Arc::new(disk.clone()), dir.to_path_buf(), Arc::default(), found);
+        streams.save_now().unwrap();
+        disk.crash_with(Survival::Nothing);
+        assert_eq!(stream_records::load(&disk, dir).unwrap().len(), 1);
+    }
+}

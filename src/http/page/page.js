@@ -96,6 +96,10 @@ function pause() {
   if (!isPaused) update();
 }
 
+const head = document.querySelector("header");
+new ResizeObserver(() => {
+  document.documentElement.style.setProperty("--head", `${head.offsetHeight + 8}px`);
+}).observe(head);
 placeCharts(byId("charts"));
 byId("pause").addEventListener("click", pause);
 document.addEventListener("visibilitychange", () => {

@@ -65,7 +65,7 @@ struct Disk {
     /// Bytes that may still be appended before the disk is full; [`None`]: no end.
     space: Option<u64>,
     operations: Operations,
-    /// Crashes so far: a file opened before one cannot be written after it.
+    /// Processes that ended so far, with the power or without: a file opened before cannot be written after it.
     crashes: u64,
 }
 
@@ -185,14 +185,21 @@ impl SimFs {
         self.crash_with(Survival::Torn(torn));
     }
 
-    /// Power is lost, and comes back. What was not synced survives as `survival` says. Locks are gone, and files that are
-    /// open can no longer be written to.
-    pub fn crash_with(&self, survival: Survival) {
+    /// The process that uses it ends: locks are gone, and files that are open can no longer be written to. What it wrote is there
+    /// for the next, and no more durable than before.
+    pub fn kill(&self) {
         let disk = &mut *self.0.lock();
         disk.locks.clear();
         disk.crashes += 1;
         disk.operations.until_power_off = None;
         disk.operations.power_is_off = false;
+    }
+
+    /// Power is lost, and comes back. What was not synced survives as `survival` says. Locks are gone, and files that are
+    /// open can no longer be written to.
+    pub fn crash_with(&self, survival: Survival) {
+        self.kill();
+        let disk = &mut *self.0.lock();
         let mut chance = Chance::seeded(match survival {
             Survival::Random(seed) => seed,
             Survival::Nothing | Survival::Everything | Survival::Torn(_) => 0,
