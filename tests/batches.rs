@@ -539,9 +539,10 @@ async fn a_batch_has_the_time_of_one_request() {
     let mut client = client(node.address());
     let faults = &node.requests().handles.faults;
     let names: Vec<String> = node.tree().children().into_iter().map(|child| child.name).collect();
-    let slow = names.iter().filter(|name| name.starts_with("cache-") || *name == "wal");
-    for actor in slow {
-        let stall = injection(actor, MESSAGE, Fault::Stall(Duration::from_millis(1000)));
+    let caches = names.iter().filter(|name| name.starts_with("cache-"));
+    let slow = caches.map(|name| (name.as_str(), MESSAGE)).chain([("wal", "before-sync")]);
+    for (actor, point) in slow {
+        let stall = injection(actor, point, Fault::Stall(Duration::from_millis(1000)));
         faults.inject(stall).unwrap();
     }
     let begun = Instant::now();
