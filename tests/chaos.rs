@@ -35,6 +35,8 @@ fn a_node_whose_actors_die_all_the_time_holds() {
     assert!(number("operations") >= 500.0 * seconds, "{said}");
     assert!(number("pairs") > 0.0 && number("kills_at_points") > 0.0, "{said}");
     assert!(number("slowest_ms") > 0.0, "{said}");
+    // They were struck at work, and not while there was nothing to do.
+    assert!(number("flushes") > 0.0 && number("compactions") > 0.0, "{said}");
     // What strikes in eight seconds reaches each of these; a short run may spare another.
     let killed = report["kills_by_actor"].as_object().unwrap();
     for actor in [

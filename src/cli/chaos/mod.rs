@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use target::OwnNode;
+use target::{OwnNode, works};
 
 /// Longest round: what is remembered of its keys is judged, and forgotten, at its end.
 const ROUND: Duration = Duration::from_secs(5);
@@ -225,6 +225,7 @@ impl Run {
     /// One round after the other, until the time is over.
     async fn rounds(&mut self, own: Option<&OwnNode>) -> Result<(), Failure> {
         let before = generations(&targets(&mut self.node).await?);
+        let works_before = works(&mut self.client()?).await?;
         let display = show(&self.shared, self.args.duration, self.node.clone(), before.clone());
         let end = Instant::now() + self.args.duration;
         while Instant::now() < end {
@@ -238,6 +239,10 @@ impl Run {
         }
         display.finish_and_clear();
         self.report.restarts = restarts(&before, &targets(&mut self.node).await?);
+        // The counts end with the process.
+        let after = works(&mut self.client()?).await?;
+        self.report.flushes = after.flushes.saturating_sub(works_before.flushes);
+        self.report.compactions = after.compactions.saturating_sub(works_before.compactions);
         Ok(())
     }
 
@@ -391,7 +396,8 @@ impl Run {
             kills_at_points: struck.at_points,
             pairs: struck.pairs,
             spared: struck.spared(),
-            kills_by_actor: struck.by_actor,
+            kills_by_actor: struck.kills_by_actor(),
+            kills_by_point: struck.by_actor,
             unavailable: self.shared.unavailable.load(Ordering::Relaxed),
             unavailable_p50_ms: ms(outages.times.value_at_quantile(0.5)),
             unavailable_p99_ms: ms(outages.times.value_at_quantile(0.99)),

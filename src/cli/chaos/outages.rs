@@ -45,7 +45,7 @@ impl Outages {
     pub(super) fn longest_after(&self) -> String {
         self.longest.as_ref().map_or_else(String::new, |(_, strike)| {
             let seconds = strike.moment as f64 / 1e9;
-            format!("{} at {seconds:.1} s", strike.what.join(" and "))
+            format!("{} at {seconds:.1} s", strike.what())
         })
     }
 }
@@ -91,7 +91,8 @@ mod tests {
         Strike {
             moment,
             until,
-            what: vec![format!("wal {moment}")],
+            actors: vec![format!("wal {moment}")],
+            point: None,
         }
     }
 

@@ -256,7 +256,8 @@ mod tests {
         let strike = |number| Strike {
             moment: number * 1_000,
             until: Moment::MAX,
-            what: Vec::new(),
+            actors: Vec::new(),
+            point: None,
         };
         (0..count).map(strike).collect()
     }

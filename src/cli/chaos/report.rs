@@ -4,6 +4,7 @@
 
 use super::history::Moment;
 use super::load::{Call, End};
+use super::schedule::AS_IT_STOOD;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -29,6 +30,11 @@ pub(super) struct Report {
     /// Strikes that killed two actors at once.
     pub(super) pairs: u64,
     pub(super) kills_by_actor: BTreeMap<String, u64>,
+    /// The same, by the points of the actor's work at which it was broken, or "as it stood".
+    pub(super) kills_by_point: BTreeMap<String, BTreeMap<String, u64>>,
+    /// What the node did under these strikes: memtables that became tables, and jobs of compaction that were completed.
+    pub(super) flushes: u64,
+    pub(super) compactions: u64,
     /// Actors that were there, and never struck.
     pub(super) spared: BTreeSet<String>,
     pub(super) restarts: u64,
@@ -75,8 +81,13 @@ impl Report {
             },
         );
         for (actor, kills) in &self.kills_by_actor {
-            let _ = writeln!(text, "  {actor:<20}{kills}");
+            let points = self.kills_by_point.get(actor).into_iter().flatten();
+            let points = points.filter(|(point, _)| *point != AS_IT_STOOD);
+            let points: Vec<String> = points.map(|(point, kills)| format!("{kills} {point}")).collect();
+            let line = format!("  {actor:<20}{kills:<8}{}", points.join(", "));
+            let _ = writeln!(text, "{}", line.trim_end());
         }
+        let _ = writeln!(text, "{} flushes, {} compactions", self.flushes, self.compactions);
         if let (Some(rate), Some(ratio)) = (self.undisturbed_ops_per_s, self.ratio) {
             let _ = writeln!(text, "without faults {rate:.0} a second: {ratio:.3} of it with them");
         }
