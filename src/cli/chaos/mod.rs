@@ -1,7 +1,7 @@
 //! `chaos`: breaks a node's actors while clients use it, and judges whether it held.
 //!
-//! Owns: arguments and the rounds. Does not own: the load (`load`), the judgement (`history`, `outages`, `bounds`), the choice of
-//! faults (`schedule`), what a person sees meanwhile (`display`), or the report (`report`, `plot`).
+//! Owns: arguments and the rounds. Does not own: the load (`load`), the judgement (`history`, `settled`, `outages`, `bounds`), the
+//! choice of faults (`schedule`), what a person sees meanwhile (`display`), or the report (`report`, `plot`).
 
 mod bounds;
 mod display;
@@ -11,6 +11,7 @@ mod outages;
 mod plot;
 mod report;
 mod schedule;
+mod settled;
 mod target;
 
 use super::client::{Client, connect, fault_service};
@@ -18,12 +19,12 @@ use super::{Access, Failure};
 use bounds::Bounds;
 use clap::Args;
 use display::show;
-use history::{Act, Event, check};
+use history::check;
 use load::{Keys, Seen, Shared, read_all, round};
 use outages::Outages;
 use report::{Column, Report, columns};
 use schedule::{Node, Schedule, generations, moments, restarts, targets};
-use std::collections::HashSet;
+use settled::Settled;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -109,13 +110,6 @@ impl ChaosArgs {
     }
 }
 
-/// What is known of a key when its round is over.
-struct Settled {
-    keys: Keys,
-    /// The value that was read last, and those of writes whose outcome is unknown: one of them is there.
-    possible: Vec<HashSet<u64>>,
-}
-
 /// Calls that succeeded in some rounds, and how long those took.
 #[derive(Debug, Default, Clone, Copy)]
 struct Tally {
@@ -150,23 +144,6 @@ struct Run {
     disturbed: Tally,
     undisturbed: Tally,
     rounds: u64,
-}
-
-/// The values that a key may have after its history: the last one read, or one whose write may still take effect.
-fn possible(events: &[Event]) -> HashSet<u64> {
-    let mut read = HashSet::new();
-    let mut last: Option<(u64, u64)> = None;
-    for event in events {
-        if let Act::Read(value) = event.act {
-            read.insert(value);
-            last = last.max(Some((event.begun, value)));
-        }
-    }
-    let open = events.iter().filter_map(|event| match event.act {
-        Act::Tried(value) if !read.contains(&value) => Some(value),
-        _ => None,
-    });
-    open.chain(last.map(|(_, value)| value)).collect()
 }
 
 /// Starts what is to be broken, breaks it for as long as is asked, and judges.
@@ -353,8 +330,7 @@ impl Run {
                 self.wrong(format!("{}/{key}: {violation}", keys.prefix));
             }
         }
-        let possible = seen.events.iter().map(|events| possible(events)).collect();
-        self.settled.push(Settled { keys, possible });
+        self.settled.push(Settled::new(keys, &seen.events));
         Ok(())
     }
 
@@ -363,19 +339,8 @@ impl Run {
         for settled in std::mem::take(&mut self.settled) {
             let seen = read_all(&mut reader, &settled.keys, &self.shared).await;
             self.report.hung += seen.hung;
-            for what in seen.wrong {
+            for what in seen.wrong.into_iter().chain(settled.check(&seen.events)) {
                 self.wrong(what);
-            }
-            for (key, (events, possible)) in seen.events.iter().zip(&settled.possible).enumerate() {
-                let Some(Act::Read(value)) = events.last().map(|event| event.act) else {
-                    continue;
-                };
-                if !possible.contains(&value) {
-                    self.wrong(format!(
-                        "{}/{key}: in the end it has value {value}; it may have {possible:?}",
-                        settled.keys.prefix
-                    ));
-                }
             }
         }
     }
@@ -417,10 +382,6 @@ impl Run {
         } else {
             print!("{}", report.text());
         }
-        Ok(if report.is_well() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        Ok(report.exit_code())
     }
 }

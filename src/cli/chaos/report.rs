@@ -8,6 +8,7 @@ use super::schedule::AS_IT_STOOD;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::process::ExitCode;
 
 /// One column of the plot, in nanoseconds.
 pub(super) const COLUMN: Moment = 100_000_000;
@@ -62,6 +63,15 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn is_well(&self) -> bool {
         self.violations == 0 && self.hung == 0 && self.missed.is_empty()
+    }
+
+    /// What a script goes by.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        if self.is_well() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
     }
 
     pub(super) fn text(&self) -> String {
@@ -154,6 +164,34 @@ pub(super) fn columns(calls: &[Call], columns: &mut Vec<Column>) {
         let p99 = latencies.get(latencies.len().saturating_sub(1) * 99 / 100).copied();
         if let (Some(column), Some(p99)) = (columns.get_mut(place), p99) {
             column.p99_us = p99.max(column.p99_us);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_violation_or_call_without_an_answer_or_bound_that_is_missed_fails_the_run() {
+        assert_eq!(Report::default().exit_code(), ExitCode::SUCCESS);
+        let spoilt = [
+            Report {
+                violations: 1,
+                ..Report::default()
+            },
+            Report {
+                hung: 1,
+                ..Report::default()
+            },
+            Report {
+                missed: vec!["--least-kills 1: it was 0.000 kills".to_owned()],
+                ..Report::default()
+            },
+        ];
+        for report in spoilt {
+            assert!(!report.is_well(), "{report:?}");
+            assert_eq!(report.exit_code(), ExitCode::FAILURE, "{report:?}");
         }
     }
 }
