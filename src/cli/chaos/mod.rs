@@ -14,7 +14,7 @@ mod schedule;
 mod settled;
 mod target;
 
-use super::client::{Client, connect, fault_service};
+use super::client::{Client, Newcomers, connect, fault_service};
 use super::{Access, Failure};
 use bounds::Bounds;
 use clap::Args;
@@ -132,6 +132,7 @@ impl Tally {
 struct Run {
     args: ChaosArgs,
     clients: Vec<Client>,
+    newcomers: Newcomers,
     node: Node,
     schedule: Schedule,
     shared: Arc<Shared>,
@@ -171,7 +172,8 @@ pub(super) async fn run(args: ChaosArgs) -> Result<ExitCode, Failure> {
         clients.push(connect(&addr, &access).await?);
     }
     let node = fault_service(&admin_addr, &admin_access).await?;
-    let mut run = Run::new(args, clients, node)?;
+    let newcomers = Newcomers::new(&addr, &access)?;
+    let mut run = Run::new(args, clients, newcomers, node)?;
     run.rounds(own.as_ref()).await?;
     if let Some(own) = &mut own {
         run.last_round(own).await?;
@@ -181,7 +183,7 @@ pub(super) async fn run(args: ChaosArgs) -> Result<ExitCode, Failure> {
 }
 
 impl Run {
-    fn new(args: ChaosArgs, clients: Vec<Client>, node: Node) -> Result<Self, Failure> {
+    fn new(args: ChaosArgs, clients: Vec<Client>, newcomers: Newcomers, node: Node) -> Result<Self, Failure> {
         Ok(Self {
             schedule: Schedule::new(args.seed),
             shared: Shared::new(),
@@ -195,6 +197,7 @@ impl Run {
             rounds: 0,
             args,
             clients,
+            newcomers,
             node,
         })
     }
@@ -239,7 +242,8 @@ impl Run {
     fn load(&self, keys: &Keys, until: Instant) -> impl Future<Output = Seen> + use<> {
         let (clients, keys, shared) = (self.clients.clone(), keys.clone(), Arc::clone(&self.shared));
         let (workers, seed) = (self.args.concurrency, self.args.seed ^ self.rounds);
-        async move { round(&clients, workers, &keys, &shared, seed, until).await }
+        let newcomers = self.newcomers.clone();
+        async move { round((&clients, &newcomers), workers, &keys, &shared, seed, until).await }
     }
 
     async fn struck_round(&mut self, end: Instant, streams_to: Option<&OwnNode>) -> Result<(), Failure> {
@@ -322,6 +326,7 @@ impl Run {
         let slowest = slowest.unwrap_or_default() as f64 / 1e6;
         self.report.slowest_ms = self.report.slowest_ms.max(slowest);
         self.report.hung += seen.hung;
+        self.report.operations_by_newcomers += seen.by_newcomers;
         for what in std::mem::take(&mut seen.wrong) {
             self.wrong(what);
         }
@@ -368,6 +373,7 @@ impl Run {
             unavailable_p99_ms: ms(outages.times.value_at_quantile(0.99)),
             unavailable_max_ms: ms(outages.times.max()),
             unavailable_max_after: outages.longest_after(),
+            unavailable_by_actor: outages.by_actor(),
             undisturbed_p99_ms: compared.map(|_rate| ms(calm.times.value_at_quantile(0.99))),
             undisturbed_max_ms: compared.map(|_rate| ms(calm.times.max())),
             ..self.report

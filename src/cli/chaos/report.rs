@@ -4,6 +4,7 @@
 
 use super::history::Moment;
 use super::load::{Call, End};
+use super::outages::OfActor;
 use super::schedule::AS_IT_STOOD;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,9 @@ use std::process::ExitCode;
 /// One column of the plot, in nanoseconds.
 pub(super) const COLUMN: Moment = 100_000_000;
 
+/// Actors whose ends were followed by the longest times without a call that succeeds, so many of which the text tells.
+const WORST: usize = 3;
+
 /// The last line of a run with `--json`.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
@@ -20,6 +24,8 @@ pub(super) struct Report {
     pub(super) seconds: f64,
     /// Calls that succeeded.
     pub(super) operations: u64,
+    /// Of them, those for which a connection was made anew.
+    pub(super) operations_by_newcomers: u64,
     pub(super) ops_per_s: f64,
     /// Of the rounds without faults, if there were any.
     pub(super) undisturbed_ops_per_s: Option<f64>,
@@ -45,6 +51,8 @@ pub(super) struct Report {
     pub(super) unavailable_max_ms: f64,
     /// What the longest followed, and when.
     pub(super) unavailable_max_after: String,
+    /// The same measure, of the strikes at each actor.
+    pub(super) unavailable_by_actor: BTreeMap<String, OfActor>,
     /// The same measure, of moments of the rounds without faults: what the machine does by itself.
     pub(super) undisturbed_p99_ms: Option<f64>,
     pub(super) undisturbed_max_ms: Option<f64>,
@@ -76,10 +84,11 @@ impl Report {
 
     pub(super) fn text(&self) -> String {
         let mut text = format!(
-            "{} operations in {:.1} s, {:.0} a second\n{} kills ({} at points, {} pairs), {} restarts of actors{}\n",
+            "{} operations in {:.1} s, {:.0} a second, {} of them over connections of their own\n{} kills ({} at points, {} pairs), {} restarts of actors{}\n",
             self.operations,
             self.seconds,
             self.ops_per_s,
+            self.operations_by_newcomers,
             self.kills,
             self.kills_at_points,
             self.pairs,
@@ -120,6 +129,11 @@ impl Report {
                 format!(" ({})", self.unavailable_max_after)
             },
         );
+        let mut worst: Vec<_> = self.unavailable_by_actor.iter().collect();
+        worst.sort_by(|(_, one), (_, other)| other.max_ms.total_cmp(&one.max_ms));
+        for (actor, OfActor { p99_ms, max_ms, .. }) in worst.into_iter().take(WORST) {
+            let _ = writeln!(text, "  after {actor:<20}p99 {p99_ms:.1} ms, max {max_ms:.1} ms");
+        }
         let _ = writeln!(
             text,
             "{} violations, {} calls without an answer; the slowest took {:.0} ms",
@@ -171,6 +185,31 @@ pub(super) fn columns(calls: &[Call], columns: &mut Vec<Column>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_text_tells_of_the_three_actors_whose_ends_were_felt_most() {
+        let of_actor = |(actor, max_ms): (&str, f64)| {
+            let told = OfActor {
+                strikes: 2,
+                p99_ms: 1.0,
+                max_ms,
+            };
+            (actor.to_owned(), told)
+        };
+        let felt = [("wal", 20.0), ("memtable", 12.0), ("scrub", 1.5), ("supervisor", 31.5)];
+        let report = Report {
+            unavailable_by_actor: felt.map(of_actor).into(),
+            ..Report::default()
+        };
+        let text = report.text();
+        let told: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("  after ")).collect();
+        let starts = ["supervisor", "wal", "memtable"];
+        assert!(
+            told.len() == 3 && told.iter().zip(starts).all(|(line, actor)| line.starts_with(actor)),
+            "{text}"
+        );
+        assert!(told[0].ends_with("p99 1.0 ms, max 31.5 ms"), "{text}");
+    }
 
     #[test]
     fn any_violation_or_call_without_an_answer_or_bound_that_is_missed_fails_the_run() {
