@@ -114,12 +114,14 @@ impl ChaosArgs {
 #[derive(Debug, Default, Clone, Copy)]
 struct Tally {
     done: u64,
+    by_newcomers: u64,
     seconds: f64,
 }
 
 impl Tally {
     fn add(&mut self, seen: &Seen, took: Duration) {
         self.done += seen.done();
+        self.by_newcomers += seen.by_newcomers;
         self.seconds += took.as_secs_f64();
     }
 
@@ -326,7 +328,6 @@ impl Run {
         let slowest = slowest.unwrap_or_default() as f64 / 1e6;
         self.report.slowest_ms = self.report.slowest_ms.max(slowest);
         self.report.hung += seen.hung;
-        self.report.operations_by_newcomers += seen.by_newcomers;
         for what in std::mem::take(&mut seen.wrong) {
             self.wrong(what);
         }
@@ -359,6 +360,7 @@ impl Run {
             seed: self.args.seed,
             seconds: self.disturbed.seconds + self.undisturbed.seconds,
             operations: self.disturbed.done + self.undisturbed.done,
+            operations_by_newcomers: self.disturbed.by_newcomers + self.undisturbed.by_newcomers,
             ops_per_s: self.disturbed.per_second(),
             undisturbed_ops_per_s: compared,
             ratio: compared.map(|rate| self.disturbed.per_second() / rate),
