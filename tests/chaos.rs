@@ -35,6 +35,11 @@ fn a_node_whose_actors_die_all_the_time_holds() {
     assert!(number("operations") >= 500.0 * seconds, "{said}");
     assert!(number("pairs") > 0.0 && number("kills_at_points") > 0.0, "{said}");
     assert!(number("slowest_ms") > 0.0, "{said}");
+    // Nobody is shut out for good, neither those who are connected nor those who come.
+    assert!(number("unavailable_max_ms") < 5_000.0, "{said}");
+    assert!(number("operations_by_newcomers") >= 20.0 * seconds, "{said}");
+    // They were struck at work, and not while there was nothing to do.
+    assert!(number("flushes") > 0.0 && number("compactions") > 0.0, "{said}");
     // What strikes in eight seconds reaches each of these; a short run may spare another.
     let killed = report["kills_by_actor"].as_object().unwrap();
     for actor in [
@@ -54,6 +59,13 @@ fn a_node_whose_actors_die_all_the_time_holds() {
         "vitals",
     ] {
         assert!(killed.contains_key(actor), "{actor} was not there to be killed: {said}");
+    }
+    for actor in ["wal", "memtable", "supervisor"] {
+        assert!(killed[actor].as_u64() >= Some(1), "{actor} was never struck: {said}");
+        assert!(
+            report["unavailable_by_actor"][actor]["max_ms"].is_f64(),
+            "{actor}: {said}"
+        );
     }
     let spared = report["spared"].as_array().unwrap();
     assert!(spared.len() <= 1, "{said}");

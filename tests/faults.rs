@@ -481,6 +481,10 @@ async fn the_command_line_lists_injects_and_clears() {
     );
     assert!(said.contains(SUPERVISOR) && said.contains("sync-log"), "{said}");
     assert!(
+        said.starts_with(SUPERVISOR) && said.contains("\n  wal ") && said.contains("\ndisk-io "),
+        "it is a tree: {said}"
+    );
+    assert!(
         said.contains("before-install after-install") && said.contains("before-accept"),
         "{said}"
     );

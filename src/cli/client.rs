@@ -26,6 +26,7 @@ pub(super) type FaultClient = FaultServiceClient<Way>;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An address, and how to get in there.
+#[derive(Clone)]
 struct Door {
     endpoint: Endpoint,
     tls: Option<Arc<ClientConfig>>,
@@ -142,7 +143,22 @@ fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// A client that connects when it is first used, and again whenever the node comes back.
 pub(super) fn connect_lazily(addr: &str, access: &Access) -> Result<Client, Failure> {
-    Ok(client(Door::new(addr, access)?.open_lazily()))
+    Ok(Newcomers::new(addr, access)?.next())
+}
+
+/// Clients of which each has a connection of its own, which it makes when it is first used.
+#[derive(Clone)]
+pub(super) struct Newcomers(Door);
+
+impl Newcomers {
+    pub(super) fn new(addr: &str, access: &Access) -> Result<Self, Failure> {
+        Ok(Self(Door::new(addr, access)?))
+    }
+
+    /// One more of them.
+    pub(super) fn next(&self) -> Client {
+        client(self.0.clone().open_lazily())
+    }
 }
 
 /// The socket of the node that runs on a data directory, and the token to show there.

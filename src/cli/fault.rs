@@ -9,6 +9,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// How much further to the right children stand than their parent.
+const INDENT: usize = 2;
+
 #[derive(Debug, Args)]
 pub(super) struct FaultArgs {
     /// Address at which the node lets faults be injected: its admin.host and admin.port
@@ -22,7 +25,7 @@ pub(super) struct FaultArgs {
 
 #[derive(Debug, Subcommand)]
 enum FaultCommand {
-    /// Show the actors with their points, what is armed, and what happened
+    /// Show the tree of actors with their points, what is armed, and what happened
     List,
     /// Inject a fault
     Inject(InjectArgs),
@@ -118,15 +121,35 @@ fn request(args: InjectArgs) -> pb::InjectRequest {
     }
 }
 
+/// Each parent before its children, and how deep each is below those without one. Where a parent is not there, a child is taken
+/// for one that has none.
+fn tree(targets: &[pb::Target]) -> Vec<(usize, &pb::Target)> {
+    let is_there = |name: &str| targets.iter().any(|target| target.actor == name);
+    let roots = targets.iter().filter(|target| !is_there(&target.parent));
+    let mut left: Vec<(usize, &pb::Target)> = roots.rev().map(|root| (0, root)).collect();
+    let mut lines = Vec::new();
+    while let Some((depth, target)) = left.pop() {
+        let children = targets.iter().filter(|child| child.parent == target.actor);
+        left.extend(children.rev().map(|child| (depth + 1, child)));
+        lines.push((depth, target));
+    }
+    lines
+}
+
 fn listed(node: &pb::ActorsResponse) -> String {
     let mut text = String::new();
-    for target in &node.targets {
+    let lines = tree(&node.targets);
+    let width = lines.iter().map(|(depth, target)| INDENT * depth + target.actor.len());
+    let width = width.max().unwrap_or(0) + INDENT;
+    for (depth, target) in lines {
         let state = match (target.running, target.generation) {
             (true, 0) => String::new(),
             (true, generation) => format!("generation {generation}"),
             (false, _) => "restarting".to_owned(),
         };
-        text += &format!("{:<14}{state:<16}{}\n", target.actor, target.points.join(" "));
+        let name = format!("{:1$}{2}", "", INDENT * depth, target.actor);
+        let line = format!("{name:<width$}{state:<16}{}", target.points.join(" "));
+        text += &format!("{}\n", line.trim_end());
     }
     for (what, injections) in [("armed", &node.armed), ("happened", &node.happened)] {
         for injection in injections {
@@ -140,4 +163,40 @@ fn listed(node: &pb::ActorsResponse) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_stand_below_their_parents_and_further_to_the_right() {
+        let target = |actor: &str, parent: &str, running, generation| pb::Target {
+            actor: actor.to_owned(),
+            points: vec!["start".to_owned(), "message".to_owned()],
+            running,
+            generation,
+            parent: parent.to_owned(),
+        };
+        let node = pb::ActorsResponse {
+            targets: vec![
+                target("supervisor", "", true, 0),
+                target("wal", "supervisor", true, 2),
+                target("streams", "supervisor", true, 1),
+                target("scrub", "supervisor", false, 1),
+                target("stream-node2", "streams", true, 1),
+                target("disk-io", "", true, 0),
+            ],
+            ..pb::ActorsResponse::default()
+        };
+        let expected = "\
+supervisor                        start message
+  wal             generation 2    start message
+  streams         generation 1    start message
+    stream-node2  generation 1    start message
+  scrub           restarting      start message
+disk-io                           start message
+";
+        assert_eq!(listed(&node), expected);
+    }
 }

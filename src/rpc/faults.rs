@@ -3,6 +3,7 @@
 //! Owns: its wire, and the bounds of its connections. Does not own: what is injected (see [`crate::actors::faults`]), or whether it is served at all.
 
 use crate::actors::faults::{DISK_IO, Fault, Faults, Injection, MESSAGE, Refused, SUPERVISOR};
+use crate::rpc::admin::parent;
 use crate::rpc::admin_pb as pb;
 use crate::rpc::admin_pb::fault_service_server::{FaultService, FaultServiceServer};
 use crate::rpc::security::{Guard, Incoming, Security, Whom};
@@ -89,7 +90,8 @@ fn target(faults: &Faults, actor: String) -> pb::Target {
         running: child
             .as_ref()
             .map_or(actor == SUPERVISOR || actor == DISK_IO, |child| child.running),
-        generation: child.map_or(0, |child| child.generation),
+        generation: child.as_ref().map_or(0, |child| child.generation),
+        parent: child.map_or("", |child| parent(&child.name)).to_owned(),
         actor,
     }
 }

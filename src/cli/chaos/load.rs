@@ -6,7 +6,7 @@
 //! time, so that what is remembered of them is bounded too.
 
 use super::history::{ABSENT, Act, Event, Moment};
-use crate::cli::client::Client;
+use crate::cli::client::{Client, Newcomers};
 use crate::rpc::pb;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tonic::{Code, Status};
 
 /// Within this time every call is to be answered, as a coordinator's are: before the node's own limits, by which an answer that
@@ -21,6 +22,9 @@ use tonic::{Code, Status};
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Within this time a key must be readable in the end.
 const READABLE_WITHIN: Duration = Duration::from_secs(15);
+/// Between two calls for which a connection is made anew: so few that they take nothing from the others, and so many that each
+/// end of who accepts connections is met.
+const NEWCOMER_EVERY: Duration = Duration::from_millis(10);
 /// Bytes of a value.
 const VALUE_BYTES: usize = 100;
 
@@ -54,6 +58,8 @@ pub(super) struct Seen {
     pub(super) wrong: Vec<String>,
     /// Calls without an answer.
     pub(super) hung: u64,
+    /// Of the calls that succeeded, those for which a connection was made anew.
+    pub(super) by_newcomers: u64,
 }
 
 /// What all clients share.
@@ -103,9 +109,10 @@ impl Keys {
     }
 }
 
-/// One client after another asks for what it likes, until `until`. All of them together remember what they saw.
+/// One client after another asks for what it likes, until `until`, and beside them newcomers, one at a time, for whom somebody
+/// must be there to let them in. All of them together remember what they saw.
 pub(super) async fn round(
-    clients: &[Client],
+    (clients, newcomers): (&[Client], &Newcomers),
     workers: u64,
     keys: &Keys,
     shared: &Arc<Shared>,
@@ -119,16 +126,24 @@ pub(super) async fn round(
         tasks.spawn(async move {
             let mut seen = Seen::of(keys.count);
             while Instant::now() < until && !shared.is_killed.load(Ordering::Relaxed) {
-                let key = random.random_range(0..keys.count);
-                if random.random() {
-                    seen.write(&mut client, &keys, key, &shared).await;
-                } else {
-                    seen.read(&mut client, &keys, key, &shared).await;
-                }
+                seen.ask(&mut client, &keys, &mut random, &shared).await;
             }
             seen
         });
     }
+    let (newcomers, own_keys, shared) = (newcomers.clone(), keys.clone(), Arc::clone(shared));
+    let mut random = SmallRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(workers));
+    tasks.spawn(async move {
+        let mut seen = Seen::of(own_keys.count);
+        let mut times = tokio::time::interval(NEWCOMER_EVERY);
+        times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while Instant::now() < until && !shared.is_killed.load(Ordering::Relaxed) {
+            times.tick().await;
+            seen.ask(&mut newcomers.next(), &own_keys, &mut random, &shared).await;
+        }
+        seen.by_newcomers = seen.done();
+        seen
+    });
     let mut all = Seen::of(keys.count);
     while let Some(seen) = tasks.join_next().await {
         match seen {
@@ -181,6 +196,17 @@ impl Seen {
         self.calls.extend(other.calls);
         self.wrong.extend(other.wrong);
         self.hung += other.hung;
+        self.by_newcomers += other.by_newcomers;
+    }
+
+    /// Writes a key, or reads one, as chance has it.
+    async fn ask(&mut self, client: &mut Client, keys: &Keys, random: &mut SmallRng, shared: &Shared) {
+        let key = random.random_range(0..keys.count);
+        if random.random() {
+            self.write(client, keys, key, shared).await;
+        } else {
+            self.read(client, keys, key, shared).await;
+        }
     }
 
     async fn write(&mut self, client: &mut Client, keys: &Keys, key: usize, shared: &Shared) {

@@ -6,6 +6,8 @@ use super::history::Moment;
 use super::load::{Call, End};
 use super::schedule::Strike;
 use hdrhistogram::{CreationError, Histogram};
+use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Longest that is told apart from longer ones, in microseconds.
 const HIGHEST_US: u64 = 600_000_000;
@@ -14,16 +16,41 @@ const HIGHEST_US: u64 = 600_000_000;
 pub(super) struct Outages {
     /// In microseconds.
     pub(super) times: Histogram<u64>,
+    /// The same, by who was struck: a strike at two counts for both.
+    by_actor: BTreeMap<String, Histogram<u64>>,
     /// The longest, and the strike that it followed.
     longest: Option<(u64, Strike)>,
+}
+
+/// Those that followed the strikes at one actor.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct OfActor {
+    pub(super) strikes: u64,
+    pub(super) p99_ms: f64,
+    pub(super) max_ms: f64,
 }
 
 impl Outages {
     pub(super) fn new() -> Result<Self, CreationError> {
         Ok(Self {
             times: Histogram::new_with_bounds(1, HIGHEST_US, 3)?,
+            by_actor: BTreeMap::new(),
             longest: None,
         })
+    }
+
+    /// Those of each actor that was struck.
+    pub(super) fn by_actor(&self) -> BTreeMap<String, OfActor> {
+        let ms = |us: u64| us as f64 / 1000.0;
+        let told = |(actor, times): (&String, &Histogram<u64>)| {
+            let of_actor = OfActor {
+                strikes: times.len(),
+                p99_ms: ms(times.value_at_quantile(0.99)),
+                max_ms: ms(times.max()),
+            };
+            (actor.clone(), of_actor)
+        };
+        self.by_actor.iter().map(told).collect()
     }
 
     /// Adds those of the strikes of a round, which come in their order. An outage that lasts to the end of the calls counts as
@@ -35,6 +62,11 @@ impl Outages {
             let within = (strike.moment, strike.until.min(end), end);
             let us = longest_gap(&writes, within).max(longest_gap(&reads, within)) / 1000;
             self.times.saturating_record(us.max(1));
+            for actor in &strike.actors {
+                let of_actor = self.by_actor.entry(actor.clone());
+                let times = of_actor.or_insert_with(|| Histogram::new_from(&self.times));
+                times.saturating_record(us.max(1));
+            }
             if self.longest.as_ref().is_none_or(|(longest, _)| us > *longest) {
                 self.longest = Some((us, strike.clone()));
             }
@@ -45,7 +77,7 @@ impl Outages {
     pub(super) fn longest_after(&self) -> String {
         self.longest.as_ref().map_or_else(String::new, |(_, strike)| {
             let seconds = strike.moment as f64 / 1e9;
-            format!("{} at {seconds:.1} s", strike.what.join(" and "))
+            format!("{} at {seconds:.1} s", strike.what())
         })
     }
 }
@@ -91,7 +123,8 @@ mod tests {
         Strike {
             moment,
             until,
-            what: vec![format!("wal {moment}")],
+            actors: vec![format!("wal {moment}")],
+            point: None,
         }
     }
 
@@ -128,6 +161,26 @@ mod tests {
         );
         assert!((20_900..=21_100).contains(&us), "{us}");
         assert_eq!(after, "wal 10000000 at 0.0 s");
+    }
+
+    #[test]
+    fn a_strike_at_two_counts_for_both() {
+        let mut outages = Outages::new().unwrap();
+        let both = Strike {
+            actors: vec!["wal".to_owned(), "scrub".to_owned()],
+            ..strike(10_000_000, 60_000_000)
+        };
+        let one = Strike {
+            actors: vec!["scrub".to_owned()],
+            ..strike(60_000_000, Moment::MAX)
+        };
+        outages.add(&calls(13..33), &[both, one]);
+        let by_actor = outages.by_actor();
+        assert_eq!((by_actor["wal"].strikes, by_actor["scrub"].strikes), (1, 2));
+        for of_actor in by_actor.values() {
+            assert!((20.9..=21.1).contains(&of_actor.max_ms), "{of_actor:?}");
+        }
+        assert_eq!(by_actor.len(), 2);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //!
 //! Owns: how it looks. Does not own: the numbers (see [`super::report`]).
 
-use super::history::Moment;
 use super::report::{COLUMN, Column, Report};
 use super::schedule::Strike;
 use std::fmt::Write;
@@ -13,11 +12,11 @@ const HEIGHT: f64 = 200.0;
 const LEFT: f64 = 70.0;
 const RIGHT: f64 = 24.0;
 const TOP: f64 = 10.0;
-/// More strikes than this are not marked one by one: the marks would cover everything. Then each stretch of the run has a bar,
-/// the higher the more there were.
-const MOST_MARKS: usize = 2000;
-/// And so many stretches.
-const STRETCHES: usize = 300;
+/// Width of a mark: where there are many, they leave half of the room free between them, so that they are told apart when the
+/// page is enlarged.
+const MARK_WIDTHS: (f64, f64) = (0.02, 1.0);
+/// How many digits of a mark's place behind the point: marks are so close that fewer would put one on another.
+const MARK_DIGITS: usize = 2;
 /// About so many moments are named below a chart.
 const MOMENTS: f64 = 10.0;
 
@@ -168,24 +167,40 @@ fn rounded_up(number: f64) -> f64 {
     step.unwrap_or(10.0) * decade
 }
 
-/// Where strikes are marked, and how high: the whole height, or their share of most in a stretch.
-fn marks(strikes: &[Strike], whole: Moment) -> Vec<(Moment, f64)> {
-    if strikes.len() <= MOST_MARKS {
-        return strikes.iter().map(|strike| (strike.moment, 1.0)).collect();
+/// The kinds of strikes that are told apart, and their words in the legend.
+const KINDS: [(&str, &str); 3] = [
+    ("kill", "a kill"),
+    ("pair", "two at once"),
+    ("point", "at a point of its work"),
+];
+
+fn kind(strike: &Strike) -> &'static str {
+    match (&strike.point, strike.actors.len()) {
+        (Some(_), _) => "point",
+        (None, 2..) => "pair",
+        (None, _) => "kill",
     }
-    let stretch = (whole / STRETCHES as u64).max(1);
-    let mut counts = vec![0_u32; STRETCHES];
-    for strike in strikes {
-        let place = usize::try_from(strike.moment / stretch).unwrap_or(STRETCHES);
-        if let Some(count) = counts.get_mut(place.min(STRETCHES - 1)) {
-            *count += 1;
+}
+
+/// Each strike as a line of full height: those of a kind are one path, which costs a few bytes a strike.
+fn marks(strikes: &[Strike], step: f64) -> String {
+    let (thinnest, widest) = MARK_WIDTHS;
+    let width = (WIDTH / 2.0 / strikes.len().max(1) as f64).clamp(thinnest, widest);
+    let mut text = String::new();
+    for (class, _) in KINDS {
+        let of_kind = strikes.iter().filter(|strike| kind(strike) == class);
+        let place = |strike: &Strike| LEFT + strike.moment as f64 / COLUMN as f64 * step;
+        let lines: String = of_kind
+            .map(|strike| format!("M{:.MARK_DIGITS$} {TOP}v{HEIGHT}", place(strike)))
+            .collect();
+        if !lines.is_empty() {
+            let _ = writeln!(
+                text,
+                "<path class=\"strike {class}\" stroke-width=\"{width:.2}\" d=\"{lines}\"/>"
+            );
         }
     }
-    let most = f64::from(counts.iter().copied().max().unwrap_or(1).max(1));
-    let middles = (0..).map(|place| place * stretch + stretch / 2);
-    middles
-        .zip(counts.iter().map(|count| f64::from(*count) / most))
-        .collect()
+    text
 }
 
 fn chart(
@@ -201,21 +216,18 @@ fn chart(
     let highest = rounded_up(numbers.fold(1.0, f64::max));
     let step = WIDTH / columns.len().max(1) as f64;
     let (right, bottom) = (LEFT + WIDTH, TOP + HEIGHT);
+    let kinds: String = KINDS
+        .iter()
+        .map(|(class, words)| format!("<span class=\"key of-strike {class}\">{words}</span>"))
+        .collect();
     let _ = writeln!(
         page,
-        "<div class=\"card\"><h2>{title}</h2><p>{legend}<span class=\"key of-kill\">a kill</span></p><div class=\"scroll\">\n\
+        "<div class=\"card\"><h2>{title}</h2><p>{legend}{kinds}</p><div class=\"scroll\">\n\
          <svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{title}\">",
         right + RIGHT,
         bottom + 26.0
     );
-    for (moment, share) in marks(strikes, columns.len() as u64 * COLUMN) {
-        let x = LEFT + moment as f64 / COLUMN as f64 * step;
-        let top = bottom - HEIGHT * share;
-        let _ = writeln!(
-            page,
-            "<line class=\"kill\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{top:.1}\" y2=\"{bottom}\"/>"
-        );
-    }
+    page.push_str(&marks(strikes, step));
     for part in 0..=4 {
         let (y, value) = (bottom - HEIGHT * f64::from(part) / 4.0, highest * f64::from(part) / 4.0);
         let _ = writeln!(
@@ -250,26 +262,48 @@ fn chart(
 
 #[cfg(test)]
 mod tests {
+    use super::super::history::Moment;
     use super::*;
 
-    fn strikes(count: u64) -> Vec<Strike> {
+    fn strikes(count: u64, apart: Moment) -> Vec<Strike> {
         let strike = |number| Strike {
-            moment: number * 1_000,
+            moment: number * apart,
             until: Moment::MAX,
-            what: Vec::new(),
+            actors: vec!["wal".to_owned(); if number % 3 == 1 { 2 } else { 1 }],
+            point: (number % 3 == 2).then(|| ("before-sync".to_owned(), "panic")),
         };
         (0..count).map(strike).collect()
     }
 
     #[test]
-    fn every_strike_is_marked_however_many_there_are() {
-        let few = marks(&strikes(2000), 10_000_000);
-        assert_eq!((few.len(), few[1999]), (2000, (1_999_000, 1.0)));
-        let many = marks(&strikes(30_000), 60_000_000);
-        assert_eq!(many.len(), STRETCHES);
-        // They end in the middle of the run.
-        let (first, last) = many.split_at(STRETCHES / 2);
-        assert!(first.iter().all(|(_, share)| *share == 1.0), "{first:?}");
-        assert!(last.iter().all(|(_, share)| *share == 0.0), "{last:?}");
+    fn every_strike_is_marked_by_its_kind_however_many_there_are() {
+        for count in [3, 2001, 30_000] {
+            let text = marks(&strikes(count, COLUMN), WIDTH / count as f64);
+            assert_eq!(text.lines().count(), KINDS.len());
+            for ((class, _), line) in KINDS.iter().zip(text.lines()) {
+                assert!(line.contains(&format!("class=\"strike {class}\"")), "{line}");
+                assert_eq!(line.matches('M').count() as u64, count / 3, "{class}");
+            }
+        }
+        let text = marks(&strikes(2, COLUMN), 100.0);
+        let kill = "<path class=\"strike kill\" stroke-width=\"1.00\" d=\"M70.00 10v200\"/>\n";
+        let pair = "<path class=\"strike pair\" stroke-width=\"1.00\" d=\"M170.00 10v200\"/>\n";
+        assert_eq!(text, [kill, pair].concat());
+        assert_eq!(marks(&[], 1.0), "");
+    }
+
+    #[test]
+    fn the_page_of_the_long_form_is_small_enough_to_be_sent() {
+        let column = Column {
+            done: 1_234,
+            failed: 56,
+            p99_us: 78_901,
+        };
+        let strikes = strikes(25_000, COLUMN / 2);
+        let page = page(&Report::default(), &vec![column; 12_500], &strikes);
+        assert_eq!(page.matches(&format!("v{HEIGHT}")).count(), 2 * strikes.len());
+        // All stand in the chart.
+        assert!(page.contains("M70.00 10") && page.contains("M1269.95 10") && !page.contains("M1270.0"));
+        assert!(page.len() < 2_000_000, "{}", page.len());
     }
 }

@@ -4,12 +4,18 @@
 
 use super::history::Moment;
 use super::load::{Call, End};
+use super::outages::OfActor;
+use super::schedule::AS_IT_STOOD;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::process::ExitCode;
 
 /// One column of the plot, in nanoseconds.
 pub(super) const COLUMN: Moment = 100_000_000;
+
+/// Actors whose ends were followed by the longest times without a call that succeeds, so many of which the text tells.
+const WORST: usize = 3;
 
 /// The last line of a run with `--json`.
 #[derive(Debug, Default, Serialize)]
@@ -18,6 +24,8 @@ pub(super) struct Report {
     pub(super) seconds: f64,
     /// Calls that succeeded.
     pub(super) operations: u64,
+    /// Of them, those for which a connection was made anew.
+    pub(super) operations_by_newcomers: u64,
     pub(super) ops_per_s: f64,
     /// Of the rounds without faults, if there were any.
     pub(super) undisturbed_ops_per_s: Option<f64>,
@@ -29,6 +37,11 @@ pub(super) struct Report {
     /// Strikes that killed two actors at once.
     pub(super) pairs: u64,
     pub(super) kills_by_actor: BTreeMap<String, u64>,
+    /// The same, by the points of the actor's work at which it was broken, or "as it stood".
+    pub(super) kills_by_point: BTreeMap<String, BTreeMap<String, u64>>,
+    /// What the node did under these strikes: memtables that became tables, and jobs of compaction that were completed.
+    pub(super) flushes: u64,
+    pub(super) compactions: u64,
     /// Actors that were there, and never struck.
     pub(super) spared: BTreeSet<String>,
     pub(super) restarts: u64,
@@ -38,6 +51,8 @@ pub(super) struct Report {
     pub(super) unavailable_max_ms: f64,
     /// What the longest followed, and when.
     pub(super) unavailable_max_after: String,
+    /// The same measure, of the strikes at each actor.
+    pub(super) unavailable_by_actor: BTreeMap<String, OfActor>,
     /// The same measure, of moments of the rounds without faults: what the machine does by itself.
     pub(super) undisturbed_p99_ms: Option<f64>,
     pub(super) undisturbed_max_ms: Option<f64>,
@@ -58,12 +73,22 @@ impl Report {
         self.violations == 0 && self.hung == 0 && self.missed.is_empty()
     }
 
+    /// What a script goes by.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        if self.is_well() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+
     pub(super) fn text(&self) -> String {
         let mut text = format!(
-            "{} operations in {:.1} s, {:.0} a second\n{} kills ({} at points, {} pairs), {} restarts of actors{}\n",
+            "{} operations in {:.1} s, {:.0} a second, {} of them over connections of their own\n{} kills ({} at points, {} pairs), {} restarts of actors{}\n",
             self.operations,
             self.seconds,
             self.ops_per_s,
+            self.operations_by_newcomers,
             self.kills,
             self.kills_at_points,
             self.pairs,
@@ -75,8 +100,13 @@ impl Report {
             },
         );
         for (actor, kills) in &self.kills_by_actor {
-            let _ = writeln!(text, "  {actor:<20}{kills}");
+            let points = self.kills_by_point.get(actor).into_iter().flatten();
+            let points = points.filter(|(point, _)| *point != AS_IT_STOOD);
+            let points: Vec<String> = points.map(|(point, kills)| format!("{kills} {point}")).collect();
+            let line = format!("  {actor:<20}{kills:<8}{}", points.join(", "));
+            let _ = writeln!(text, "{}", line.trim_end());
         }
+        let _ = writeln!(text, "{} flushes, {} compactions", self.flushes, self.compactions);
         if let (Some(rate), Some(ratio)) = (self.undisturbed_ops_per_s, self.ratio) {
             let _ = writeln!(text, "without faults {rate:.0} a second: {ratio:.3} of it with them");
         }
@@ -99,6 +129,11 @@ impl Report {
                 format!(" ({})", self.unavailable_max_after)
             },
         );
+        let mut worst: Vec<_> = self.unavailable_by_actor.iter().collect();
+        worst.sort_by(|(_, one), (_, other)| other.max_ms.total_cmp(&one.max_ms));
+        for (actor, OfActor { p99_ms, max_ms, .. }) in worst.into_iter().take(WORST) {
+            let _ = writeln!(text, "  after {actor:<20}p99 {p99_ms:.1} ms, max {max_ms:.1} ms");
+        }
         let _ = writeln!(
             text,
             "{} violations, {} calls without an answer; the slowest took {:.0} ms",
@@ -143,6 +178,59 @@ pub(super) fn columns(calls: &[Call], columns: &mut Vec<Column>) {
         let p99 = latencies.get(latencies.len().saturating_sub(1) * 99 / 100).copied();
         if let (Some(column), Some(p99)) = (columns.get_mut(place), p99) {
             column.p99_us = p99.max(column.p99_us);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_tells_of_the_three_actors_whose_ends_were_felt_most() {
+        let of_actor = |(actor, max_ms): (&str, f64)| {
+            let told = OfActor {
+                strikes: 2,
+                p99_ms: 1.0,
+                max_ms,
+            };
+            (actor.to_owned(), told)
+        };
+        let felt = [("wal", 20.0), ("memtable", 12.0), ("scrub", 1.5), ("supervisor", 31.5)];
+        let report = Report {
+            unavailable_by_actor: felt.map(of_actor).into(),
+            ..Report::default()
+        };
+        let text = report.text();
+        let told: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("  after ")).collect();
+        let starts = ["supervisor", "wal", "memtable"];
+        assert!(
+            told.len() == 3 && told.iter().zip(starts).all(|(line, actor)| line.starts_with(actor)),
+            "{text}"
+        );
+        assert!(told[0].ends_with("p99 1.0 ms, max 31.5 ms"), "{text}");
+    }
+
+    #[test]
+    fn any_violation_or_call_without_an_answer_or_bound_that_is_missed_fails_the_run() {
+        assert_eq!(Report::default().exit_code(), ExitCode::SUCCESS);
+        let spoilt = [
+            Report {
+                violations: 1,
+                ..Report::default()
+            },
+            Report {
+                hung: 1,
+                ..Report::default()
+            },
+            Report {
+                missed: vec!["--least-kills 1: it was 0.000 kills".to_owned()],
+                ..Report::default()
+            },
+        ];
+        for report in spoilt {
+            assert!(!report.is_well(), "{report:?}");
+            assert_eq!(report.exit_code(), ExitCode::FAILURE, "{report:?}");
         }
     }
 }

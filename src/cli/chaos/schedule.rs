@@ -27,6 +27,8 @@ const STALL_MS: u64 = 50;
 const MOST_AFTER: u64 = 20;
 /// Those who do: the others handle a few messages a second, or fewer.
 const BUSY: [&str; 3] = ["wal", "memtable", "cache"];
+/// In place of a point: the actor was killed wherever it was.
+pub(super) const AS_IT_STOOD: &str = "as it stood";
 
 pub(super) type Node = FaultClient;
 
@@ -37,17 +39,29 @@ pub(super) struct Strike {
     pub(super) moment: Moment,
     /// When the next fault was, be it one that ends nobody: what follows from then on is not this one's.
     pub(super) until: Moment,
-    /// Who ended, and how.
-    pub(super) what: Vec<String>,
+    /// Who ended.
+    pub(super) actors: Vec<String>,
+    /// The point of its work at which it did, and of what; none for those who were killed as they stood.
+    pub(super) point: Option<(String, &'static str)>,
 }
 
 impl Strike {
     /// One that is the last for now.
-    fn at(moment: Moment, what: Vec<String>) -> Self {
+    fn at(moment: Moment, actors: Vec<String>, point: Option<(String, &'static str)>) -> Self {
         Self {
             moment,
             until: Moment::MAX,
-            what,
+            actors,
+            point,
+        }
+    }
+
+    /// Who ended, and how.
+    pub(super) fn what(&self) -> String {
+        let actors = self.actors.join(" and ");
+        match &self.point {
+            Some((point, fault)) => format!("{actors} at {point} ({fault})"),
+            None => actors,
         }
     }
 }
@@ -61,8 +75,8 @@ pub(super) struct Struck {
     pub(super) at_points: u64,
     /// Strikes that killed two at once.
     pub(super) pairs: u64,
-    /// Kills by actor; 0 for one that was there and never struck.
-    pub(super) by_actor: BTreeMap<String, u64>,
+    /// Kills by actor, and by the points of its work, or [`AS_IT_STOOD`]; none for one that was there and never struck.
+    pub(super) by_actor: BTreeMap<String, BTreeMap<String, u64>>,
     /// In their order.
     pub(super) strikes: Vec<Strike>,
 }
@@ -77,8 +91,14 @@ impl Struck {
 
     /// Those who were there and never struck.
     pub(super) fn spared(&self) -> BTreeSet<String> {
-        let spared = self.by_actor.iter().filter(|(_, kills)| **kills == 0);
+        let spared = self.by_actor.iter().filter(|(_, kills)| kills.is_empty());
         spared.map(|(actor, _)| actor.clone()).collect()
+    }
+
+    /// Kills by actor.
+    pub(super) fn kills_by_actor(&self) -> BTreeMap<String, u64> {
+        let kills = |(actor, points): (&String, &BTreeMap<String, u64>)| (actor.clone(), points.values().sum());
+        self.by_actor.iter().map(kills).collect()
     }
 }
 
@@ -123,7 +143,8 @@ pub(super) fn moments(per_second: f64, from: Moment, during: Duration) -> Vec<St
     let strike = |time| Strike {
         moment: from + (time * 1e9) as Moment,
         until: from + ((time + 1.0 / per_second) * 1e9) as Moment,
-        what: Vec::new(),
+        actors: Vec::new(),
+        point: None,
     };
     within.map(strike).collect()
 }
@@ -177,11 +198,11 @@ impl Schedule {
         let (one, other) = tokio::join!(kill_now(node, actors.first()), kill_now(&mut second, actors.get(1)));
         let ended: Vec<String> = [one?, other?].into_iter().flatten().collect();
         for actor in &ended {
-            self.count(actor, shared);
+            self.count(actor, AS_IT_STOOD, shared);
         }
         self.struck.pairs += u64::from(ended.len() == 2);
         if !ended.is_empty() {
-            self.struck.strikes.push(Strike::at(moment, ended));
+            self.struck.strikes.push(Strike::at(moment, ended, None));
         }
         Ok(())
     }
@@ -220,7 +241,7 @@ impl Schedule {
         };
         // It comes by there only when it ends.
         if point == START && kill_now(node, Some(&target.actor)).await?.is_some() {
-            self.count(&target.actor, shared);
+            self.count(&target.actor, AS_IT_STOOD, shared);
         }
         tokio::time::sleep(within).await;
         let cleared = node.clear(pb::ClearRequest { id: armed.id }).await;
@@ -230,20 +251,21 @@ impl Schedule {
             "stall" if has_happened => tokio::time::sleep(Duration::from_millis(stall_ms)).await,
             "stall" | "drop" => {}
             _ if has_happened => {
-                self.count(&target.actor, shared);
+                self.count(&target.actor, &point, shared);
                 self.struck.at_points += 1;
-                let what = vec![format!("{} at {point} ({fault})", target.actor)];
-                self.struck.strikes.push(Strike::at(moment, what));
+                let strike = Strike::at(moment, vec![target.actor], Some((point, fault)));
+                self.struck.strikes.push(strike);
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn count(&mut self, actor: &str, shared: &Shared) {
+    fn count(&mut self, actor: &str, point: &str, shared: &Shared) {
         self.struck.kills += 1;
         shared.kills.fetch_add(1, Ordering::Relaxed);
-        *self.struck.by_actor.entry(actor.to_owned()).or_default() += 1;
+        let points = self.struck.by_actor.entry(actor.to_owned()).or_default();
+        *points.entry(point.to_owned()).or_default() += 1;
     }
 }
 

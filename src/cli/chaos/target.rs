@@ -64,6 +64,11 @@ fn serve(dir: &Path, id: &str, ports: Ports, seed: u16) -> Result<Child, Failure
         .env("PAIRDB__ADMIN__PORT", ports.admin.to_string())
         // So many ends in so short a time are wanted here.
         .env("PAIRDB__SUPERVISOR__MAX_RESTARTS", "100000")
+        // So small that the log, the memtables, the tables and the cache are at work all the time, and ends meet them there.
+        .env("PAIRDB__COMMIT_LOG__SEGMENT_SIZE", "4MiB")
+        .env("PAIRDB__MEM_TABLE__FLUSH_THRESHOLD", "256KiB")
+        .env("PAIRDB__COMPACTION__L0_TRIGGER", "2")
+        .env("PAIRDB__CACHE__MAX_SIZE", "16KiB")
         .env("PAIRDB__LOGGING__LEVEL", "error")
         .env("PAIRDB__METRICS__ENABLED", "false")
         .env("PAIRDB__GOSSIP__ENABLED", "true")
@@ -160,12 +165,32 @@ impl OwnNode {
     }
 }
 
+/// What a node has done since its start.
+pub(super) struct Works {
+    pub(super) flushes: u64,
+    pub(super) compactions: u64,
+}
+
+/// Asks a node for what it has done.
+pub(super) async fn works(client: &mut Client) -> Result<Works, Failure> {
+    let answer = until_taken(async || client.health_check(pb::HealthCheckRequest {}).await).await?;
+    let metrics = answer.into_inner().metrics;
+    let number = |name: &str| {
+        let told = metrics.get(name).and_then(|number| number.parse().ok());
+        told.ok_or_else(|| format!("the node does not tell its {name}"))
+    };
+    Ok(Works {
+        flushes: number("memtable_flushes")?,
+        compactions: number("compaction_jobs_completed")?,
+    })
+}
+
 /// Asks until it is taken: an actor that this concerns may just have ended.
-async fn until_taken(mut ask: impl AsyncFnMut() -> Result<(), tonic::Status>) -> Result<(), Failure> {
+async fn until_taken<T>(mut ask: impl AsyncFnMut() -> Result<T, tonic::Status>) -> Result<T, Failure> {
     let begun = Instant::now();
     loop {
         match ask().await {
-            Ok(()) => return Ok(()),
+            Ok(answer) => return Ok(answer),
             Err(status) if status.code() == Code::Unavailable && begun.elapsed() < WITHIN => {
                 tokio::time::sleep(PAUSE).await;
             }

@@ -6,7 +6,7 @@
 
 mod node_status;
 
-pub(crate) use node_status::{open_status, status};
+pub(crate) use node_status::{open_status, parent, status};
 
 use crate::actors::drain::DrainPhase;
 use crate::actors::health::Health;

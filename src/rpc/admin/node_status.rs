@@ -275,8 +275,8 @@ fn actors(health: &Health) -> Vec<pb::Actor> {
     children.map(actor).collect()
 }
 
-/// The supervisor starts all actors but those of the streams.
-fn parent(name: &str) -> &'static str {
+/// Who starts an actor again. The supervisor starts all but those of the streams.
+pub(crate) fn parent(name: &str) -> &'static str {
     if name.starts_with(STREAM_PREFIX) {
         "streams"
     } else {
