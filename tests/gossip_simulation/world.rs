@@ -11,7 +11,7 @@ use pairdb_node::actors::health::Status;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -392,6 +392,28 @@ impl World {
                     .zip(&names)
                     .all(|(seen, name)| seen.identity.node_id == *name)
         })
+    }
+
+    /// Whether every node that runs has heard of each other one that runs how that is now.
+    pub fn knows_all(&self) -> bool {
+        let running = self.running();
+        let statuses: HashMap<_, _> = running
+            .iter()
+            .map(|n| (name(*n), self.members[*n].report.status))
+            .collect();
+        running.iter().all(|n| {
+            let members = self.members[*n].core.as_ref().unwrap().members();
+            let known = members.iter().filter(|seen| {
+                let heard = seen.heard.as_ref().map(|heard| heard.record.report.status);
+                heard.is_some() && heard == statuses.get(seen.identity.node_id.as_str()).copied()
+            });
+            known.count() == statuses.len()
+        })
+    }
+
+    /// As [`World::until_whole`], until all know how all are.
+    pub fn until_all_known(&mut self, within: Duration) -> Duration {
+        self.until("all know how all are", within, Self::knows_all)
     }
 
     /// Lets time pass until the world is whole; returns how much, and fails when it is more than `within`.

@@ -18,7 +18,7 @@ fi
 
 "$python" make.py --check
 echo "ok: the schemas here are those of the package"
-for version in 1.32 1.37; do
+for version in 1.30 1.37; do
     for manifest in ../../deploy/kubernetes/*.yaml; do
         case $(sed -n 's/^kind: //p' "$manifest" | head -1) in
             # One of kubectl's own files, and two of prometheus-operator's.

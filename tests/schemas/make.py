@@ -12,7 +12,7 @@ import sys
 import kubernetes_validate
 
 PACKAGE = "1.37.0"
-VERSIONS = ["1.32", "1.37"]
+VERSIONS = ["1.30", "1.37"]
 # The files of the package that have the kinds, of which those of other groups have longer names.
 KINDS = {
     "ConfigMap": "configmap-v1",

@@ -28,10 +28,41 @@ pub(super) enum Word {
     Here { question: u64 },
 }
 
+impl Word {
+    /// Whether it is for a node whatever its life: these say which one they are about, to a node that may have begun another.
+    pub(super) fn is_for_any_life(&self) -> bool {
+        matches!(self, Self::Suspected { .. } | Self::Superseded { .. })
+    }
+}
+
+/// Whom a word is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Receiver {
+    node_id: CompactString,
+    incarnation: u64,
+}
+
+impl Receiver {
+    /// Whether that is `own`, in this life; with `in_any_life`, in another.
+    pub(super) fn is(&self, own: &Identity, in_any_life: bool) -> bool {
+        self.node_id == own.node_id && (in_any_life || self.incarnation == own.incarnation)
+    }
+}
+
+impl From<&Identity> for Receiver {
+    fn from(identity: &Identity) -> Self {
+        Self {
+            node_id: identity.node_id.clone(),
+            incarnation: identity.incarnation,
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Said {
     word: Word,
     from: Identity,
+    to: Receiver,
 }
 
 /// A packet that was read.
@@ -52,7 +83,10 @@ pub(super) enum Content<'a> {
         /// It is an announcement.
         is_call: bool,
     },
-    Word(Word),
+    Word {
+        word: Word,
+        to: Receiver,
+    },
 }
 
 /// A message of foca as a packet.
@@ -64,8 +98,9 @@ pub(super) fn protocol(number: u64, message: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// None for what there is; the encoder has them.
-pub(super) fn word(number: u64, from: Identity, word: Word) -> postcard::Result<Vec<u8>> {
-    let said = postcard::to_allocvec(&Said { word, from })?;
+pub(super) fn word(number: u64, from: Identity, to: &Identity, word: Word) -> postcard::Result<Vec<u8>> {
+    let to = Receiver::from(to);
+    let said = postcard::to_allocvec(&Said { word, from, to })?;
     Ok([&[WORD], number.to_le_bytes().as_slice(), said.as_slice()].concat())
 }
 
@@ -86,8 +121,8 @@ pub(super) fn read(packet: &[u8]) -> Option<Packet<'_>> {
             (header.src, content)
         }
         WORD => {
-            let said: Said = postcard::from_bytes(rest).ok()?;
-            (said.from, Content::Word(said.word))
+            let Said { word, from, to } = postcard::from_bytes(rest).ok()?;
+            (from, Content::Word { word, to })
         }
         _ => return None,
     };

@@ -303,33 +303,27 @@ impl Core {
             return Ok(());
         }
         self.heard_at.insert(packet.from.node_id.clone(), now);
-        let result = match packet.content {
-            Content::Protocol { message, .. } => self.protocol(&packet.from, message),
-            Content::Word(Word::Suspected { of, refutations }) => {
-                self.suspected(&packet.from, &of, refutations);
-                Ok(())
+        let word = match packet.content {
+            Content::Protocol { message, .. } => {
+                let result = self.protocol(&packet.from, message);
+                self.settle();
+                return result;
             }
-            Content::Word(Word::Superseded { by }) => {
-                self.superseded(&packet.from, &by);
-                Ok(())
-            }
-            Content::Word(Word::News(record)) => {
-                self.pass_on(record);
-                Ok(())
-            }
-            Content::Word(Word::AreYouThere { question }) => {
+            Content::Word { word, .. } => word,
+        };
+        match word {
+            Word::Suspected { of, refutations } => self.suspected(&packet.from, &of, refutations),
+            Word::Superseded { by } => self.superseded(&packet.from, &by),
+            Word::News(record) => self.pass_on(record),
+            Word::AreYouThere { question } => {
                 if self.may_answer(&packet.from) {
                     self.say(&packet.from, Word::Here { question });
                 }
-                Ok(())
             }
-            Content::Word(Word::Here { .. }) => {
-                self.is_there(&packet.from);
-                Ok(())
-            }
-        };
+            Word::Here { .. } => self.is_there(&packet.from),
+        }
         self.settle();
-        result
+        Ok(())
     }
 
     /// This node is somewhere else from now on.
@@ -429,7 +423,7 @@ impl Core {
 
     fn say(&mut self, to: &Identity, word: Word) {
         self.sent += 1;
-        match contents::word(self.sent, self.foca.identity().clone(), word) {
+        match contents::word(self.sent, self.foca.identity().clone(), to, word) {
             Ok(packet) => self.out.push((to.address, packet)),
             Err(error) => tracing::debug!(%error, "gossip: a word cannot be said"),
         }

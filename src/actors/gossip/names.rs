@@ -33,9 +33,7 @@ impl NameService {
     }
 
     fn find(&self, name: &str) -> Looked {
-        let mut found = (self.0)(name)?;
-        found.truncate(MOST);
-        Ok(found)
+        (self.0)(name)
     }
 }
 
@@ -141,6 +139,8 @@ impl Name {
         if found.iter().any(|address| !address.ip().is_loopback()) {
             found.retain(|address| !address.ip().is_loopback());
         }
+        // Of those that count: the first of a long answer may all be of the other kind.
+        found.truncate(MOST);
         self.found = found;
         Ok(())
     }
@@ -183,6 +183,17 @@ mod tests {
         name.saw(Ok(at(&["10.0.0.2:1", "[2001:db8::1]:1"])), false).unwrap();
         assert_eq!(name.found(), at(&["[2001:db8::1]:1"]));
         assert!(name.is_news(true) && !name.is_news(true) && name.is_news(false));
+    }
+
+    #[test]
+    fn a_long_answer_is_cut_to_addresses_that_can_be_sent_to() {
+        let mut name = Name::new("n:1".to_owned());
+        let others = (0..40).map(|n| SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, n], 1)));
+        let ours: Vec<_> = (0..40).map(|n| SocketAddr::from(([10, 0, 0, n], 1))).collect();
+        let own = SocketAddr::from(([127, 0, 0, 1], 1));
+        let found = others.chain(vec![own; 40]).chain(ours.clone()).collect();
+        name.saw(Ok(found), true).unwrap();
+        assert_eq!(name.found(), &ours[..MOST]);
     }
 
     #[tokio::test]

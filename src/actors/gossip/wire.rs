@@ -43,7 +43,7 @@ pub enum Refused {
     Replayed,
     /// Its sender is of a life that is over.
     Superseded,
-    /// It is for another node, which was here before.
+    /// It is for another node, which was here before, or for an earlier life of this one.
     Misdirected,
     /// It says that it is from this node.
     OwnId,

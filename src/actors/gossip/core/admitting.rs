@@ -1,8 +1,9 @@
 //! Whom this node listens to, and what it is told by whoever does not listen to it.
 //!
 //! What somebody sends again who has no key must change nothing. Packets of a life that this node knows are let in once
-//! ([`super::super::window`]); those of an earlier life, and those for another node, are not. All that is left are
-//! announcements, which are for whoever is at a place, of a life that this node does not know: one of a node that died long
+//! ([`super::super::window`]); those of an earlier life, and those for another node, are not. Nor is news that was for an earlier
+//! life of this node: it has just begun, and cannot know how old that is (foca keeps its own messages apart in the same way). All
+//! that is left are announcements, which are for whoever is at a place, of a life that this node does not know: one of a node that died long
 //! ago looks like that of one that has just begun. Such a sender is asked first, and counts when it answers.
 //!
 //! Owns: that, and the later lives that follow from it. Does not own: what a packet that is believed does.
@@ -37,9 +38,11 @@ impl Core {
             }
             return Err(Refused::OwnId);
         }
-        if let Content::Protocol { to: Some(to), .. } = &packet.content
-            && *to != own.node_id
-        {
+        let is_for_this_node = match &packet.content {
+            Content::Protocol { to, .. } => to.as_ref().is_none_or(|to| *to == own.node_id),
+            Content::Word { word, to } => to.is(own, word.is_for_any_life()),
+        };
+        if !is_for_this_node {
             return Err(Refused::Misdirected);
         }
         let known = self.known(&from.node_id).map(foca::Member::id);
@@ -58,7 +61,10 @@ impl Core {
                 }
                 return Ok(false);
             }
-            Content::Word(Word::Here { question }) if !self.has_asked(*question) => return Err(Refused::Replayed),
+            Content::Word {
+                word: Word::Here { question },
+                ..
+            } if !self.has_asked(*question) => return Err(Refused::Replayed),
             _ => {}
         }
         let windows = &mut self.windows;
