@@ -639,6 +639,11 @@ weaken directories_whose_sync_failed_stay crash_states src/storage/fs/durable.rs
 weaken a_removal_that_was_not_synced_is_not_made_again failed_syncs src/storage/fs/durable.rs \
     'let _ = fs.create(&stand_in).and_then(|_empty| fs.remove(&stand_in));' \
     'let _ = stand_in;'
+weaken successor_of_who_was_killed_is_not_sent_to chaos src/actors/mailbox.rs \
+    'self.address.store(Some(Arc::new(actor)));' \
+    'if self.address.load().is_none() {
+            self.address.store(Some(Arc::new(actor)));
+        }'
 weaken threads_that_stand_still_are_not_told_of faults src/actors/supervisor.rs \
     'if still > most && !step.is_late {' \
     'if still > most && step.is_late {'
