@@ -380,6 +380,21 @@ async fn who_listens_beyond_loopback_unprotected_is_told_so_loudly() {
         line.contains("WITHOUT TLS") && line.contains("WITHOUT TOKENS"),
         "{line}"
     );
+    let before = |log: &str, other: &str| log.find("LISTENING") < log.find(other);
+    node.logged("serving").await;
+    assert!(before(&node.log(), "serving"), "{}", node.log());
+    assert_eq!(node.log().matches("LISTENING BEYOND").count(), 1, "{}", node.log());
+    // Also by one that never serves: what it listens on was open before it knew.
+    let beside = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let toml = format!("[storage]\ndata_dir = {data:?}\n");
+    let file = put(&beside.path().join("config.toml"), &toml);
+    let listen = format!("0.0.0.0:{}", free_port());
+    let refused = binary(&["serve", "--config", file.to_str().unwrap(), "--listen", &listen])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && said.contains("LISTENING BEYOND"), "{said}");
     let quiet = tempfile::tempdir().unwrap();
     let node = Running::start(quiet.path(), "", &format!("127.0.0.1:{}", free_port()));
     node.logged("serving").await;

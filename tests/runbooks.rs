@@ -200,12 +200,22 @@ fn upgrade_and_roll_back() {
 fn keys_and_certificates() {
     let mut machine = Machine::new();
     let secrets = machine.at("secrets");
-    let authority = Authority::new("authority");
+    let (authority, new_authority) = (Authority::new("authority"), Authority::new("new authority"));
     put(&secrets.join("ca.crt"), &authority.pem);
     put_identity(&secrets, &authority.issue("node"));
     let renewed = authority.issue("node");
     put(&secrets.join("new.crt"), &renewed.cert);
     put(&secrets.join("new.key"), &renewed.key);
+    let work = machine.at("work");
+    put(&work.join("new-ca.crt"), &new_authority.pem);
+    for (name, issued) in [
+        ("client", authority.issue("client")),
+        ("new-client", new_authority.issue("client")),
+        ("new-node", new_authority.issue("node")),
+    ] {
+        put(&work.join(format!("{name}.crt")), &issued.cert);
+        put(&work.join(format!("{name}.key")), &issued.key);
+    }
     put(
         &secrets.join("tokens"),
         &[line("*", "token-of-everybody"), line("acme", "old-token-of-acme")].concat(),
@@ -220,7 +230,7 @@ fn keys_and_certificates() {
         "# since May\n\nMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n \t\n",
     );
     // As a machine has them on which root replaces files, and the node reads them as another user.
-    let kept = ["tokens", "node.crt", "node.key", "gossip.keys"].map(|name| secrets.join(name));
+    let kept = ["tokens", "ca.crt", "node.crt", "node.key", "gossip.keys"].map(|name| secrets.join(name));
     for path in &kept {
         fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
         if rustix::process::geteuid().is_root() {
@@ -235,14 +245,17 @@ fn keys_and_certificates() {
     };
     let before = who_may();
     let security = format!(
-        "[gossip]\nenabled = true\nbind_port = 0\nkey_file = {gossip_keys:?}\ngossip_interval = \"200ms\"\n\n[security]\ntls_cert = {:?}\ntls_key = {:?}\ntokens_file = {:?}\ncheck_interval = \"200ms\"",
+        "[gossip]\nenabled = true\nbind_port = 0\nkey_file = {gossip_keys:?}\ngossip_interval = \"200ms\"\n\n[security]\ntls_cert = {:?}\ntls_key = {:?}\nclient_ca = {:?}\ntokens_file = {:?}\ncheck_interval = \"200ms\"",
         of("node.crt"),
         of("node.key"),
+        of("ca.crt"),
         of("tokens")
     );
     machine.configure("0.98", "0.99", "1.0", &security);
     machine.set("ADDR", &format!("https://127.0.0.1:{}", machine.port));
     machine.set("PAIRDB_CA", &of("ca.crt"));
+    machine.set("PAIRDB_CERT", work.join("client.crt").to_str().unwrap());
+    machine.set("PAIRDB_KEY", work.join("client.key").to_str().unwrap());
     machine.set("PAIRDB_TOKEN_FILE", &of("of-all"));
     machine.start();
     // By the document's own words, the id of a key is the one that the node shows.
@@ -267,6 +280,7 @@ fn keys_and_certificates() {
         before,
         "owners and modes stay: the node may read what it could read"
     );
+    assert_eq!(fs::read_to_string(secrets.join("ca.crt")).unwrap(), new_authority.pem);
     names_its_key();
     members_are_looked_at(&machine);
 }

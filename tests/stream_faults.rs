@@ -6,7 +6,8 @@ mod common;
 mod streaming;
 
 use common::*;
-use pairdb_node::actors::faults::{BEFORE_SAVE, Fault, Faults};
+use pairdb_node::actors::faults::{BEFORE_SAVE, Fault, Faults, START};
+use pairdb_node::actors::health::Status;
 use pairdb_node::actors::supervisor::ChildEnd;
 use pairdb_node::node::Node;
 use pairdb_node::rpc::pb;
@@ -229,6 +230,32 @@ async fn an_actor_of_a_stream_that_makes_no_progress_is_started_again() {
     let ends = from.tree().ends();
     let is_told = |end: &ChildEnd| end.name == STREAM && end.reason.contains("makes no progress");
     assert!(ends.iter().any(is_told), "{ends:?}");
+    from.shutdown().await;
+    to.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_actor_that_never_started_is_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (node(dir.path(), "from", 0).await, node(dir.path(), "to", 0).await);
+    let here = client(from.address());
+    start_stream(&here, "to", to.address(), &WHOLE_RING).await;
+    completed(&here, "to").await;
+    let faults = &from.requests().handles.faults;
+    let mut always = injection(STREAM, START, Fault::Panic);
+    always.times = 0;
+    faults.inject(always).unwrap();
+    // The one that comes after it is another, which has never run.
+    stop_stream(&here, "to").await;
+    start_stream(&here, "to", to.address(), &WHOLE_RING).await;
+    let does_not_start = || {
+        let (status, reasons) = from.health().status();
+        status == Status::Degraded && reasons.contains(&format!("{STREAM} does not start"))
+    };
+    eventually("it is told", async || does_not_start()).await;
+    faults.clear(None);
+    completed(&here, "to").await;
+    assert!(!does_not_start());
     from.shutdown().await;
     to.shutdown().await;
 }

@@ -404,6 +404,10 @@ async fn whom_the_node_trusts_no_more_gets_no_new_connection() {
     let (servers, before, after) = (Authority::new("s"), Authority::new("b"), Authority::new("a"));
     let node = start(&mutual(dir.path(), &servers, &before)).await;
     let (old, new) = (before.issue("old"), after.issue("new"));
+    let new_gets_in = async || {
+        let mut client = tls(node.address(), &servers.pem, Some(&new), None);
+        client.write(write("k", b"v", &[])).await.is_ok()
+    };
     // The same configuration each time, so that the client would take up the session of its last connection.
     let config = {
         let own = Some((old.cert.as_bytes(), old.key.as_bytes()));
@@ -419,14 +423,22 @@ async fn whom_the_node_trusts_no_more_gets_no_new_connection() {
     };
     call(&config).await.unwrap();
     call(&config).await.unwrap();
+    assert!(!new_gets_in().await, "nobody knows the new authority yet");
+    // As an authority is replaced: for a while both count.
+    put(&dir.path().join("clients.crt"), &[&*before.pem, &after.pem].concat());
+    eventually("the new authority counts", new_gets_in).await;
+    call(&config).await.unwrap();
+    let mut anew = tls(node.address(), &servers.pem, Some(&old), None);
+    anew.write(write("k", b"v", &[])).await.unwrap();
     put(&dir.path().join("clients.crt"), &after.pem);
-    eventually("the new authority counts", async || {
-        let mut client = tls(node.address(), &servers.pem, Some(&new), None);
-        client.write(write("k", b"v", &[])).await.is_ok()
+    eventually("the old authority counts no more", async || {
+        let mut anew = tls(node.address(), &servers.pem, Some(&old), None);
+        anew.write(write("k", b"v", &[])).await.is_err()
     })
     .await;
-    let status = call(&config).await.expect_err("the old authority counts no more");
+    let status = call(&config).await.expect_err("not by its session either");
     assert!(is_unanswered(&status), "{status:?}");
+    assert!(new_gets_in().await);
     node.shutdown().await;
 }
 
@@ -492,6 +504,97 @@ async fn nodes_talk_to_each_other_by_tls_with_their_own_certificates_and_a_token
     to.shutdown().await;
 }
 
+/// A source of streams that trusts targets of `authority`.
+fn source_of_streams(mut config: Config, dir: &Path, authority: &Authority) -> Config {
+    config.server.node_id = "from".into();
+    config.security.peer_ca = Some(put(&dir.join("peers.crt"), &authority.pem));
+    config
+}
+
+async fn problem_of_stream(source: &SecureClient) -> String {
+    let asked = pb::StreamStatusRequest {
+        source_node_id: String::new(),
+        target_node_id: "to".into(),
+    };
+    let status = source.clone().get_stream_status(asked).await.unwrap().into_inner();
+    assert_ne!(status.state, "completed", "{status:?}");
+    status.problem
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_takes_nothing_of_a_source_that_it_does_not_trust() {
+    let dir = tempfile::tempdir().unwrap();
+    let (authority, strangers) = (Authority::new("a"), Authority::new("x"));
+    let at = |name: &str| {
+        let dir = dir.path().join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    };
+    let mut config_of_target = mutual(&at("to"), &authority, &authority);
+    config_of_target.server.node_id = "to".into();
+    let to = start(&config_of_target).await;
+    let (bare, strange) = (at("bare"), at("strange"));
+    let sources = [
+        source_of_streams(config(&bare), &bare, &authority),
+        source_of_streams(secure(&strange, &strangers.issue("node")), &strange, &authority),
+    ];
+    for config in sources {
+        let is_strange = config.security.tls_cert.is_some();
+        let who = if is_strange { "a stranger's" } else { "none" };
+        let from = start(&config).await;
+        let mut source = match is_strange {
+            true => tls(from.address(), &strangers.pem, None, None),
+            false => plain_client(from.address(), None),
+        };
+        source.write(write(who, b"v", &[("c", 1)])).await.unwrap();
+        let before = handshakes_refused(&to);
+        let ordered = order("to", to.address(), &WHOLE_RING);
+        source.start_streaming(ordered).await.unwrap();
+        eventually(who, async || {
+            handshakes_refused(&to) > before && !problem_of_stream(&source).await.is_empty()
+        })
+        .await;
+        assert_eq!(applied(&to), 0, "{who}: it took something");
+        if is_strange {
+            put_identity(&strange, &authority.issue("node"));
+            eventually("it is taken when the source shows what the target trusts", async || {
+                applied(&to) > 0
+            })
+            .await;
+        }
+        from.shutdown().await;
+    }
+    to.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_sends_nothing_to_a_target_whose_certificate_has_expired() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("a");
+    let config = source_of_streams(secure(dir.path(), &authority.issue("node")), dir.path(), &authority);
+    let from = start(&config).await;
+    // No node shows such a one at its start: it is one that runs on.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let expired = server(&authority.expired("to"));
+    let listening = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            assert!(expired.accept(stream).await.is_err(), "the source goes on to speak");
+        }
+    });
+    let mut source = tls(from.address(), &authority.pem, None, None);
+    source.write(write("k", b"v", &[("c", 1)])).await.unwrap();
+    source.start_streaming(order("to", at, &WHOLE_RING)).await.unwrap();
+    eventually("it is told", async || {
+        problem_of_stream(&source).await.contains("expired")
+    })
+    .await;
+    assert!(!listening.is_finished(), "the source went on to speak");
+    listening.abort();
+    from.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_coordinator_is_spoken_to_by_tls_with_a_token() {
     let dir = tempfile::tempdir().unwrap();
@@ -503,7 +606,7 @@ async fn the_coordinator_is_spoken_to_by_tls_with_a_token() {
     config.security.coordinator_ca = Some(put(&dir.path().join("coordinator.crt"), &authority.pem));
     let token = put(&dir.path().join("coordinator.token"), "the-token-for-the-coordinator");
     config.security.coordinator_token_file = Some(token);
-    let server = coordinator(&authority.issue("coordinator"));
+    let server = server(&authority.issue("coordinator"));
     let asked = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let stream = server.accept(stream).await.unwrap();
@@ -536,7 +639,7 @@ async fn a_coordinator_that_a_stranger_vouches_for_or_that_is_another_hears_noth
         config.security.coordinator_ca = Some(put(&dir.path().join("coordinator.crt"), &authority.pem));
         let token = put(&dir.path().join("coordinator.token"), "the-token-for-the-coordinator");
         config.security.coordinator_token_file = Some(token);
-        let server = coordinator(&own);
+        let server = server(&own);
         let asked = tokio::spawn(async move {
             for _ in 0..2 {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -556,8 +659,8 @@ async fn a_coordinator_that_a_stranger_vouches_for_or_that_is_another_hears_noth
     }
 }
 
-/// How a coordinator greets that shows this.
-fn coordinator(own: &Issued) -> tokio_rustls::TlsAcceptor {
+/// How a server greets that shows this, and is none of our nodes.
+fn server(own: &Issued) -> tokio_rustls::TlsAcceptor {
     let chain = tokio_rustls::rustls::pki_types::CertificateDer::from(own.der.clone());
     let key: tokio_rustls::rustls::pki_types::PrivateKeyDer<'_> =
         tokio_rustls::rustls::pki_types::pem::PemObject::from_pem_slice(own.key.as_bytes()).unwrap();
@@ -575,7 +678,7 @@ fn coordinator(own: &Issued) -> tokio_rustls::TlsAcceptor {
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_are_injected_by_tls_alone_where_there_is_tls() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::new("a");
+    let (authority, strangers) = (Authority::new("a"), Authority::new("x"));
     let mut config = mutual(dir.path(), &authority, &authority);
     (config.admin.fault_injection, config.admin.port) = (true, 0);
     let node = start(&config).await;
@@ -586,8 +689,17 @@ async fn faults_are_injected_by_tls_alone_where_there_is_tls() {
         let mut faults = admin_pb::fault_service_client::FaultServiceClient::new(way);
         faults.actors(admin_pb::ActorsRequest {}).await
     };
-    let none = ask(None).await.expect_err("no certificate");
-    assert!(is_unanswered(&none), "{none:?}");
+    let (strange, expired) = (strangers.issue("x"), authority.expired("client"));
+    for (who, own) in [
+        ("no certificate", None),
+        ("a stranger's certificate", Some(&strange)),
+        ("an expired certificate", Some(&expired)),
+    ] {
+        let before = handshakes_refused(&node);
+        let status = ask(own).await.expect_err(who);
+        assert!(is_unanswered(&status), "{who}: {status:?}");
+        eventually(who, async || handshakes_refused(&node) > before).await;
+    }
     let plain = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
     let mut plain = admin_pb::fault_service_client::FaultServiceClient::new(plain.connect_lazy());
     let plain = plain.actors(admin_pb::ActorsRequest {}).await.expect_err("plain text");
@@ -602,6 +714,15 @@ async fn faults_are_injected_by_tls_alone_where_there_is_tls() {
         let end = tokio::time::timeout(PATIENCE, stream.read(&mut [0; 64])).await;
         assert_eq!(end.expect("it is closed").unwrap_or(0), 0);
     }
+    // It is renewed there as well.
+    let renewed = authority.issue("renewed");
+    assert_ne!(shown_by(address, &authority.pem).await.as_ref(), Some(&renewed.der));
+    put_identity(dir.path(), &renewed);
+    eventually("the new certificate is shown", async || {
+        shown_by(address, &authority.pem).await.as_ref() == Some(&renewed.der)
+    })
+    .await;
+    ask(Some(&own)).await.unwrap();
     node.shutdown().await;
 }
 

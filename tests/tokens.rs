@@ -223,9 +223,59 @@ async fn a_tenants_token_is_for_what_the_tenant_has_and_that_of_all_for_everythi
     // A copy is held up by no quota: it is not for a tenant to say that a write is one.
     let mut copy = write("k", b"copy", &[("c", 2)]);
     copy.is_copy = true;
-    let denied = ours.write(copy.clone()).await.unwrap_err();
-    assert_eq!(denied.code(), Code::PermissionDenied, "{denied}");
-    all.write(copy).await.unwrap();
+    let mut copied_delete = delete("k", &[("c", 3)]);
+    copied_delete.is_copy = true;
+    let before = applied(&node);
+    for (client, expected) in [(&mut ours, Some(Code::PermissionDenied)), (&mut all, None)] {
+        let mut codes = vec![
+            (
+                "write",
+                client.write(copy.clone()).await.err().map(|status| status.code()),
+            ),
+            (
+                "delete",
+                client
+                    .delete(copied_delete.clone())
+                    .await
+                    .err()
+                    .map(|status| status.code()),
+            ),
+        ];
+        let batch = pb::BatchWriteRequest {
+            operations: vec![copy.clone()],
+        };
+        codes.push((
+            "batch of writes",
+            code(&client.batch_write(batch).await.unwrap().into_inner().results[0]),
+        ));
+        let batch = pb::BatchDeleteRequest {
+            operations: vec![copied_delete.clone()],
+        };
+        codes.push((
+            "batch of deletes",
+            code(&client.batch_delete(batch).await.unwrap().into_inner().results[0]),
+        ));
+        for (name, operation) in [
+            ("write of a stream", pb::operation::Operation::Write(copy.clone())),
+            (
+                "delete of a stream",
+                pb::operation::Operation::Delete(copied_delete.clone()),
+            ),
+        ] {
+            let one = pb::Operation {
+                id: 7,
+                operation: Some(operation),
+            };
+            let mut results = client.operations(tokio_stream::once(one)).await.unwrap().into_inner();
+            codes.push((name, code(&results.next().await.unwrap().unwrap())));
+        }
+        for (name, code) in codes {
+            assert_eq!(code, expected, "{name}");
+        }
+        if expected.is_some() {
+            assert_eq!(applied(&node), before, "something of it was carried out");
+        }
+    }
     node.shutdown().await;
 }
 

@@ -193,7 +193,10 @@ impl Health {
             format!("the work of {work} stands still: it has read, written and synced nothing for {time:.1?}")
         }));
         let down = self.tree.children().into_iter().filter(|child| !child.running);
-        reasons.extend(down.map(|child| format!("{} is restarting", child.name)));
+        reasons.extend(down.map(|child| match child.generation {
+            0 => format!("{} does not start", child.name),
+            _ => format!("{} is restarting", child.name),
+        }));
         let strain = self.vitals.strain();
         let worst = strain.iter().map(|(status, _)| *status).max();
         let known = match reasons.is_empty() {

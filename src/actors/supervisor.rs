@@ -99,7 +99,7 @@ impl ChildSpec {
 pub struct ChildStatus {
     /// Its name.
     pub name: String,
-    /// How often it was started.
+    /// How often it was started; 0 of one whose start has only failed so far.
     pub generation: u64,
     /// Whether it runs now.
     pub running: bool,
@@ -194,7 +194,7 @@ impl Tree {
         let _ = self.traces.set(traces);
     }
 
-    /// All children, in the order in which they were started first.
+    /// All children, in the order in which they were started first; also those that never were, since their start failed.
     #[must_use]
     pub fn children(&self) -> Vec<ChildStatus> {
         let mut children = self.children.lock().clone();
@@ -214,7 +214,8 @@ impl Tree {
 
     /// Whether a child was started at some time.
     fn knows(&self, name: &str) -> bool {
-        self.children.lock().iter().any(|child| child.name == name)
+        let children = self.children.lock();
+        children.iter().any(|child| child.name == name && child.generation > 0)
     }
 
     /// The pulse of each actor.
@@ -399,13 +400,25 @@ impl Tree {
         1
     }
 
-    /// Takes note that a child ended. Returns the request at which it did, if it was one.
-    pub(super) fn ended(&self, name: &str, reason: String) -> Option<TraceContext> {
-        let mut generation = 0;
-        for child in self.children.lock().iter_mut().filter(|child| child.name == name) {
+    fn count_end(&self, name: &str) -> u64 {
+        let mut children = self.children.lock();
+        if let Some(child) = children.iter_mut().find(|child| child.name == name) {
             child.running = false;
-            generation = child.generation;
+            return child.generation;
         }
+        // Its first start failed: unless it were listed, nobody would miss it.
+        children.push(ChildStatus {
+            name: name.to_owned(),
+            generation: 0,
+            running: false,
+            stuck: None,
+        });
+        0
+    }
+
+    /// Takes note that a child ended, or did not start. Returns the request at which it did, if it was one.
+    pub(super) fn ended(&self, name: &str, reason: String) -> Option<TraceContext> {
+        let generation = self.count_end(name);
         let at_request = self.note_fall(name, &reason);
         self.remember(name, generation, &reason);
         self.changed.send_replace(());
@@ -678,6 +691,29 @@ impl Supervisor {
 mod tests {
     use super::*;
     use crate::storage::time::RealTime;
+
+    #[test]
+    fn a_child_whose_first_start_fails_is_there_and_does_not_run() {
+        let tree = Tree::new(Arc::new(RealTime::default()));
+        let shown = |name: &str, generation, running| ChildStatus {
+            name: name.to_owned(),
+            generation,
+            running,
+            stuck: None,
+        };
+        tree.count_start("one");
+        for _ in 0..3 {
+            tree.ended("other", "it did not start: no disk".to_owned());
+            assert_eq!(tree.children(), [shown("one", 1, true), shown("other", 0, false)]);
+            // A supervisor that comes back still has to start it before those that send to it.
+            assert!(tree.knows("one") && !tree.knows("other"));
+        }
+        assert_eq!(tree.ends()[2].generation, 0);
+        tree.count_start("other");
+        assert_eq!(tree.children()[1], shown("other", 1, true));
+        assert_eq!(tree.children()[1].restarts(), 0);
+        assert!(tree.knows("other"));
+    }
 
     #[test]
     fn the_last_ends_are_remembered_with_their_reasons_and_no_more() {

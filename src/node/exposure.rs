@@ -1,6 +1,6 @@
 //! What others could do to a node that listens beyond its own machine without protection.
 //!
-//! Owns: the words of that warning. Does not own: the protection (see [`crate::rpc::security`]).
+//! Owns: the words of that warning, and telling it in the log. Does not own: the protection (see [`crate::rpc::security`]).
 
 use crate::config::Config;
 use std::net::SocketAddr;
@@ -16,8 +16,18 @@ pub(super) struct Listening {
     pub(super) shown: Option<SocketAddr>,
 }
 
+/// Tells in the log what stands open, but for what was told `before`. Returns all that does.
+pub(super) fn tell(config: &Config, listening: &Listening, before: &[String]) -> Vec<String> {
+    let open = warnings(config, listening);
+    // As errors, so that no level of logging leaves them out.
+    for warning in open.iter().filter(|warning| !before.contains(warning)) {
+        tracing::error!("{warning}");
+    }
+    open
+}
+
 /// A warning for each thing that stands open.
-pub(super) fn warnings(config: &Config, listening: &Listening) -> Vec<String> {
+fn warnings(config: &Config, listening: &Listening) -> Vec<String> {
     let security = &config.security;
     let clients = listener(
         config,

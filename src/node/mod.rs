@@ -222,7 +222,6 @@ pub async fn run(
         torn_bytes = report.torn_bytes,
         "serving"
     );
-    node.reloader().tell_exposure();
     // Beside what ends the node: a reload may hang, on a disk that does not answer.
     let reloading = tokio::spawn(take_over(Arc::clone(node.reloader()), reloads));
     let ended = tokio::select! {

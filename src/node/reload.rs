@@ -135,7 +135,13 @@ const PARTS: [Part; 8] = [
 ];
 
 impl Reloader {
-    pub(super) fn new(config: &Config, parts: &Parts, listening: Listening, set_log_level: SetLogLevel) -> Arc<Self> {
+    /// `told`: what stands open, which the log has.
+    pub(super) fn new(
+        config: &Config,
+        parts: &Parts,
+        (listening, told): (Listening, Vec<String>),
+        set_log_level: SetLogLevel,
+    ) -> Arc<Self> {
         Arc::new(Self {
             running: Mutex::new(config.clone()),
             quotas: Arc::clone(&parts.requests.quotas),
@@ -149,7 +155,7 @@ impl Reloader {
             watch: Arc::clone(&parts.health.reloads),
             time: Arc::clone(&parts.time),
             listening,
-            told: Mutex::default(),
+            told: Mutex::new(told),
             reloaded: Notify::new(),
         })
     }
@@ -189,20 +195,10 @@ impl Reloader {
         outcomes
     }
 
-    /// Tells in the log what stands open.
-    pub(super) fn tell_exposure(&self) {
-        self.tell_what_is_open(&self.running.lock());
-    }
-
     /// What was told before and is still so is not told again.
     fn tell_what_is_open(&self, running: &Config) {
-        let open = exposure::warnings(running, &self.listening);
         let mut told = self.told.lock();
-        // As errors, so that no level of logging leaves them out.
-        for warning in open.iter().filter(|warning| !told.contains(warning)) {
-            tracing::error!("{warning}");
-        }
-        *told = open;
+        *told = exposure::tell(running, &self.listening, &told);
     }
 
     /// The rates in force of compaction and of the walk over all tables, in bytes a second.

@@ -4,7 +4,7 @@
 
 use super::children::intensity;
 use super::composition::{Found, Parts, http2, storage_options};
-use super::exposure::Listening;
+use super::exposure::{self, Listening};
 use super::gossip;
 use super::machine::Machine;
 use super::reload::{Reloader, watch_files};
@@ -71,6 +71,20 @@ impl Node {
             true => observe(config).await,
             false => None,
         };
+        let bound = |socket: &TcpSocket, shown: &str| {
+            socket.local_addr().map_err(|cause| NodeError::Listen {
+                address: shown.to_owned(),
+                cause,
+            })
+        };
+        let faults_at = fault_socket.as_ref().map(|(socket, shown)| bound(socket, shown));
+        let listening = Listening {
+            clients: bound(&socket, &shown)?,
+            faults: faults_at.transpose()?,
+            shown: observed.as_ref().map(|observed| observed.address),
+        };
+        // Before the recovery, which may take long: metrics are shown from now on.
+        let told = exposure::tell(config, &listening, &[]);
         let mut options = storage_options(config);
         options.parallel_replay = machine.threads.are_parallel();
         let (files, begun) = (Arc::clone(&machine.fs), machine.time.elapsed());
@@ -127,12 +141,7 @@ impl Node {
             Some((socket, shown)) => Some(fault_service(socket, &shown, &parts)?),
             None => None,
         };
-        let listening = Listening {
-            clients: address,
-            faults: fault_service.as_ref().map(|service| service.address),
-            shown: observed.as_ref().map(|observed| observed.address),
-        };
-        let reloader = Reloader::new(config, &parts, listening, telemetry::set_level);
+        let reloader = Reloader::new(config, &parts, (listening, told), telemetry::set_level);
         let connections = Connections::new(serve, config.server.max_connections);
         let specs = Arc::new(parts.children(config, listener, connections, address.port()));
         let children = specs.iter().map(|spec| spec.name.clone()).collect();

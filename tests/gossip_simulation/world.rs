@@ -22,7 +22,7 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 /// Packets that a socket keeps for a process that does not read.
 const SOCKET_QUEUE: usize = 200;
 /// Packets that are remembered to be sent again by somebody else.
-const RECORDED: usize = 2000;
+pub const RECORDED: usize = 2000;
 
 /// The intervals that ship, but for the gossip's, which is a second.
 pub const EACH_SECOND: Pace = Pace {
@@ -175,6 +175,13 @@ impl World {
         let recorded = self.recorded.iter();
         let recorded = recorded.filter(|(whom, packet)| *whom == to && is_from(packet));
         recorded.map(|(_, packet)| packet.clone()).collect()
+    }
+
+    /// How many pieces of news to a node were recorded.
+    pub fn recorded_news(&self, to: usize) -> usize {
+        // The third word of ours, behind the kind and the number.
+        let is_news = |(whom, packet): &&(usize, Vec<u8>)| *whom == to && packet[0] == 1 && packet[9] == 2;
+        self.recorded.iter().filter(is_news).count()
     }
 
     fn add(&mut self, after: Duration, what: What) {

@@ -2,7 +2,8 @@
 # Builds the image of the node by deploy/docker/build.sh, and tries what the image promises: it runs from nothing but itself, its
 # health check says 0 while it serves, it stops in order when it is told to, and the check says 1 afterwards. Needs podman or
 # docker, and what build.sh needs; it builds in release, and pulls nothing. TOOL names one of the two, IMAGE an image that is
-# there already. Exit code 0: everything was as it should be.
+# there already, and RUN_OPTIONS what each `run` is told beside (as `--cgroups=disabled` where there are none), in words parted by
+# blanks. Exit code 0: everything was as it should be.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -12,6 +13,7 @@ if [ -z "$tool" ]; then echo "error: neither podman nor docker is there (Debian:
 image=${IMAGE:-pairdb-node:tried}
 if [ -z "${IMAGE:-}" ]; then BUILDER=$(basename "$tool") deploy/docker/build.sh "$image"; fi
 
+read -r -a options <<<"${RUN_OPTIONS:-}"
 name=pairdb-node-tried-$$
 trap '"$tool" rm --force --volumes "$name" >/dev/null 2>&1 || true; "$tool" volume rm "$name" >/dev/null 2>&1 || true' EXIT
 fail() {
@@ -25,10 +27,10 @@ check=$("$tool" image inspect --format '{{json .Config.Healthcheck.Test}}' "$ima
     "$tool" image inspect --format '{{json .HealthCheck.Test}}' "$image")
 [ "$check" = '["CMD","/pairdb-node","status"]' ] || fail "the health check of the image is $check"
 status() {
-    "$tool" run --rm --network none --volume "$name:/data" "$image" status
+    "$tool" run "${options[@]}" --rm --network none --volume "$name:/data" "$image" status
 }
 
-"$tool" run --detach --name "$name" --read-only --network none --volume "$name:/data" "$image" >/dev/null
+"$tool" run "${options[@]}" --detach --name "$name" --read-only --network none --volume "$name:/data" "$image" >/dev/null
 begun=$SECONDS
 until status >/dev/null 2>&1; do
     ((SECONDS - begun < 60)) || fail "it is not healthy within 60 s"
