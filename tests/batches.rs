@@ -540,7 +540,9 @@ async fn a_batch_has_the_time_of_one_request() {
     let faults = &node.requests().handles.faults;
     let names: Vec<String> = node.tree().children().into_iter().map(|child| child.name).collect();
     let caches = names.iter().filter(|name| name.starts_with("cache-"));
-    let slow = caches.map(|name| (name.as_str(), MESSAGE)).chain([("wal", "before-sync")]);
+    let slow = caches
+        .map(|name| (name.as_str(), MESSAGE))
+        .chain([("wal", "before-sync")]);
     for (actor, point) in slow {
         let stall = injection(actor, point, Fault::Stall(Duration::from_millis(1000)));
         faults.inject(stall).unwrap();

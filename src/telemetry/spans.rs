@@ -18,6 +18,9 @@ use tokio::time::Instant;
 /// The service, by the name that its calls have.
 const SERVICE: &str = "storage.StorageNodeService";
 
+/// The version of the semantic conventions that the names of attributes are from: the first with those of RPC stable.
+const CONVENTIONS: &str = "https://opentelemetry.io/schemas/1.45.0";
+
 /// Spans from which on a part is full: a collector takes messages of 4 MiB, as a rule.
 const PART: usize = 2000;
 
@@ -97,6 +100,10 @@ fn begun(at: SystemTime) -> Event {
     Event::new("begun", at, Vec::new(), 0)
 }
 
+fn full_name(method: &str) -> String {
+    format!("{SERVICE}/{method}")
+}
+
 fn status_of(error: Option<&String>) -> Status {
     error.map_or(Status::Unset, |why| Status::error(why.clone()))
 }
@@ -107,6 +114,7 @@ impl Spans {
         Self {
             scope: InstrumentationScope::builder("pairdb-node")
                 .with_version(version)
+                .with_schema_url(CONVENTIONS)
                 .build(),
             resource: Resource::builder_empty()
                 .with_service_name("pairdb-storage-node")
@@ -177,7 +185,7 @@ impl Spans {
         let name = if is_streamed {
             format!("operations/{}", trail.operation.name)
         } else {
-            format!("{SERVICE}/{}", trail.operation.method)
+            full_name(trail.operation.method)
         };
         let mut root = self.span(name, context, (begins, begins + took));
         if !is_streamed {
@@ -258,16 +266,15 @@ impl Spans {
     fn of_call(&self, call: &Call, clock: Clock) -> SpanData {
         let context = span_context(call.context, false, state_of(call.caller.state.as_deref()));
         let times = (clock.at(call.begun), clock.at(call.ended));
-        let mut span = self.span(format!("{SERVICE}/{}", call.method), context, times);
+        let mut span = self.span(full_name(call.method), context, times);
         span.span_kind = SpanKind::Client;
         span.parent_span_id = SpanId::from(call.caller.context.span);
         span.attributes = vec![
-            KeyValue::new("rpc.system", "grpc"),
-            KeyValue::new("rpc.service", SERVICE),
-            KeyValue::new("rpc.method", call.method),
+            KeyValue::new("rpc.system.name", "grpc"),
+            KeyValue::new("rpc.method", full_name(call.method)),
             KeyValue::new("server.address", call.to.host.clone()),
             KeyValue::new("server.port", i64::from(call.to.port)),
-            KeyValue::new("rpc.grpc.status_code", i64::from(call.outcome.code)),
+            KeyValue::new("rpc.response.status_code", call.outcome.status),
         ];
         if call.outcome.code != 0 {
             span.attributes.push(KeyValue::new("error.type", call.outcome.status));
@@ -303,9 +310,8 @@ fn describe(span: &mut SpanData, trail: &Trail, noted: &Noted, begins: SystemTim
     attributes.extend([
         KeyValue::new("db.system.name", "pairdb"),
         KeyValue::new("db.operation.name", trail.operation.name),
-        KeyValue::new("rpc.system", "grpc"),
-        KeyValue::new("rpc.service", SERVICE),
-        KeyValue::new("rpc.method", trail.operation.method),
+        KeyValue::new("rpc.system.name", "grpc"),
+        KeyValue::new("rpc.method", full_name(trail.operation.method)),
     ]);
     if !noted.tenant.is_empty() {
         attributes.push(KeyValue::new("db.namespace", noted.tenant.to_string()));
@@ -314,7 +320,7 @@ fn describe(span: &mut SpanData, trail: &Trail, noted: &Noted, begins: SystemTim
         attributes.push(KeyValue::new("pairdb.hops_left_out", i64::from(noted.left_out)));
     }
     if let Some((_, outcome)) = noted.end {
-        attributes.push(KeyValue::new("rpc.grpc.status_code", i64::from(outcome.code)));
+        attributes.push(KeyValue::new("rpc.response.status_code", outcome.status));
     }
     if let Some(failure) = noted.failure() {
         attributes.push(KeyValue::new("error.type", failure.status));

@@ -7,6 +7,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +22,7 @@ use tonic::{Code, Request, Response, Status};
 #[derive(Clone, Default)]
 pub struct Taken {
     spans: Arc<Mutex<Vec<Span>>>,
+    schemas: Arc<Mutex<BTreeSet<String>>>,
     asked: Arc<AtomicU64>,
     manner: Arc<Mutex<Manner>>,
 }
@@ -69,8 +71,10 @@ impl TraceService for Taken {
             Manner::Hangs => std::future::pending().await,
         }
         let resources = request.into_inner().resource_spans.into_iter();
-        let scopes = resources.flat_map(|resource| resource.scope_spans);
-        self.spans.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));
+        for scope in resources.flat_map(|resource| resource.scope_spans) {
+            self.schemas.lock().unwrap().insert(scope.schema_url);
+            self.spans.lock().unwrap().extend(scope.spans);
+        }
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
@@ -79,6 +83,11 @@ impl Taken {
     /// All spans so far.
     pub fn spans(&self) -> Vec<Span> {
         self.spans.lock().unwrap().clone()
+    }
+
+    /// Of which schemas the attributes of all spans so far are said to be.
+    pub fn schemas(&self) -> Vec<String> {
+        self.schemas.lock().unwrap().iter().cloned().collect()
     }
 
     /// Those of a trace.
