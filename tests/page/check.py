@@ -228,6 +228,52 @@ class Checks:
         browser.answer_instead("*/status", None)
         browser.until("the node itself is shown again", "document.querySelector('#node').textContent === 'node-in-a-browser'")
 
+    def it_draws_to_scale_what_the_node_says(self):
+        """Of numbers that are known: the places of what is drawn, and the words beside it."""
+        browser, status = self.browser, self.node.status()
+        mib = 1 << 20
+        level = lambda number, sizes, most: {
+            "level": number, "tables": len(sizes), "bytes": sum(sizes), "max_bytes": most, "table_bytes": sizes}
+        status["tables"]["levels"] = [level(0, [mib, 3 * mib], 16 * mib), level(1, [12 * mib], 8 * mib), level(2, [], 32 * mib)]
+        status["compaction"] |= {"pending_bytes": 5 * mib, "pressure": 4.5, "write_delay_us": 1500, "jobs_failed": 2}
+        status["write_memory"] |= {"bytes": 16 * mib, "max_bytes": 64 * mib, "slow_bytes": 48 * mib}
+        status["cache"] |= {"bytes": 8 * mib, "max_bytes": 32 * mib, "frequency_weight": 0.25, "recency_weight": 0.75,
+                            "hit_ratio": 0.9, "evictions": 1234}
+        disk = {"used": 0.9, "total_bytes": 100 << 30, "available_bytes": 10 << 30}
+        status["disks"] = [status["disks"][0] | disk]
+        browser.answer_instead("*/status", lambda: json.dumps(status))
+        browser.until("it is shown", "document.querySelector('#debt').innerText.includes('4.50')")
+        drawn = browser.value("""Object.fromEntries([...document.querySelectorAll('.bar')].map((bar) => {
+            const { left, width } = bar.querySelector('.track').getBoundingClientRect();
+            const part = (from, to) => (to - from) / width;
+            const shares = (of) => [...bar.querySelectorAll(of)].map((i) => i.getBoundingClientRect());
+            return [bar.querySelector('.name').innerText, {
+              fill: part(left, bar.querySelector('.fill').getBoundingClientRect().right),
+              parts: shares('.fill i').map((i) => part(i.left, i.right)),
+              marks: shares('.marks i').map((i) => part(left, i.right)),
+              text: bar.querySelector('.text').innerText, kind: bar.className }];
+        }))""")
+        close = lambda found, wanted: len(found) == len(wanted) and all(abs(a - b) < 0.02 for a, b in zip(found, wanted))
+        for name, fill, parts, marks, text, kind in [
+            # The widest is L2's 32 MiB, of which it has nothing.
+            ("L0", 4 / 32, [1 / 32, 3 / 32], [16 / 32], "2 tables, 4.0 MiB of 16.0 MiB", "bar"),
+            ("L1", 12 / 32, [], [8 / 32], "1 table, 12.0 MiB of 8.0 MiB", "bar warn"),
+            ("L2", 0, [], [1], "0 tables, 0 B of 32.0 MiB", "bar"),
+            ("writes", 16 / 64, None, [48 / 64], "16.0 MiB of 64.0 MiB", "bar"),
+            ("held", 8 / 32, [], [], "8.0 MiB of 32.0 MiB", "bar"),
+            ("weights", 1, [0.25, 0.75], [], "often 0.25, lately 0.75", "bar split"),
+            (status["disks"][0]["directory"], 0.9, [], [], "90.0 % of 100 GiB, 10.0 GiB free", "bar warn"),
+        ]:
+            bar = drawn[name]
+            right = close([bar["fill"]], [fill]) and (parts is None or close(bar["parts"], parts)) and close(bar["marks"], marks)
+            assert right and bar["text"] == text and bar["kind"] == kind, f"{name} is drawn as {bar}"
+        debt, cache = self.text("#debt").split("\n"), self.text("#cache").split("\n")
+        for words, name, wanted in [(debt, "behind", "5.0 MiB"), (debt, "writes wait", "1.5 ms"), (debt, "failed jobs", "2"),
+                                    (cache, "hit ratio", "90.0 %"), (cache, "evicted", "1,234")]:
+            assert words[words.index(name) + 1] == wanted, f"{name} in {words}"
+        browser.answer_instead("*/status", None)
+        browser.until("the node itself is shown again", "!document.querySelector('#debt').innerText.includes('4.50')")
+
     def all_that_is_read_is_there(self):
         """A name that a status does not have, and that the page reads, is noted."""
         browser = self.browser
@@ -283,8 +329,8 @@ def main():
             checks = Checks(browser, node, pictures)
             for check in [checks.it_shows_the_node, checks.it_updates_by_itself_and_nothing_moves, checks.it_is_usable_by_keyboard,
                           checks.it_is_usable_in_the_dark_and_on_a_phone, checks.it_shows_slow_requests_and_hostile_texts_as_texts,
-                          checks.all_that_is_read_is_there, checks.it_says_when_the_node_is_gone_and_comes_back,
-                          checks.it_asked_nobody_else]:
+                          checks.it_draws_to_scale_what_the_node_says, checks.all_that_is_read_is_there,
+                          checks.it_says_when_the_node_is_gone_and_comes_back, checks.it_asked_nobody_else]:
                 check()
                 print(f"ok: {check.__name__.replace('_', ' ')}", flush=True)
         finally:
