@@ -11,9 +11,12 @@ mod site;
 use base64::Engine;
 use common::*;
 use pairdb_node::actors::faults::{DISK_IO, Fault, Injection, MESSAGE};
+use pairdb_node::actors::gossip::gossip_actor::GossipMessage;
 use pairdb_node::actors::gossip::names::NameService;
 use pairdb_node::actors::gossip::seen::{Life, Seen};
+use pairdb_node::actors::gossip::wire::Refused;
 use pairdb_node::actors::health::Status;
+use pairdb_node::actors::vitals;
 use pairdb_node::config::Config;
 use pairdb_node::node::{Machine, Node, NodeError};
 use pairdb_node::rpc::pb;
@@ -238,13 +241,18 @@ async fn what_fails_what_hits_and_that_a_disk_is_full_is_known_to_the_others() {
     }
     let is_near = |heard: f64, measured: f64| (heard - measured).abs() < 0.01;
     let mut measured = all[0].health().vitals.rates();
+    let mut last = heard();
     eventually("the other knows it", async || {
         let (heard, now) = (heard(), all[0].health().vitals.rates());
-        measured = now;
+        (measured, last) = (now, heard);
         heard.is_disk_full
             && heard.status == Status::Degraded
             && is_near(heard.error_rate.into(), now.errors)
             && is_near(heard.cache_hit_rate.into(), now.cache_hits)
+            && is_near(heard.cpu.into(), now.cpu.min(1.0))
+            && is_near(heard.memory.into(), vitals::memory().share())
+            && is_near(heard.disk.into(), disk.used())
+            && (f64::from(heard.requests_per_s) / now.requests - 1.0).abs() < 0.1
             && now.errors > 0.03
             && now.cache_hits > 0.5
     })
@@ -256,6 +264,14 @@ async fn what_fails_what_hits_and_that_a_disk_is_full_is_known_to_the_others() {
     let number = |name: &str| shown[name].as_f64().unwrap();
     assert!(is_near(number("error_rate"), measured.errors), "{shown}");
     assert!(is_near(number("cache_hit_rate"), measured.cache_hits), "{shown}");
+    assert!(is_near(number("memory"), last.memory.into()), "{shown}");
+    assert!(is_near(number("disk"), last.disk.into()), "{shown}");
+    let is_like = |shown: f64, heard: f32| (shown / f64::from(heard) - 1.0).abs() < 0.3;
+    assert!(
+        is_like(number("requests_per_s"), last.requests_per_s),
+        "{shown} of {last:?}"
+    );
+    assert!(is_like(number("cpu"), last.cpu), "{shown} of {last:?}");
     all[0].reloader().reload(&config);
     eventually("and that it is not any more", async || !heard().is_disk_full).await;
     stop(all).await;
@@ -548,6 +564,19 @@ async fn strangers_garbage_floods_and_replays_are_counted_and_change_nothing() {
         begun.elapsed() > 20 * probe
     })
     .await;
+    // Past what it can take packets are refused, and it goes on with those that it took: they say nothing.
+    let (requests, gossip) = (all[0].requests(), all[0].health().gossip.as_ref().unwrap());
+    let stall = injection("gossip", MESSAGE, Fault::Stall(Duration::from_secs(2)));
+    requests.handles.faults.inject(stall).unwrap();
+    eventually("it stalls", async || requests.handles.faults.armed().is_empty()).await;
+    while gossip.mailbox.send(GossipMessage::Received(Vec::new()), 0).is_ok() {}
+    let reasons = ["full", "undecodable"];
+    eventually("both are counted", async || {
+        let counted = refused(&all[0]);
+        reasons.iter().all(|why| counted[why] > counted_before[why])
+    })
+    .await;
+    all_see(&all, 4).await;
     is_over.store(true, Ordering::Relaxed);
     flooding.join().unwrap();
     let shown = metrics(&all[0]).await;
@@ -556,6 +585,16 @@ async fn strangers_garbage_floods_and_replays_are_counted_and_change_nothing() {
     assert!(life(&all[0], "n9").is_none() && life(&other, "n2").is_none());
     stop(all).await;
     stop([other, fourth]).await;
+}
+
+#[test]
+fn every_reason_why_a_packet_is_refused_is_explained() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/observability/README.md")).unwrap();
+    let (_, section) = text.split_once("### PairdbGossipRefused").unwrap();
+    let (section, _) = section.split_once("###").unwrap();
+    for why in Refused::ALL {
+        assert!(section.contains(&format!("`{}`", why.as_str())), "{}", why.as_str());
+    }
 }
 
 fn keys(path: &PathBuf, keys: &[u8]) {
@@ -790,6 +829,8 @@ async fn two_nodes_of_one_id_say_so() {
         })
     })
     .await;
+    let is_counted = |node: &Node| refused(node)["own_id"] > 0;
+    assert!(is_counted(&all[2]) || is_counted(&twin), "and counts its packets");
     stop(all).await;
     stop([twin]).await;
 }

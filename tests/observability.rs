@@ -331,7 +331,10 @@ async fn what_leaves_the_cache_is_counted() {
 async fn what_waits_for_an_actor_and_what_its_mailbox_refuses_is_counted() {
     const BYTES: usize = 10;
     let dir = tempfile::tempdir().unwrap();
-    let node = start(&shown(dir.path())).await;
+    let mut config = shown(dir.path());
+    config.gossip.enabled = true;
+    config.gossip.bind_port = 0;
+    let node = start(&config).await;
     let handles = &node.requests().handles;
     let seal = || handles.memtable.send(MemtableMessage::Seal, BYTES);
     let stall = injection("memtable", MESSAGE, Fault::Stall(PATIENCE));
@@ -351,6 +354,16 @@ async fn what_waits_for_an_actor_and_what_its_mailbox_refuses_is_counted() {
     assert_eq!(of("limit_bytes"), bound.bytes as f64);
     assert_eq!(of("refused_total"), 2.0);
     assert_eq!(seen["actor_mailbox_depth{actor=\"wal\"}"], 0.0);
+    // One that fills where nobody looks would be found by those who wait for it.
+    let (running, depth) = ("actor_running{actor=", "actor_mailbox_depth{actor=");
+    let running: Vec<_> = seen.keys().filter_map(|name| name.strip_prefix(running)).collect();
+    assert!(
+        running.contains(&"\"gossip\"}") && running.contains(&"\"vitals\"}"),
+        "{running:?}"
+    );
+    for actor in running {
+        assert!(seen.contains_key(&format!("{depth}{actor}")), "no mailbox of {actor}");
+    }
     handles.faults.clear(None);
     node.tree().kill("memtable");
     eventually("the room is free again", async || {
@@ -399,6 +412,21 @@ async fn how_full_the_disk_is_and_what_that_does_to_writes_is_counted() {
     assert_eq!(put(0.5).await, (true, (0.0, 0.0)));
     assert_eq!(put(0.93).await, (true, (1.0, 0.0)));
     assert_eq!(put(0.97).await, (false, (1.0, 1.0)));
+    assert_eq!(put(0.93).await, (true, (2.0, 1.0)));
+    // Where the time went is told.
+    let operations = vec![write("of-a-batch", b"v", &[("a", 1)])];
+    common::client(node.address())
+        .batch_write(pb::BatchWriteRequest { operations })
+        .await
+        .unwrap();
+    let slowest = node.requests().handles.traces.slowest(0);
+    let held_up = |operation: &str| {
+        let requests = slowest.iter().filter(|(_, request)| request.operation == operation);
+        let hops = requests.flat_map(|(_, request)| &request.hops);
+        hops.filter(|hop| hop.name == "admission" && !hop.queued.is_zero() && hop.worked.is_zero())
+            .count()
+    };
+    assert_eq!((held_up("write"), held_up("batch_write")), (2, 1), "{slowest:?}");
     node.shutdown().await;
 }
 
@@ -503,6 +531,13 @@ async fn a_stream_is_counted_while_there_is_one() {
             && seen.contains_key("actor_queue_seconds_count{actor=\"stream-to\"}")
     })
     .await;
+    // While the target is away the stream does not get on.
+    to.shutdown().await;
+    source.clone().write(write("later", b"v", &[("a", 1)])).await.unwrap();
+    eventually("it is told", async || {
+        metrics(&from).await["stream_stalled{target=\"to\"}"] == 1.0
+    })
+    .await;
     stop_stream(&source, "to").await;
     let seen = metrics(&from).await;
     let left = seen
@@ -510,7 +545,6 @@ async fn a_stream_is_counted_while_there_is_one() {
         .find(|name| name.contains("\"to\"") || name.contains("stream-to"));
     assert_eq!(left, None);
     from.shutdown().await;
-    to.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -569,7 +603,20 @@ async fn probes_learn_whether_the_node_is_ready_and_why_not() {
         (seen["commitlog_latched"], seen["node_health{status=\"unhealthy\"}"]),
         (1.0, 1.0)
     );
-    node.shutdown().await;
+
+    // Whoever asks while it stops is told so, reads or not.
+    let stall = injection("wal", MESSAGE, Fault::Stall(Duration::from_secs(3)));
+    node.requests().handles.faults.inject(stall).unwrap();
+    let stopping = tokio::spawn(node.shutdown());
+    for path in ["/health/ready", "/health/serving"] {
+        eventually("it says that it stops", async || {
+            let (status, text) = probe(path).await;
+            status == 503 && text.contains("\"stopping\"")
+        })
+        .await;
+    }
+    assert!(!stopping.is_finished(), "it was asked while it stopped");
+    stopping.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

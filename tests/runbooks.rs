@@ -364,6 +364,41 @@ fn every_block_is_of_a_known_kind_and_the_node_takes_each_command() {
     }
 }
 
+/// What stands between back quotes in the running text of a document.
+fn code_in(text: &str) -> Vec<String> {
+    let mut is_block = false;
+    let running = text.lines().filter(|line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_block ^= is_fence;
+        !is_block && !is_fence
+    });
+    let paragraphs = running.collect::<Vec<_>>().join("\n");
+    let paragraphs = paragraphs.split("\n\n");
+    let code = paragraphs.flat_map(|paragraph| paragraph.split('`').skip(1).step_by(2));
+    code.map(|code| code.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+#[test]
+fn the_node_takes_the_commands_in_running_text() {
+    let mut commands = 0;
+    let mut all = documents();
+    for other in ["README.md", "observability/README.md", "deploy/README.md"] {
+        all.insert(format!("/{other}"), fs::read_to_string(file(other)).unwrap());
+    }
+    for (name, text) in all {
+        for code in code_in(&text).iter().filter(|code| !code.contains('…')) {
+            for arguments in commands_of_the_node(code) {
+                assert_taken(&arguments, &name);
+                commands += 1;
+            }
+        }
+    }
+    assert!(commands > 60, "{commands} commands");
+    let found = commands_of_the_node("sudo -u pairdb env PAIRDB__A__B=1 pairdb-node config check");
+    assert_eq!(found, [["config", "check"]]);
+}
+
 fn text_of_this_test() -> String {
     fs::read_to_string(file("tests/runbooks.rs")).unwrap()
 }

@@ -2,6 +2,8 @@
 //! fails alone.
 
 mod common;
+#[path = "common/site.rs"]
+mod site;
 #[path = "common/streaming.rs"]
 mod streaming;
 
@@ -162,6 +164,8 @@ async fn a_stream_whose_actor_dies_again_and_again_fails_alone_and_can_be_ordere
     let dir = tempfile::tempdir().unwrap();
     let mut config = node_config(dir.path(), "from", 0);
     config.supervisor.max_restarts = 5;
+    config.metrics.enabled = true;
+    config.metrics.port = 0;
     let from = start(&config).await;
     let (to, other) = (node(dir.path(), "to", 0).await, node(dir.path(), "other", 0).await);
     let mut here = client(from.address());
@@ -187,6 +191,12 @@ async fn a_stream_whose_actor_dies_again_and_again_fails_alone_and_can_be_ordere
         from.tree().children().iter().all(|child| child.name != STREAM)
     })
     .await;
+    let seen = site::metrics(&from).await;
+    assert_eq!(
+        (seen["streams{state=\"failed\"}"], seen["stream_stalled{target=\"to\"}"]),
+        (1.0, 0.0),
+        "it does not try again by itself"
+    );
     // Nobody else minds.
     here.write(write("k", b"x", &[("c", 3)])).await.unwrap();
     eventually("the other stream goes on", async || {

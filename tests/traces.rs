@@ -17,6 +17,7 @@ use pairdb_node::actors::faults::{Fault, MESSAGE};
 use pairdb_node::actors::memtable::MemtableMessage;
 use pairdb_node::node::Node;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -719,6 +720,56 @@ async fn an_operation_that_its_stream_leaves_at_its_deadline_was_late_and_one_th
     node.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_says_at_which_level_it_found_the_key_and_which_filters_spared_it_a_look() {
+    let (dir, collector) = (tempfile::tempdir().unwrap(), Collector::start().await);
+    let mut config = traced(dir.path(), collector.address, 0.0);
+    config.compaction.l0_trigger = 2;
+    let node = start(&config).await;
+    let mut client = client(node.address());
+    let handles = &node.requests().handles;
+    let tables = |level: usize| handles.published.load().tables.level(level).len();
+    let mut flush = async |keys: [&str; 2]| {
+        for key in keys {
+            client.write(write(key, b"v", &[("a", 1)])).await.unwrap();
+        }
+        let filled = Arc::clone(&handles.published.load().active);
+        handles.memtable.send_admitted(MemtableMessage::Seal).unwrap();
+        eventually("it is flushed", async || {
+            let view = handles.published.load();
+            !Arc::ptr_eq(&view.active, &filled) && view.sealed.is_empty()
+        })
+        .await;
+    };
+    flush(["a", "deep"]).await;
+    flush(["b", "z"]).await;
+    eventually("they are compacted", async || (tables(0), tables(1)) == (0, 1)).await;
+    // Its range has the key; its filter does not.
+    flush(["c", "y"]).await;
+    assert_eq!((tables(0), tables(1)), (1, 1));
+    let mut client = common::client(node.address());
+    client.write(write("fresh", b"v", &[("a", 1)])).await.unwrap();
+    client.read(in_trace(read("deep"), 1, true)).await.unwrap();
+    let operations = ["y", "fresh", "a"].map(read).to_vec();
+    let batch = pairdb_node::rpc::pb::BatchReadRequest { operations };
+    client.batch_read(in_trace(batch, 2, true)).await.unwrap();
+    let told = |span: &Span| {
+        (
+            text(span, "pairdb.read.source").unwrap(),
+            ["level", "filters", "filters_excluded", "blocks"].map(|name| number(span, &format!("pairdb.read.{name}"))),
+        )
+    };
+    for (trace, source, numbers) in [
+        (1, "table", [1, 2, 1, 1]),
+        // All three together: one in L0, one in the memtable, one in L1, and each asks the filters of what may have it as well.
+        (2, "several", [0, 5, 3, 2]),
+    ] {
+        let spans = collector.taken.trace(&trace_of(trace)).await;
+        assert_eq!(told(named(&spans, "read")), (source.to_owned(), numbers.map(Some)));
+    }
+    node.shutdown().await;
+}
+
 /// The spans of both sides of a call, below the span that had it made: the caller's, and the one that goes on on the other node.
 fn both_sides<'a>(spans: &'a [Span], method: &str, above: &Span) -> (&'a Span, &'a Span) {
     let name = format!("storage.StorageNodeService/{method}");
@@ -805,6 +856,20 @@ async fn a_trace_goes_on_at_the_nodes_that_a_request_or_a_stream_calls() {
     let (_sent, received) = both_sides(&spans, "BatchWrite", &put);
     assert!(is_child_of(named(&spans, "memtable"), received));
     streaming::completed(&client, "to").await;
+    // As do the comparison at its end, and what it asks.
+    let compare = taken.named("stream compare").await.remove(0);
+    assert_eq!(hex(&compare.links[0].trace_id), trace_of(4));
+    assert_eq!(text(&compare, "pairdb.stream.target").unwrap(), "to");
+    assert_eq!(number(&compare, "pairdb.stream.keys"), Some(0), "nothing differs");
+    let ask = taken.named("stream ask").await.remove(0);
+    assert_eq!(hex(&ask.links[0].trace_id), trace_of(4));
+    assert_eq!(number(&ask, "pairdb.stream.keys"), Some(1));
+    let of_ask = || taken.of_trace(&hex(&ask.trace_id));
+    eventually("the target has told of what it was asked", async || {
+        of_ask().iter().any(|span| span.kind == SpanKind::Server as i32)
+    })
+    .await;
+    both_sides(&of_ask(), "CompareKeys", &ask);
     from.shutdown().await;
     to.shutdown().await;
     let unsampled = taken.of_trace(&trace_of(2));

@@ -61,6 +61,26 @@ pub enum Undelivered<M> {
     Down(M),
 }
 
+/// Tells what a mailbox holds, whatever its messages are.
+#[derive(Debug, Clone)]
+pub struct MailboxGauge {
+    bound: Bound,
+    used: Arc<Used>,
+}
+
+impl MailboxGauge {
+    /// What the mailbox holds now.
+    #[must_use]
+    pub fn stats(&self) -> MailboxStats {
+        MailboxStats {
+            messages: self.used.messages.load(Ordering::Relaxed),
+            bytes: self.used.bytes.load(Ordering::Relaxed),
+            refused: self.used.refused.load(Ordering::Relaxed),
+            bound: self.bound,
+        }
+    }
+}
+
 /// What a mailbox holds now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MailboxStats {
@@ -152,15 +172,19 @@ impl<M: Message> Mailbox<M> {
         })
     }
 
+    /// What tells how much it holds.
+    #[must_use]
+    pub fn gauge(&self) -> MailboxGauge {
+        MailboxGauge {
+            bound: self.bound,
+            used: Arc::clone(&self.used),
+        }
+    }
+
     /// What it holds now.
     #[must_use]
     pub fn stats(&self) -> MailboxStats {
-        MailboxStats {
-            messages: self.used.messages.load(Ordering::Relaxed),
-            bytes: self.used.bytes.load(Ordering::Relaxed),
-            refused: self.used.refused.load(Ordering::Relaxed),
-            bound: self.bound,
-        }
+        self.gauge().stats()
     }
 
     /// Wraps a message that an actor's own helper sends to exactly that actor, not to its successor.

@@ -52,7 +52,7 @@ pub mod write;
 
 use crate::storage::key::Key;
 use crate::storage::view::Published;
-use mailbox::{Mailbox, MailboxStats};
+use mailbox::Mailbox;
 use std::sync::Arc;
 use streaming::streams_actor::StreamsMessage;
 use streaming::tap::Taps;
@@ -94,25 +94,6 @@ pub struct Handles {
 }
 
 impl Handles {
-    /// What the mailbox of each actor holds, by the actor's name.
-    #[must_use]
-    pub fn mailboxes(&self) -> Vec<(String, MailboxStats)> {
-        let named = [
-            ("wal", self.wal.stats()),
-            ("memtable", self.memtable.stats()),
-            ("flush", self.flush.stats()),
-            ("compaction", self.compaction.stats()),
-            ("scrub", self.scrub.stats()),
-            ("disk", self.disk.stats()),
-            ("gateway", self.gateway.stats()),
-            ("streams", self.streams.stats()),
-        ];
-        let caches = self.caches.iter().enumerate();
-        let caches = caches.map(|(shard, cache)| (format!("cache-{shard}"), cache.mailbox.stats()));
-        let named = named.into_iter().map(|(name, stats)| (name.to_owned(), stats));
-        named.chain(caches).collect()
-    }
-
     /// Number of the cache shard that a key belongs to.
     #[must_use]
     pub fn shard_of(&self, key: &Key) -> usize {

@@ -159,7 +159,7 @@ impl Stream for Entries {
 async fn hand_over(mut walk: RangeWalk<WalkPermit>, pace: Pace, sender: mpsc::Sender<Part>) {
     loop {
         let part;
-        let read = trail::as_hop("walk", Instant::now(), move || read_part(walk, pace.entries));
+        let read = trail::as_hop(trail::WALK, Instant::now(), move || read_part(walk, pace.entries));
         (walk, part) = match tokio::task::spawn_blocking(read).await {
             Ok(read) => read,
             // The thread's panic was reported; the channel ends without a word of the end.

@@ -221,7 +221,7 @@ impl Requests {
         let turn = tokio::time::timeout(limit, Arc::clone(&self.loads).acquire_owned());
         let permit = turn.await.map_err(|_elapsed| Refusal::TimedOut(limit))?;
         let mut walk = self.walk(range, permit);
-        let look = trail::as_hop("walk", queued, move || {
+        let look = trail::as_hop(trail::WALK, queued, move || {
             let mut bytes = 0;
             let looked = work(&mut walk.by_ref().inspect(|item| {
                 bytes += item

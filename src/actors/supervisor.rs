@@ -8,7 +8,7 @@
 //! messages (its mailbox outlives it).
 
 use crate::actors::faults::{Faults, SUPERVISOR};
-use crate::actors::mailbox::{Envelope, Mailbox};
+use crate::actors::mailbox::{Envelope, Mailbox, MailboxGauge, MailboxStats};
 use crate::actors::reply::Reply;
 use crate::actors::restarts::{Intensity, Restarts};
 use crate::actors::threads::Threads;
@@ -47,6 +47,7 @@ pub struct ChildSpec {
     /// Its name, for people.
     pub name: String,
     pulse: Arc<Pulse>,
+    gauge: MailboxGauge,
     /// Its ends, under this supervisor and those before: one that ends again and again may take its supervisor with it.
     restarts: Mutex<Restarts>,
     start: Box<dyn Fn(ActorCell, Arc<Faults>) -> Starting + Send + Sync>,
@@ -66,6 +67,7 @@ impl ChildSpec {
         Self {
             name,
             pulse: Arc::clone(&pulse),
+            gauge: mailbox.gauge(),
             restarts: Mutex::default(),
             start: Box::new(move |supervisor, faults| {
                 let (mailbox, before) = (mailbox.clone(), Arc::clone(&before));
@@ -138,6 +140,8 @@ pub struct Tree {
     cells: Mutex<HashMap<String, ActorCell>>,
     /// All generations of an actor have the same.
     pulses: Mutex<Vec<(String, Arc<Pulse>)>>,
+    /// Of the actors that others send to.
+    mailboxes: Mutex<Vec<(String, MailboxGauge)>>,
     supervisor_restarts: AtomicU64,
     /// Those that ended and are not back yet.
     fallen: Mutex<HashMap<String, Fallen>>,
@@ -179,6 +183,7 @@ impl Tree {
             ends: Mutex::default(),
             cells: Mutex::default(),
             pulses: Mutex::default(),
+            mailboxes: Mutex::default(),
             supervisor_restarts: AtomicU64::new(0),
             fallen: Mutex::default(),
             stuck: Mutex::default(),
@@ -222,6 +227,14 @@ impl Tree {
     #[must_use]
     pub fn pulses(&self) -> Vec<(String, Arc<Pulse>)> {
         self.pulses.lock().clone()
+    }
+
+    /// What the mailbox of each actor holds that others send to.
+    #[must_use]
+    pub fn mailboxes(&self) -> Vec<(String, MailboxStats)> {
+        let mailboxes = self.mailboxes.lock();
+        let held = |(name, gauge): &(String, MailboxGauge)| (name.clone(), gauge.stats());
+        mailboxes.iter().map(held).collect()
     }
 
     /// The pulse of the actor of this name, for one more generation of it.
@@ -522,6 +535,8 @@ impl Actor for Supervisor {
         for spec in self.specs.iter() {
             self.tree.pulses_with(&spec.name, || Arc::clone(&spec.pulse));
         }
+        let mailbox = |spec: &ChildSpec| (spec.name.clone(), spec.gauge.clone());
+        *self.tree.mailboxes.lock() = self.specs.iter().map(mailbox).collect();
         timers::every(&myself, LOOK_EVERY, || SupervisorMessage::Look.into());
         Ok(SupervisorState {
             children: self.specs.iter().map(|_| Child::default()).collect(),

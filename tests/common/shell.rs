@@ -6,8 +6,8 @@ use clap::error::ErrorKind;
 use pairdb_node::cli::Cli;
 
 /// Words after which a command begins.
-const LEADING: [&str; 12] = [
-    "if", "then", "else", "while", "until", "do", "!", "{", "sudo", "exec", "time", "--",
+const LEADING: [&str; 13] = [
+    "if", "then", "else", "while", "until", "do", "!", "{", "sudo", "env", "exec", "time", "--",
 ];
 
 #[derive(Debug, PartialEq)]
@@ -73,7 +73,8 @@ pub fn commands_of_the_node(text: &str) -> Vec<Vec<String>> {
     let mut begins = true;
     let mut of_node: Option<Vec<String>> = None;
     let mut to_file = false;
-    let mut to_machine = false;
+    // A machine, or a user.
+    let mut is_named = false;
     for token in tokens(text) {
         match token {
             Token::End => {
@@ -88,9 +89,10 @@ pub fn commands_of_the_node(text: &str) -> Vec<Vec<String>> {
                     of_node = Some(Vec::new())
                 }
                 None => {
-                    // What another machine is to run follows its name.
-                    begins = to_machine || LEADING.contains(&word.as_str()) || begins && is_assignment(&word);
-                    to_machine = word == "ssh";
+                    // What another machine, or user, is to run follows its name.
+                    let names = word == "ssh" || begins && word == "-u";
+                    begins = is_named || names || LEADING.contains(&word.as_str()) || begins && is_assignment(&word);
+                    is_named = names;
                 }
             },
         }

@@ -274,6 +274,62 @@ class Checks:
         browser.answer_instead("*/status", None)
         browser.until("the node itself is shown again", "!document.querySelector('#debt').innerText.includes('4.50')")
 
+    def it_tells_of_actors_members_and_the_last_minutes_what_the_node_says(self):
+        browser, status = self.browser, self.node.status()
+        handling = {"messages_per_s": 1500, "queued_p50_us": 1, "queued_p99_us": 2500, "worked_p50_us": 1, "worked_p99_us": 40}
+        wal = next(actor for actor in status["actors"] if actor["name"] == "wal")
+        wal |= {"restarts": 7, "mailbox": {"messages": 321, "bytes": 5, "refused": 0}, "handling": handling}
+        stream = wal | {"name": "stream-n2", "parent": "streams", "state": "restarting", "restarts": 1, "mailbox": None, "handling": None}
+        stuck = wal | {"name": "still", "stuck_ms": 61_000, "restarts": 0, "handling": handling | {"messages_per_s": 0}}
+        status["actors"] += [stream, stuck]
+        member = status["members"][0] | {
+            "node_id": "n2", "address": "10.0.0.2:50052", "is_self": False, "version": "9.9", "heard_ms": 65_000}
+        status["members"] = [member | {"state": "alive", "status": "degraded"}, member | {"node_id": "n3", "state": "down"}]
+        at = [status["now_ms"] - 4000, status["now_ms"] - 2000, status["now_ms"]]
+        status["history"] = {
+            "at_ms": at, "reads_per_s": [0, 50, 100], "writes_per_s": [100, 100, 100], "errors_per_s": [0, 0, 0],
+            "read_p50_us": [0, 0, 0], "read_p99_us": [0, 10, 1000], "write_p50_us": [10] * 3, "write_p99_us": [100_000] * 3,
+            "cache_hit_ratio": [-1, 0.5, 1], "pending_bytes": [0, 1 << 20, 2 << 20]}
+        browser.answer_instead("*/status", lambda: json.dumps(status))
+        browser.until("it is shown", "document.querySelector('#actors').innerText.includes('stream-n2')")
+        table = lambda place: browser.value(
+            f"[...document.querySelectorAll('{place} tr')].map((row) => [...row.cells].map((cell) => cell.textContent.trim()))")
+        actors = {row[0]: row[1:] for row in table("#actors")}
+        for name, cells in [
+            ("└ wal", ["running", "7", "321", "1,500", "2.5 ms", "40 µs"]),
+            ("└ stream-n2", ["restarting", "1", "–", "–", "–", "–"]),
+            ("└ still", ["at one message for 1 min 1 s", "0", "321", "0", "–", "–"]),
+        ]:
+            assert actors[name] == cells, f"{name}: {actors[name]}"
+        order = list(actors)
+        assert order.index("└ stream-n2") == order.index("└ streams") + 1, f"a child below its parent: {order}"
+        assert table("#members") == [
+            ["n2", "degraded", "10.0.0.2:50052", "9.9", "1 min 5 s ago"], ["n3", "down", "10.0.0.2:50052", "9.9", "1 min 5 s ago"]]
+        charts = browser.value("""[...document.querySelectorAll('.chart')].map((chart) => ({
+            legend: Object.fromEntries([...chart.querySelectorAll('.legend > *')].map((of) => [...of.children].map((e) => e.textContent))),
+            heights: [...chart.querySelectorAll('path.line')].map((line) =>
+              [...line.getAttribute('d').matchAll(/[ML][\\d.]+ ([\\d.]+)/g)].map((point) => Number(point[1]))),
+        }))""")
+        rates, latency, hits, debt = charts
+        assert rates["legend"] == {"reads": "100", "writes": "100", "failed": "0"}, rates
+        assert latency["legend"] == {"read p50": "–", "read p99": "1.0 ms", "write p50": "10 µs", "write p99": "100 ms"}, latency
+        assert hits["legend"] == {"hits": "100 %"} and debt["legend"] == {"behind": "2.0 MiB"}, (hits, debt)
+        # From the axis to the top, half way in the middle; of times on a logarithmic axis.
+        top, axis = 8, 150 - 20
+        near = lambda found, wanted: len(found) == len(wanted) and all(abs(a - b) < 1 for a, b in zip(found, wanted))
+        half = (top + axis) / 2
+        assert near(rates["heights"][0], [axis, half, top]) and near(rates["heights"][1], [top] * 3), rates
+        assert near(hits["heights"][0], [half, top]) and near(debt["heights"][0], [axis, half, top]), (hits, debt)
+        assert near(latency["heights"][1], [axis, half]) and latency["heights"][0] == [], latency
+        assert near(latency["heights"][3], [top] * 3), latency
+        browser.value("document.querySelector('.chart svg').focus()")
+        browser.press("ArrowLeft", 2)
+        said = browser.value("document.querySelector('.chart .legend').innerText.split('\\n')")
+        assert "50" in " ".join(said), f"the cursor is at the second of three: {said}"
+        browser.press("Escape")
+        browser.answer_instead("*/status", None)
+        browser.until("the node itself is shown again", "!document.querySelector('#actors').innerText.includes('stream-n2')")
+
     def all_that_is_read_is_there(self):
         """A name that a status does not have, and that the page reads, is noted."""
         browser = self.browser
@@ -329,7 +385,8 @@ def main():
             checks = Checks(browser, node, pictures)
             for check in [checks.it_shows_the_node, checks.it_updates_by_itself_and_nothing_moves, checks.it_is_usable_by_keyboard,
                           checks.it_is_usable_in_the_dark_and_on_a_phone, checks.it_shows_slow_requests_and_hostile_texts_as_texts,
-                          checks.it_draws_to_scale_what_the_node_says, checks.all_that_is_read_is_there,
+                          checks.it_draws_to_scale_what_the_node_says,
+                          checks.it_tells_of_actors_members_and_the_last_minutes_what_the_node_says, checks.all_that_is_read_is_there,
                           checks.it_says_when_the_node_is_gone_and_comes_back, checks.it_asked_nobody_else]:
                 check()
                 print(f"ok: {check.__name__.replace('_', ' ')}", flush=True)

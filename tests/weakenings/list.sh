@@ -846,8 +846,11 @@ weaken probes_find_nobody_while_the_node_starts serving src/node/start.rs \
             true => observe(config).await,
             false => None,
         };
-        let mut options' \
-    'let mut options' \
+        let bound' \
+    'let bound' \
+    src/node/start.rs \
+    'shown: observed.as_ref().map(|observed| observed.address),' \
+    'shown: None,' \
     src/node/start.rs \
     'let took = machine.time.elapsed().saturating_sub(begun);' \
     'let observed = match config.metrics.enabled {
@@ -855,6 +858,24 @@ weaken probes_find_nobody_while_the_node_starts serving src/node/start.rs \
             false => None,
         };
         let took = machine.time.elapsed().saturating_sub(begun);'
+weaken no_walk_is_slow lib src/actors/trail/traces.rs \
+    'let judged = if trail.operation.is_timed { took } else { longest_walk };' \
+    'let judged = if trail.operation.is_timed { took } else { Duration::ZERO };'
+weaken time_in_admission_is_not_told observability src/actors/requests.rs \
+    'trail::held_up();' \
+    'let _ = trail::held_up;'
+weaken a_stream_that_has_given_up_stalls stream_faults src/http/metrics/streams.rs \
+    ' && stream.state.as_str() != "failed"' \
+    ''
+weaken nobody_is_told_that_the_node_stops observability src/node/shutdown.rs \
+    'observed.site.stopping();' \
+    'let _ = observed;'
+weaken a_mailbox_is_forgotten observability src/actors/supervisor.rs \
+    'self.specs.iter().map(mailbox).collect();' \
+    'self.specs.iter().skip(1).map(mailbox).collect();'
+weaken filters_that_said_no_are_not_counted traces src/storage/looked.rs \
+    'self.excluded = self.excluded.saturating_add(other.excluded);' \
+    ''
 weaken mailboxes_refuse_without_a_word observability src/http/metrics/actors.rs \
     'of(|stats| stats.refused as f64)' \
     'of(|stats| stats.refused.min(0) as f64)'
@@ -911,6 +932,18 @@ weaken own_address_stays_what_it_was gossip src/actors/gossip/gossip_actor.rs \
 weaken no_hit_of_the_cache_is_told gossip src/actors/gossip/measuring.rs \
     'cache_hit_rate: rates.cache_hits as f32,' \
     'cache_hit_rate: 0.0,'
+weaken processors_are_told_as_memory gossip src/actors/gossip/measuring.rs \
+    'memory: vitals::memory().share() as f32,' \
+    'memory: rates.cpu as f32,'
+weaken others_are_asked_to_probe_at_half_of_the_interval lib src/actors/gossip/pace.rs \
+    'probe_rtt: self.probe_timeout,' \
+    'probe_rtt: self.probe_interval / 2,'
+weaken news_are_passed_on_at_the_pace_of_probes lib src/actors/gossip/pace.rs \
+    'periodic_gossip: every(self.gossip_interval, FAN_OUT),' \
+    'periodic_gossip: every(self.probe_interval, FAN_OUT),'
+weaken packets_without_room_are_not_counted gossip src/actors/gossip/gossip_actor.rs \
+    'Err(Undelivered::Full(_)) => watch.counts.refuse(Refused::Full),' \
+    'Err(Undelivered::Full(_)) => {}'
 weaken no_error_is_told gossip src/actors/gossip/measuring.rs \
     'error_rate: rates.errors as f32,' \
     'error_rate: 0.0,'

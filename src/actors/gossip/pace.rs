@@ -74,3 +74,34 @@ fn transmissions(members: usize) -> NonZeroU8 {
     let wanted = (TRANSMISSIONS * (members as f64 + 2.0).log10()).ceil() as u8;
     NonZeroU8::new(wanted.max(LEAST_TRANSMISSIONS)).unwrap_or(NonZeroU8::MIN)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_interval_goes_where_foca_has_it() {
+        let [gossip_interval, probe_interval, probe_timeout] = [3, 7, 2].map(Duration::from_secs);
+        let pace = Pace {
+            gossip_interval,
+            probe_interval,
+            probe_timeout,
+        };
+        let config = pace.config(100);
+        assert_eq!((config.probe_period, config.probe_rtt), (probe_interval, probe_timeout));
+        let passed_on = config.periodic_gossip.unwrap();
+        assert_eq!((passed_on.frequency, passed_on.num_members), (gossip_interval, FAN_OUT));
+        assert_eq!(config.suspect_to_down_after, 10 * probe_interval);
+    }
+
+    #[test]
+    fn of_a_thousand_each_sends_its_numbers_as_often_as_the_readme_says() {
+        let shipped = crate::config::Config::default().gossip;
+        let pace = Pace {
+            gossip_interval: shipped.gossip_interval,
+            probe_interval: shipped.probe_interval,
+            probe_timeout: shipped.probe_timeout,
+        };
+        assert_eq!(pace.round_of_all(1000).as_secs(), 212);
+    }
+}

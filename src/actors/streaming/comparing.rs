@@ -24,7 +24,7 @@ impl Requests {
         let turn = tokio::time::timeout(limit, Arc::clone(&self.loads).acquire_owned());
         let permit = turn.await.map_err(|_elapsed| Refusal::TimedOut(limit))?;
         let published = Arc::clone(&self.handles.published);
-        let look = trail::as_hop("walk", queued, move || {
+        let look = trail::as_hop(trail::WALK, queued, move || {
             let _permit = permit;
             let view = published.load();
             let differs = |(key, other): &(Key, u64)| view.get(key).map_or(true, |here| digest(&here) != *other);

@@ -33,6 +33,9 @@ const USUAL_HOPS: usize = 5;
 /// Hops that a trail has at most: a batch may go to every shard, and load many keys.
 const MOST_HOPS: usize = 64;
 
+/// The hop of a part of a walk. Of requests whose whole time is not the node's own, it tells whether the node was slow.
+pub const WALK: &str = "walk";
+
 tokio::task_local! {
     static TRAIL: Arc<Trail>;
     static WORK: TraceContext;
@@ -45,7 +48,8 @@ pub struct Operation {
     pub method: &'static str,
     /// The operation, as a database calls it.
     pub name: &'static str,
-    /// Whether its time says something about the node: not that of a walk or a stream, which last as long as the client likes.
+    /// Whether its time says something about the node: not that of a walk or a stream, which last as long as the client likes;
+    /// of a walk its parts are judged, each by itself.
     pub is_timed: bool,
 }
 
@@ -83,6 +87,8 @@ pub struct Noted {
     pub hops: SmallVec<[Hop; USUAL_HOPS]>,
     /// Hops beyond the most that are kept.
     pub left_out: u32,
+    /// The longest time that a part of a walk took, from when it was queued; also of those that are left out.
+    pub longest_walk: Duration,
     /// Whose key it is about.
     pub tenant: CompactString,
     /// The component with which the request, or a part of it, was lost, and when, since it arrived.
@@ -175,6 +181,9 @@ impl Noted {
     }
 
     fn add(&mut self, hop: Hop) {
+        if hop.name == WALK {
+            self.longest_walk = self.longest_walk.max(hop.queue() + hop.work());
+        }
         let may_join = matches!(hop.detail, Detail::Read(_));
         if may_join && self.hops.iter_mut().rev().any(|before| before.takes_in(&hop)) {
             return;

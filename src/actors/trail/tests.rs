@@ -8,6 +8,11 @@ use std::sync::atomic::Ordering;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::advance;
 
+static SCAN: Operation = Operation {
+    method: "Scan",
+    name: "scan",
+    is_timed: false,
+};
 static WRITE: Operation = Operation {
     method: "Write",
     name: "write",
@@ -68,6 +73,32 @@ async fn whoever_began_a_trace_decides_and_failed_and_slow_requests_are_kept_in_
         request(&traces, parent(false), 1, FAILED).await;
         assert_eq!(kept(&mut queue), 1, "failed");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_is_slow_by_one_of_its_parts_and_not_by_how_long_its_client_takes() {
+    let after = async |ms| advance(Duration::from_millis(ms)).await;
+    for (part_ms, is_kept) in [(60, false), (100, true)] {
+        let (traces, mut queue) = traces(0.0, 100);
+        let trail = traces.begin(&SCAN, None, None).unwrap();
+        // Far more parts than hops that are kept; the last is the longest.
+        for _ in 0..2 * MOST_HOPS {
+            let now = Instant::now();
+            trail.hop(WALK, (now, now), Detail::None);
+            after(1000).await;
+        }
+        let queued = Instant::now();
+        after(part_ms / 2).await;
+        let begun = Instant::now();
+        after(part_ms / 2).await;
+        trail.hop(WALK, (queued, begun), Detail::None);
+        traces.end(&trail, DONE);
+        assert_eq!(kept(&mut queue) == 1, is_kept, "{part_ms} ms");
+    }
+    let (traces, mut queue) = traces(0.0, 0);
+    let trail = traces.begin(&SCAN, None, None).unwrap();
+    traces.end(&trail, DONE);
+    assert_eq!(kept(&mut queue), 0, "with no limit none is slow");
 }
 
 #[tokio::test(start_paused = true)]

@@ -180,14 +180,16 @@ impl Traces {
     pub fn end(&self, trail: &Arc<Trail>, outcome: Outcome) {
         let now = Instant::now();
         let took = trail.at(now);
-        let failure = {
+        let (failure, longest_walk) = {
             let mut noted = trail.noted.lock();
             noted.end = Some((took, outcome));
-            noted.failure()
+            (noted.failure(), noted.longest_walk)
         };
         let slow = self.sampling.slow();
         let is_timed = trail.operation.is_timed && !slow.is_zero();
-        let is_slow = is_timed && took >= slow;
+        // Of one that lasts as long as its client likes, what the node itself took at a time.
+        let judged = if trail.operation.is_timed { took } else { longest_walk };
+        let is_slow = !slow.is_zero() && judged >= slow;
         if is_timed {
             self.slowest.see(trail, took, now);
         }

@@ -32,7 +32,7 @@ impl Out<'_> {
             "actor",
             running,
         )?;
-        let mailboxes = health.handles.mailboxes();
+        let mailboxes = health.tree.mailboxes();
         let of = |number: fn(&MailboxStats) -> f64| {
             mailboxes
                 .iter()

@@ -31,9 +31,9 @@ impl Out<'_> {
         for (name, help, kind, values) in [
             (
                 "stream_stalled",
-                "1 while a stream does not get on",
+                "1 while a stream does not get on, and tries again",
                 MetricType::Gauge,
-                of(&|stream| f64::from(stream.problem.is_some())),
+                of(&|stream| f64::from(stream.problem.is_some() && stream.state.as_str() != "failed")),
             ),
             (
                 "stream_keys_copied",

@@ -259,7 +259,7 @@ fn actors(health: &Health) -> Vec<pb::Actor> {
     let ends = health.tree.ends();
     let last_end = |name: &str| ends.iter().rev().find(|end| end.name == name);
     let children = health.tree.children().into_iter();
-    let mailboxes: HashMap<String, MailboxStats> = health.handles.mailboxes().into_iter().collect();
+    let mailboxes: HashMap<String, MailboxStats> = health.tree.mailboxes().into_iter().collect();
     let handling = health.history.handling();
     let actor = |child: ChildStatus| pb::Actor {
         state: if child.running { "running" } else { "restarting" }.to_owned(),
