@@ -17,6 +17,8 @@ seconds=${WEAKENING_SECONDS:-300}
 # A failure is to be found, not explained; and none is to be found because an earlier weakening left its example.
 export RUST_BACKTRACE=0 PROPTEST_MAX_SHRINK_ITERS=0 PROPTEST_DISABLE_FAILURE_PERSISTENCE=true
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/weakenings
+# Most of the time goes into building the node anew for each: so it is not optimised.
+export CARGO_PROFILE_DEV_OPT_LEVEL=${CARGO_PROFILE_DEV_OPT_LEVEL:-0} CARGO_PROFILE_DEV_DEBUG=${CARGO_PROFILE_DEV_DEBUG:-0}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 output=$work/output
