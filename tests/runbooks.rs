@@ -387,14 +387,19 @@ fn the_node_takes_the_commands_in_running_text() {
         all.insert(format!("/{other}"), fs::read_to_string(file(other)).unwrap());
     }
     for (name, text) in all {
-        for code in code_in(&text).iter().filter(|code| !code.contains('…')) {
-            for arguments in commands_of_the_node(code) {
+        for code in code_in(&text) {
+            if code.contains('…') || code.contains("COMMAND") {
+                continue;
+            }
+            // Its name alone is no command.
+            let whole = |arguments: &Vec<String>| !arguments.is_empty();
+            for arguments in commands_of_the_node(&code).into_iter().filter(whole) {
                 assert_taken(&arguments, &name);
                 commands += 1;
             }
         }
     }
-    assert!(commands > 60, "{commands} commands");
+    assert!(commands > 30, "{commands} commands");
     let found = commands_of_the_node("sudo -u pairdb env PAIRDB__A__B=1 pairdb-node config check");
     assert_eq!(found, [["config", "check"]]);
 }

@@ -59,3 +59,44 @@ impl fmt::Display for Looked {
         write!(f, ", {filters} filters of which {excluded} said no, {blocks} blocks")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_looked_at_for_several_keys_is_told_together() {
+        let mut looked = Looked::default();
+        assert_eq!(looked.source(), "none");
+        looked.found_at(3);
+        looked.found_at(1);
+        looked.found_at(2);
+        assert_eq!((looked.source(), looked.level), ("table", Some(1)));
+        let of_another = |level, in_memtable, in_quarantine| Looked {
+            in_memtable,
+            in_quarantine,
+            level,
+            filters: 5,
+            excluded: 3,
+            blocks: 2,
+        };
+        looked.add(&of_another(Some(4), false, false));
+        assert_eq!((looked.source(), looked.level), ("table", Some(1)));
+        assert_eq!((looked.filters, looked.excluded, looked.blocks), (5, 3, 2));
+        let with_another = |other: Looked| {
+            let mut both = looked;
+            both.add(&other);
+            (both.source(), both.level, both.filters, both.excluded, both.blocks)
+        };
+        assert_eq!(
+            with_another(of_another(None, true, false)),
+            ("several", Some(1), 10, 6, 4)
+        );
+        assert_eq!(
+            with_another(of_another(Some(0), false, true)),
+            ("several", Some(0), 10, 6, 4)
+        );
+        assert_eq!(of_another(None, false, true).source(), "quarantine");
+        assert_eq!(of_another(None, true, false).source(), "memtable");
+    }
+}

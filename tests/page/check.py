@@ -243,6 +243,7 @@ class Checks:
         status["disks"] = [status["disks"][0] | disk]
         browser.answer_instead("*/status", lambda: json.dumps(status))
         browser.until("it is shown", "document.querySelector('#debt').innerText.includes('4.50')")
+        browser.until("the bars have come to rest", "document.getAnimations().length === 0")
         drawn = browser.value("""Object.fromEntries([...document.querySelectorAll('.bar')].map((bar) => {
             const { left, width } = bar.querySelector('.track').getBoundingClientRect();
             const part = (from, to) => (to - from) / width;
