@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use pairdb_node::actors::faults::{Fault, MESSAGE};
 use pairdb_node::node::Node;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -209,4 +210,26 @@ async fn past_the_restart_intensity_the_node_gives_up_and_says_why() {
         .await
         .unwrap();
     assert!(why.contains("wal ended 4 times"), "{why}");
+}
+
+/// What MemtableActor does not get is read back from the log, and whoever waits for a write behind it need not wait for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_behind_one_that_is_missing_is_answered_at_once_and_both_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(&config(dir.path())).await;
+    let mut client = client(node.address());
+    client.write(write("before", b"v", &[("c", 1)])).await.unwrap();
+    let faults = &node.requests().handles.faults;
+    faults.inject(injection("memtable", MESSAGE, Fault::Drop)).unwrap();
+    for key in ["missing", "behind"] {
+        let begun = Instant::now();
+        let answer = client.write(write(key, b"v", &[("c", 1)])).await;
+        assert!(begun.elapsed() < CALL_LIMIT, "{key} hung for {:?}", begun.elapsed());
+        assert_eq!(answer.unwrap_err().code(), tonic::Code::Unavailable, "{key}");
+    }
+    assert!(faults.armed().is_empty());
+    for key in ["missing", "behind"] {
+        eventually("it is there", async || client.clone().read(read(key)).await.is_ok()).await;
+    }
+    node.shutdown().await;
 }

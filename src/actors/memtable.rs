@@ -52,8 +52,6 @@ impl Trailed for MemtableMessage {
 pub struct MemtableStats {
     /// Siblings merged away to keep the bound.
     pub siblings_merged: AtomicU64,
-    /// Batches dropped because something before them was missing.
-    pub gaps: AtomicU64,
 }
 
 /// The actor.
@@ -141,7 +139,6 @@ impl MemtableActor {
         let published = &self.handles.published;
         let writer = published.writer();
         if batch.previous_seq > published.applied() {
-            self.stats.gaps.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
                 applied = published.applied(),
                 previous_seq = batch.previous_seq,
