@@ -13,7 +13,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cargo=${CARGO:-cargo}
-seconds=${WEAKENING_SECONDS:-300}
+seconds=${WEAKENING_SECONDS:-600}
 # A failure is to be found, not explained; and none is to be found because an earlier weakening left its example.
 export RUST_BACKTRACE=0 PROPTEST_MAX_SHRINK_ITERS=0 PROPTEST_DISABLE_FAILURE_PERSISTENCE=true
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/weakenings
