@@ -56,6 +56,15 @@ weaken segments_deleted_before_the_table_is_recorded crash_states src/storage/st
     'self.log.lock().set_flushed(oldest.max_seq());
         upkeep::delete_flushed(&self.log)?;
         let flushed = self.tables.flush(&oldest, &self.published);'
+weaken log_goes_on_after_a_failed_sync crash_states src/storage/log/writer.rs \
+    'return Err(self.fail_to_sync(&segment, source));' \
+    'return Err(Error::io("sync", &segment, source));'
+weaken what_a_dead_writer_left_is_only_synced crash_states src/storage/log/upkeep.rs \
+    'for chunk in segment.bytes(from, to).chunks(REWRITTEN_AT_ONCE) {' \
+    'for chunk in segment.bytes(from, from).chunks(REWRITTEN_AT_ONCE) {'
+weaken directories_whose_sync_failed_stay crash_states src/storage/fs/durable.rs \
+    'for dir in made.iter().rev() {' \
+    'for dir in made.iter().rev().take(0) {'
 weaken gap_of_flushed_segments_is_damage crash_states src/storage/recovery.rs \
     'sweep_flushed(fs.as_ref(), &mut segments, flushed)?;' \
     'let _ = sweep_flushed;'
@@ -621,21 +630,12 @@ weaken walk_runs_ahead_of_the_caches faults src/actors/requests.rs \
 weaken failed_sync_passes_for_a_full_disk damage $log/writer.rs \
     'let error = Error::io("sync", path, std::io::Error::other(source));' \
     'let error = Error::io("sync", path, source);'
-weaken log_goes_on_after_a_failed_sync crash_states src/storage/log/writer.rs \
-    'return Err(self.fail_to_sync(&segment, source));' \
-    'return Err(Error::io("sync", &segment, source));'
 weaken a_failed_sync_ahead_is_passed_over failed_syncs src/storage/log/upkeep.rs \
     'let _ = log.lock().fail_to_sync(&segment, error);' \
     'drop(error);'
 weaken streams_that_are_found_pass_for_durable lib src/actors/streaming/registry.rs \
     'stored: Mutex::new(records.is_empty().then(Vec::new)),' \
     'stored: Mutex::new(Some(records.clone())),'
-weaken what_a_dead_writer_left_is_only_synced crash_states src/storage/log/upkeep.rs \
-    'for chunk in segment.bytes(from, to).chunks(REWRITTEN_AT_ONCE) {' \
-    'for chunk in segment.bytes(from, from).chunks(REWRITTEN_AT_ONCE) {'
-weaken directories_whose_sync_failed_stay crash_states src/storage/fs/durable.rs \
-    'for dir in made.iter().rev() {' \
-    'for dir in made.iter().rev().take(0) {'
 weaken a_removal_that_was_not_synced_is_not_made_again failed_syncs src/storage/fs/durable.rs \
     'let _ = fs.create(&stand_in).and_then(|_empty| fs.remove(&stand_in));' \
     'let _ = stand_in;'

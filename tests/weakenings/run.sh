@@ -17,8 +17,7 @@ seconds=${WEAKENING_SECONDS:-600}
 # A failure is to be found, not explained; and none is to be found because an earlier weakening left its example.
 export RUST_BACKTRACE=0 PROPTEST_MAX_SHRINK_ITERS=0 PROPTEST_DISABLE_FAILURE_PERSISTENCE=true
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/weakenings
-# Most of the time goes into building the node anew for each: so it is not optimised.
-export CARGO_PROFILE_DEV_OPT_LEVEL=${CARGO_PROFILE_DEV_OPT_LEVEL:-0} CARGO_PROFILE_DEV_DEBUG=${CARGO_PROFILE_DEV_DEBUG:-0}
+export CARGO_PROFILE_DEV_DEBUG=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 output=$work/output
@@ -78,6 +77,9 @@ note() {
 outcome_of() {
     local which=(--test "$1")
     [[ $1 != lib ]] || which=(--lib)
+    # Most of the time goes into building the node anew, so it is not optimised; but for a test that computes for long.
+    export CARGO_PROFILE_DEV_OPT_LEVEL=0
+    [[ $1 != crash_states ]] || CARGO_PROFILE_DEV_OPT_LEVEL=1
     # Built apart, so that the limit is one for the test alone.
     if ! "$cargo" test --locked --no-run "${which[@]}" >"$output" 2>&1; then
         echo unbuilt
