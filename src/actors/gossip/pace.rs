@@ -93,15 +93,4 @@ mod tests {
         assert_eq!((passed_on.frequency, passed_on.num_members), (gossip_interval, FAN_OUT));
         assert_eq!(config.suspect_to_down_after, 10 * probe_interval);
     }
-
-    #[test]
-    fn of_a_thousand_each_sends_its_numbers_as_often_as_the_readme_says() {
-        let shipped = crate::config::Config::default().gossip;
-        let pace = Pace {
-            gossip_interval: shipped.gossip_interval,
-            probe_interval: shipped.probe_interval,
-            probe_timeout: shipped.probe_timeout,
-        };
-        assert_eq!(pace.round_of_all(1000).as_secs(), 212);
-    }
 }
