@@ -93,4 +93,13 @@ mod tests {
         assert_eq!((passed_on.frequency, passed_on.num_members), (gossip_interval, FAN_OUT));
         assert_eq!(config.suspect_to_down_after, 10 * probe_interval);
     }
+    #[test]
+    fn of_a_thousand_each_sends_its_numbers_as_often_as_the_readme_says() {
+        let shipped = Pace {
+            gossip_interval: Duration::from_secs(5),
+            probe_interval: Duration::from_secs(1),
+            probe_timeout: Duration::from_millis(500),
+        };
+        assert_eq!(shipped.round_of_all(1000).as_secs(), 212);
+    }
 }
