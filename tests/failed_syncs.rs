@@ -107,8 +107,7 @@ async fn fail(node: &Node, client: &mut Client, dir: &Path, case: (&str, u64, Fa
 async fn a_backup_one_of_whose_directories_is_not_synced_is_none() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
-    config.admin.fault_injection = true;
-    config.admin.port = 0;
+    common::breakable(&mut config);
     let node = start(&config).await;
     client(node.address())
         .write(write("k", b"v", &[("a", 1)]))
@@ -140,8 +139,7 @@ async fn a_failed_sync_is_answered_told_of_and_never_passed_over() {
     for case in CASES {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(dir.path());
-        config.admin.fault_injection = true;
-        config.admin.port = 0;
+        common::breakable(&mut config);
         let node = start(&config).await;
         let mut client = client(node.address());
         let mut kept = Vec::new();
@@ -227,8 +225,7 @@ fn what_is_tried_again_after_a_failed_sync_is_durable_when_it_is_answered() {
 
 fn breakable(dir: &Path) -> Config {
     let mut config = config(dir);
-    config.admin.fault_injection = true;
-    config.admin.port = 0;
+    common::breakable(&mut config);
     config.commit_log.segment_size = bytesize::ByteSize::kib(64);
     config
 }

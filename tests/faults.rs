@@ -23,8 +23,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 
 fn breakable(dir: &Path) -> Config {
     let mut config = config(dir);
-    config.admin.fault_injection = true;
-    config.admin.port = 0;
+    common::breakable(&mut config);
     config.supervisor.max_restarts = 10_000;
     config.mem_table.flush_threshold = bytesize::ByteSize::kib(64);
     config.commit_log.segment_size = bytesize::ByteSize::kib(64);

@@ -277,10 +277,6 @@ async fn what_fails_what_hits_and_that_a_disk_is_full_is_known_to_the_others() {
     stop(all).await;
 }
 
-fn breakable(config: &mut Config) {
-    (config.admin.fault_injection, config.admin.port) = (true, 0);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_leaves_is_known_to_have_left_and_keys_are_copied_to_whom_only_the_gossip_knows() {
     let dir = tempfile::tempdir().unwrap();

@@ -551,8 +551,7 @@ async fn a_stream_is_counted_while_there_is_one() {
 async fn probes_learn_whether_the_node_is_ready_and_why_not() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = shown(dir.path());
-    config.admin.fault_injection = true;
-    config.admin.port = 0;
+    breakable(&mut config);
     let node = start(&config).await;
     let address = node.metrics_address().unwrap();
     let probe = async |path: &'static str| {
@@ -755,8 +754,7 @@ async fn a_read_of_a_stream_that_waits_until_its_client_takes_answers_is_one_rea
 async fn counters_go_on_when_the_actors_end_whose_work_they_count() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = shown(dir.path());
-    config.admin.fault_injection = true;
-    config.admin.port = 0;
+    breakable(&mut config);
     config.cache.max_size = bytesize::ByteSize::kib(64);
     let node = start(&config).await;
     let mut client = client(node.address());

@@ -680,7 +680,7 @@ async fn faults_are_injected_by_tls_alone_where_there_is_tls() {
     let dir = tempfile::tempdir().unwrap();
     let (authority, strangers) = (Authority::new("a"), Authority::new("x"));
     let mut config = mutual(dir.path(), &authority, &authority);
-    (config.admin.fault_injection, config.admin.port) = (true, 0);
+    breakable(&mut config);
     let node = start(&config).await;
     let address = node.fault_address().unwrap();
     let own = authority.issue("client");

@@ -454,7 +454,7 @@ async fn admin(dir: &Path, token: Option<&str>) -> Result<(), Status> {
 async fn who_administers_the_node_needs_a_token_of_his_own() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = guarded(dir.path());
-    (config.admin.fault_injection, config.admin.port) = (true, 0);
+    breakable(&mut config);
     let node = start(&config).await;
     let address = node.fault_address().unwrap();
     let faults = async |token: Option<&str>| {

@@ -398,35 +398,34 @@ impl Tree {
     }
 
     fn count_start(&self, name: &str) -> u64 {
-        let mut children = self.children.lock();
-        if let Some(child) = children.iter_mut().find(|child| child.name == name) {
+        self.change(name, |child| {
             child.generation += 1;
             child.running = true;
-            return child.generation;
-        }
-        children.push(ChildStatus {
-            name: name.to_owned(),
-            generation: 1,
-            running: true,
-            stuck: None,
-        });
-        1
+        })
     }
 
+    /// A child whose first start failed is listed from then on: nobody would miss it otherwise.
     fn count_end(&self, name: &str) -> u64 {
+        self.change(name, |child| child.running = false)
+    }
+
+    /// Changes what is known of a child, be it there or not. Returns its generation.
+    fn change(&self, name: &str, change: impl FnOnce(&mut ChildStatus)) -> u64 {
         let mut children = self.children.lock();
         if let Some(child) = children.iter_mut().find(|child| child.name == name) {
-            child.running = false;
+            change(child);
             return child.generation;
         }
-        // Its first start failed: unless it were listed, nobody would miss it.
-        children.push(ChildStatus {
+        let mut child = ChildStatus {
             name: name.to_owned(),
             generation: 0,
             running: false,
             stuck: None,
-        });
-        0
+        };
+        change(&mut child);
+        let generation = child.generation;
+        children.push(child);
+        generation
     }
 
     /// Takes note that a child ended, or did not start. Returns the request at which it did, if it was one.

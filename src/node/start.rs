@@ -106,7 +106,7 @@ impl Node {
             cause,
         };
         let listener = socket.listen(LISTEN_BACKLOG).map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
+        let address = listening.clients;
         let listener = Arc::new(listener.into_std().map_err(listen)?);
         let report = recovered.report;
         for table in recovered.published.load().tables.quarantine() {

@@ -158,8 +158,7 @@ pub fn traced(dir: &Path, collector: SocketAddr, ratio: f64) -> pairdb_node::con
     config.tracing.export_timeout = PATIENCE;
     // Of which the exporter has a twentieth.
     config.server.shutdown_timeout = 20 * PATIENCE;
-    config.admin.fault_injection = true;
-    config.admin.port = 0;
+    breakable(&mut config);
     config
 }
 

@@ -87,6 +87,12 @@ pub fn wire_clock(clock: &[(&str, i64)]) -> Option<pb::VectorClock> {
     })
 }
 
+/// Lets faults be injected, also into what is below the node.
+pub fn breakable(config: &mut Config) {
+    config.admin.fault_injection = true;
+    config.admin.port = 0;
+}
+
 /// What makes a fault happen once, at the next pass of a point.
 pub fn injection(actor: &str, point: &str, fault: Fault) -> Injection {
     Injection {

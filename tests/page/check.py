@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import contextmanager
 
 from browser import Browser
 
@@ -109,6 +110,15 @@ class Checks:
     def fits(self, what):
         width = self.browser.value("[document.documentElement.scrollWidth, innerWidth]")
         assert width[0] <= width[1], f"{what}: {width[0]} wide in a window of {width[1]}"
+
+    @contextmanager
+    def told_instead(self, status, is_shown):
+        """The page is told this, which shows by that, and then what the node says."""
+        self.browser.answer_instead("*/status", lambda: json.dumps(status))
+        self.browser.until("it is shown", is_shown)
+        yield
+        self.browser.answer_instead("*/status", None)
+        self.browser.until("the node itself is shown again", f"!({is_shown})")
 
     def it_shows_the_node(self):
         browser = self.browser
@@ -241,8 +251,11 @@ class Checks:
                             "hit_ratio": 0.9, "evictions": 1234}
         disk = {"used": 0.9, "total_bytes": 100 << 30, "available_bytes": 10 << 30}
         status["disks"] = [status["disks"][0] | disk]
-        browser.answer_instead("*/status", lambda: json.dumps(status))
-        browser.until("it is shown", "document.querySelector('#debt').innerText.includes('4.50')")
+        with self.told_instead(status, "document.querySelector('#debt').innerText.includes('4.50')"):
+            self.drawn_to_scale(status["disks"][0]["directory"])
+
+    def drawn_to_scale(self, directory):
+        browser = self.browser
         browser.until("the bars have come to rest", "document.getAnimations().length === 0")
         drawn = browser.value("""Object.fromEntries([...document.querySelectorAll('.bar')].map((bar) => {
             const { left, width } = bar.querySelector('.track').getBoundingClientRect();
@@ -263,7 +276,7 @@ class Checks:
             ("writes", 16 / 64, None, [48 / 64], "16.0 MiB of 64.0 MiB", "bar"),
             ("held", 8 / 32, [], [], "8.0 MiB of 32.0 MiB", "bar"),
             ("weights", 1, [0.25, 0.75], [], "often 0.25, lately 0.75", "bar split"),
-            (status["disks"][0]["directory"], 0.9, [], [], "90.0 % of 100 GiB, 10.0 GiB free", "bar warn"),
+            (directory, 0.9, [], [], "90.0 % of 100 GiB, 10.0 GiB free", "bar warn"),
         ]:
             bar = drawn[name]
             right = close([bar["fill"]], [fill]) and (parts is None or close(bar["parts"], parts)) and close(bar["marks"], marks)
@@ -272,8 +285,6 @@ class Checks:
         for words, name, wanted in [(debt, "behind", "5.0 MiB"), (debt, "writes wait", "1.5 ms"), (debt, "failed jobs", "2"),
                                     (cache, "hit ratio", "90.0 %"), (cache, "evicted", "1,234")]:
             assert words[words.index(name) + 1] == wanted, f"{name} in {words}"
-        browser.answer_instead("*/status", None)
-        browser.until("the node itself is shown again", "!document.querySelector('#debt').innerText.includes('4.50')")
 
     def it_tells_of_actors_members_and_the_last_minutes_what_the_node_says(self):
         browser, status = self.browser, self.node.status()
@@ -291,8 +302,11 @@ class Checks:
             "at_ms": at, "reads_per_s": [0, 50, 100], "writes_per_s": [100, 100, 100], "errors_per_s": [0, 0, 0],
             "read_p50_us": [0, 0, 0], "read_p99_us": [0, 10, 1000], "write_p50_us": [10] * 3, "write_p99_us": [100_000] * 3,
             "cache_hit_ratio": [-1, 0.5, 1], "pending_bytes": [0, 1 << 20, 2 << 20]}
-        browser.answer_instead("*/status", lambda: json.dumps(status))
-        browser.until("it is shown", "document.querySelector('#actors').innerText.includes('stream-n2')")
+        with self.told_instead(status, "document.querySelector('#actors').innerText.includes('stream-n2')"):
+            self.told_in_tables_and_charts()
+
+    def told_in_tables_and_charts(self):
+        browser = self.browser
         table = lambda place: browser.value(
             f"[...document.querySelectorAll('{place} tr')].map((row) => [...row.cells].map((cell) => cell.textContent.trim()))")
         actors = {row[0]: row[1:] for row in table("#actors")}
@@ -328,8 +342,6 @@ class Checks:
         said = browser.value("document.querySelector('.chart .legend').innerText.split('\\n')")
         assert "50" in " ".join(said), f"the cursor is at the second of three: {said}"
         browser.press("Escape")
-        browser.answer_instead("*/status", None)
-        browser.until("the node itself is shown again", "!document.querySelector('#actors').innerText.includes('stream-n2')")
 
     def all_that_is_read_is_there(self):
         """A name that a status does not have, and that the page reads, is noted."""

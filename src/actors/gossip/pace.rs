@@ -93,6 +93,7 @@ mod tests {
         assert_eq!((passed_on.frequency, passed_on.num_members), (gossip_interval, FAN_OUT));
         assert_eq!(config.suspect_to_down_after, 10 * probe_interval);
     }
+
     #[test]
     fn of_a_thousand_each_sends_its_numbers_as_often_as_the_readme_says() {
         let shipped = Pace {
