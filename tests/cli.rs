@@ -3,9 +3,11 @@
 mod common;
 
 use common::*;
+use pairdb_node::storage::fs::{FileSystem, RealFs};
 use predicates::prelude::*;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 fn pairdb(args: &[&str]) -> assert_cmd::Command {
     assert_cmd::Command::from_std(binary(args))
@@ -213,6 +215,27 @@ fn one_process_a_data_directory() {
         .assert()
         .failure()
         .stderr(predicate::str::contains("in use by another process"));
+}
+
+/// Commands to a stopped node have its directory for a moment, and it may be started in that moment.
+#[test]
+fn a_node_waits_for_a_command_that_has_its_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let held = RealFs.lock_dir(&data).unwrap();
+    let log = dir.path().join("node.log");
+    let command = std::thread::spawn(move || {
+        let begun = Instant::now();
+        while !fs::read_to_string(&log).is_ok_and(|log| log.contains("waiting for the data directory")) {
+            assert!(begun.elapsed() < PATIENCE, "the node does not say that it waits");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(held);
+    });
+    let node = Process::start(dir.path(), free_port(), &[]);
+    command.join().unwrap();
+    pairdb(&["put", "k", "v", "--addr", &node.addr]).assert().success();
 }
 
 #[test]

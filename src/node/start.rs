@@ -24,7 +24,7 @@ use crate::rpc::security::Security;
 use crate::storage::drain_mark;
 use crate::storage::error::Error;
 use crate::storage::fs::FileSystem;
-use crate::storage::recovery;
+use crate::storage::recovery::{self, Options};
 use crate::storage::stream_records;
 use crate::telemetry;
 use ractor::{Actor, ActorRef};
@@ -39,6 +39,13 @@ use tokio::time::Instant;
 
 /// Connections that may wait to be accepted.
 const LISTEN_BACKLOG: u32 = 1024;
+
+/// Longest time to wait for a data directory that another process has. A command to a stopped node (`drain`, `undrain`) has
+/// it for a moment only, and must not keep the node from starting.
+const DIRECTORY_WAIT: Duration = Duration::from_secs(5);
+
+/// How often a data directory that another process has is tried again.
+const DIRECTORY_RETRY: Duration = Duration::from_millis(50);
 
 impl Node {
     /// Recovers what the disk holds, starts all actors and listens. Returns when the node serves.
@@ -87,20 +94,7 @@ impl Node {
         let told = exposure::tell(config, &listening, &[]);
         let mut options = storage_options(config);
         options.parallel_replay = machine.threads.are_parallel();
-        let (files, begun) = (Arc::clone(&machine.fs), machine.time.elapsed());
-        let recover = move || {
-            let recovered = recovery::open(&files, &options)?;
-            let is_draining = drain_mark::load(files.as_ref(), &options.data_dir)?.is_some();
-            let applied = recovered.published.applied();
-            let streams = stream_records::recover(files.as_ref(), &options.data_dir, applied)?;
-            Ok::<_, Error>((recovered, is_draining, streams))
-        };
-        let (recovered, is_draining, streams) = machine
-            .threads
-            .run(recover)
-            .await
-            .map_err(|panicked| NodeError::Internal(format!("the recovery failed: {panicked}")))??;
-        let took = machine.time.elapsed().saturating_sub(begun);
+        let found = recover(&machine, options).await?;
         let listen = |cause| NodeError::Listen {
             address: shown.clone(),
             cause,
@@ -108,18 +102,12 @@ impl Node {
         let listener = socket.listen(LISTEN_BACKLOG).map_err(listen)?;
         let address = listening.clients;
         let listener = Arc::new(listener.into_std().map_err(listen)?);
-        let report = recovered.report;
-        for table in recovered.published.load().tables.quarantine() {
+        let report = found.recovered.report;
+        for table in found.recovered.published.load().tables.quarantine() {
             let (error, keys) = (table.error(), (&table.first_key, &table.last_key));
             tracing::error!(%error, ?keys, "a table stands aside: what cannot be read of it answers DATA_LOSS");
         }
         let (traces, exporter) = telemetry::start(config);
-        let found = Found {
-            recovered,
-            took,
-            is_draining,
-            streams,
-        };
         let (parts, locks) = Parts::new(
             config,
             found,
@@ -219,6 +207,40 @@ async fn bind(host: &str, port: u16) -> Result<(TcpSocket, String), NodeError> {
     socket.set_reuseaddr(true).map_err(listen)?;
     socket.bind(address).map_err(listen)?;
     Ok((socket, shown))
+}
+
+/// Recovers what the disk holds. Waits for a moment while another process has it.
+async fn recover(machine: &Machine, options: Options) -> Result<Found, NodeError> {
+    let (options, began) = (Arc::new(options), Instant::now());
+    let mut is_told = false;
+    loop {
+        let (files, options, begun) = (Arc::clone(&machine.fs), Arc::clone(&options), machine.time.elapsed());
+        let work = move || {
+            let recovered = recovery::open(&files, &options)?;
+            let is_draining = drain_mark::load(files.as_ref(), &options.data_dir)?.is_some();
+            let applied = recovered.published.applied();
+            let streams = stream_records::recover(files.as_ref(), &options.data_dir, applied)?;
+            Ok::<_, Error>((recovered, is_draining, streams))
+        };
+        let done = machine.threads.run(work).await;
+        match done.map_err(|panicked| NodeError::Internal(format!("the recovery failed: {panicked}")))? {
+            Err(error @ Error::Locked { .. }) if began.elapsed() < DIRECTORY_WAIT => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(%error, at_most = ?DIRECTORY_WAIT, "waiting for the data directory");
+                }
+                tokio::time::sleep(DIRECTORY_RETRY).await;
+            }
+            done => {
+                let (recovered, is_draining, streams) = done?;
+                return Ok(Found {
+                    recovered,
+                    took: machine.time.elapsed().saturating_sub(begun),
+                    is_draining,
+                    streams,
+                });
+            }
+        }
+    }
 }
 
 /// Shows metrics and status, from before the recovery on, so that a probe learns that the node starts. A node serves its

@@ -67,7 +67,7 @@ pub(super) struct ChaosArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Calls under way at a time
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 16)]
     concurrency: u64,
     /// Connections
     #[arg(long, value_name = "N", default_value_t = 4)]

@@ -66,7 +66,7 @@ fn serve(dir: &Path, id: &str, ports: Ports, seed: u16) -> Result<Child, Failure
         .env("PAIRDB__SUPERVISOR__MAX_RESTARTS", "100000")
         // So small that the log, the memtables, the tables and the cache are at work all the time, and ends meet them there.
         .env("PAIRDB__COMMIT_LOG__SEGMENT_SIZE", "4MiB")
-        .env("PAIRDB__MEM_TABLE__FLUSH_THRESHOLD", "256KiB")
+        .env("PAIRDB__MEM_TABLE__FLUSH_THRESHOLD", "1MiB")
         .env("PAIRDB__COMPACTION__L0_TRIGGER", "2")
         .env("PAIRDB__CACHE__MAX_SIZE", "16KiB")
         .env("PAIRDB__LOGGING__LEVEL", "error")
