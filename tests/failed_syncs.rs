@@ -236,7 +236,12 @@ fn faults(node: &Node) -> &Arc<Faults> {
 
 /// Has the sync fail that comes after `after` others at this point.
 fn break_sync(node: &Node, point: &str, after: u64) {
-    let mut failing = injection(DISK_IO, point, Fault::Error);
+    strike_sync(node, point, after, Fault::Error);
+}
+
+/// Has this happen at the sync that comes after `after` others at this point.
+fn strike_sync(node: &Node, point: &str, after: u64, fault: Fault) {
+    let mut failing = injection(DISK_IO, point, fault);
     failing.after = after;
     faults(node).inject(failing).unwrap();
 }
@@ -332,9 +337,12 @@ async fn segments_stay_until_what_they_remember_is_kept() {
     }
 }
 
+/// A job that panics where it records what it made must leave no tables in the manifest that reads do not have.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compaction_whose_sync_fails_is_told_of_and_done_anew() {
-    for point in ["sync-table", "sync-manifest", "sync-directory"] {
+    let points = ["sync-table", "sync-manifest", "sync-directory"];
+    let cases = points.map(|point| [(point, Fault::Error), (point, Fault::Panic)]);
+    for (point, fault) in cases.into_iter().flatten() {
         let dir = tempfile::tempdir().unwrap();
         let mut config = breakable(dir.path());
         config.compaction.l0_trigger = 2;
@@ -349,7 +357,7 @@ async fn a_compaction_whose_sync_fails_is_told_of_and_done_anew() {
                 .unwrap();
             if number == 1 {
                 // The flush's own comes first.
-                break_sync(&node, point, 1);
+                strike_sync(&node, point, 1, fault);
             }
             handles.memtable.send_admitted(MemtableMessage::Seal).unwrap();
             if number == 0 {

@@ -164,6 +164,50 @@ async fn a_flood_of_writes_while_the_log_stalls_is_refused_and_held_within_its_b
     node.shutdown().await;
 }
 
+/// After a restart of the log a write without a clock is told to look again until the memtable has caught up, and has what it
+/// lacks sent again: once, and not with each look.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memtable_that_stands_still_is_not_sent_the_same_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(&config(dir.path())).await;
+    let handles = &node.requests().handles;
+    let mut writer = client(node.address());
+    writer.write(write("before", b"v", &[("a", 1)])).await.unwrap();
+    let stall = Fault::Stall(Duration::from_secs(3));
+    handles
+        .faults
+        .inject(injection("memtable", "mid-batch", stall))
+        .unwrap();
+    let stands_still = tokio::spawn(async move { writer.write(write("waits", b"v", &[("a", 1)])).await });
+    eventually("the memtable stands still", async || handles.faults.armed().is_empty()).await;
+    let generation = || {
+        let of_log = node
+            .tree()
+            .children()
+            .into_iter()
+            .find(|child| child.name == "wal" && child.running);
+        of_log.map(|log| log.generation)
+    };
+    let before = generation();
+    assert!(node.tree().kill("wal"));
+    eventually("the log is back", async || generation() > before).await;
+    for n in 0..20 {
+        let mut client = client(node.address());
+        let looked = client.write(write(&format!("k{n}"), b"v", &[])).await;
+        assert_eq!(looked.unwrap_err().code(), tonic::Code::Unavailable);
+    }
+    let waiting = handles.memtable.stats().messages;
+    assert!(!stands_still.is_finished(), "the memtable went on too early");
+    assert!((1..=3).contains(&waiting), "{waiting} messages wait for the memtable");
+    stands_still.await.unwrap().unwrap();
+    eventually("it takes writes without a clock", async || {
+        let mut client = client(node.address());
+        client.write(write("k", b"v", &[])).await.is_ok()
+    })
+    .await;
+    node.shutdown().await;
+}
+
 /// A shard of the cache that is slow holds up no write, and no permit bounds what waits for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_writes_to_a_slow_shard_is_held_within_its_bound_and_empties_it_without_an_end() {

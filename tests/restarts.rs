@@ -29,10 +29,15 @@ fn key(writer: u64, key: u64) -> String {
     format!("writer-{writer}-{key}")
 }
 
-/// What a key holds must not be older than the last acknowledged write to it, nor anything that was never written.
-async fn check(client: &mut Client, name: &str, (tried, confirmed): (u64, u64)) {
+/// What a key holds must not be older than the last acknowledged write to it, nor anything that was never written. Says whether
+/// it was answered: it may be that it is not, while somebody is killed.
+async fn check(client: &mut Client, name: &str, (tried, confirmed): (u64, u64)) -> bool {
     let begun = Instant::now();
-    match client.read(read(name)).await {
+    let read = client.read(read(name)).await;
+    let is_answered = read
+        .as_ref()
+        .map_or_else(|status| status.code() == tonic::Code::NotFound, |_| true);
+    match read {
         Ok(response) => {
             let value = String::from_utf8(response.into_inner().value).unwrap();
             let value: u64 = value.parse().unwrap();
@@ -45,6 +50,7 @@ async fn check(client: &mut Client, name: &str, (tried, confirmed): (u64, u64)) 
         Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status}"),
     }
     assert!(begun.elapsed() < CALL_LIMIT, "a read hung for {:?}", begun.elapsed());
+    is_answered
 }
 
 /// Each writer has keys of its own, writes ascending numbers to them in turn, and reads back the one just written and the
@@ -99,7 +105,11 @@ async fn check_all(node: &Node, expected: &[Known]) {
     let mut client = client(node.address());
     for (writer, known) in (0..).zip(expected) {
         for (turn, state) in (0..).zip(known) {
-            check(&mut client, &key(writer, turn), *state).await;
+            let name = key(writer, turn);
+            eventually("every key can be read", async || {
+                check(&mut client, &name, *state).await
+            })
+            .await;
         }
     }
 }

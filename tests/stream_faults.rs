@@ -8,14 +8,14 @@ mod site;
 mod streaming;
 
 use common::*;
-use pairdb_node::actors::faults::{BEFORE_SAVE, Fault, Faults, START};
+use pairdb_node::actors::faults::{BEFORE_SAVE, DISK_IO, Fault, Faults, START};
 use pairdb_node::actors::health::Status;
 use pairdb_node::actors::supervisor::ChildEnd;
 use pairdb_node::node::Node;
 use pairdb_node::rpc::pb;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use streaming::*;
 
 /// The actor of the stream to the node `to`.
@@ -240,6 +240,36 @@ async fn an_actor_of_a_stream_that_makes_no_progress_is_started_again() {
     let ends = from.tree().ends();
     let is_told = |end: &ChildEnd| end.name == STREAM && end.reason.contains("makes no progress");
     assert!(ends.iter().any(is_told), "{ends:?}");
+    from.shutdown().await;
+    to.shutdown().await;
+}
+
+/// A disk that hangs is no reason to end the streams: how far they are is saved beside them.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_go_on_while_their_save_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = node_config(dir.path(), "from", 0);
+    breakable(&mut config);
+    config.supervisor.stuck_after = Duration::from_secs(1);
+    let (from, to) = (start(&config).await, node(dir.path(), "to", 0).await);
+    let here = client(from.address());
+    start_stream(&here, "to", to.address(), &WHOLE_RING).await;
+    completed(&here, "to").await;
+    let faults = &from.requests().handles.faults;
+    let hangs = Fault::Stall(Duration::from_secs(4));
+    faults.inject(injection(DISK_IO, "sync-other", hangs)).unwrap();
+    insist(async || here.clone().write(write("k", b"v", &[("c", 1)])).await).await;
+    eventually("it is saved how far they are", async || faults.armed().is_empty()).await;
+    let begun = Instant::now();
+    for n in 2.. {
+        if begun.elapsed() > Duration::from_secs(3) {
+            break;
+        }
+        insist(async || here.clone().write(write("k", b"v", &[("c", n)])).await).await;
+        caught_up(&from).await;
+    }
+    let ends = from.tree().ends();
+    assert!(!ends.iter().any(|end| end.name == "streams"), "{ends:?}");
     from.shutdown().await;
     to.shutdown().await;
 }

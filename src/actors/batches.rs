@@ -252,14 +252,20 @@ impl Requests {
             }
         }
         drop(gathering);
-        match time.keep(answer.wait_for("the cache")).await {
-            Ok(answers) => self.read_lost(keys, answers, time).await,
+        let read = async {
+            let answers = answer.wait_for("the cache").await?;
+            let read = self.read_lost(keys, answers).await;
+            self.until_announced(read.iter().flatten()).await;
+            Ok(read)
+        };
+        match time.keep(read).await {
+            Ok(read) => read,
             Err(refusal) => all(keys.len(), &refusal),
         }
     }
 
     /// Reads from the view what was lost with a shard of the cache.
-    async fn read_lost(&self, keys: &[Key], answers: Answers<Versions>, time: TimeLimit) -> Results<Versions> {
+    async fn read_lost(&self, keys: &[Key], answers: Answers<Versions>) -> Results<Versions> {
         let lost: Vec<Key> = keys
             .iter()
             .zip(&answers)
@@ -269,10 +275,7 @@ impl Requests {
         if lost.is_empty() {
             return found(answers, "the cache");
         }
-        let read = match time.keep(async { Ok(self.read_past_cache(lost).await) }).await {
-            Ok(read) => read,
-            Err(refusal) => return all(keys.len(), &refusal),
-        };
+        let read = self.read_past_cache(lost).await;
         let mut read = read.into_iter().map(|found| found.versions);
         let restarting = Err(Refusal::Restarting("the cache"));
         answers

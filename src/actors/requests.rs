@@ -40,6 +40,12 @@ pub(super) const CLOCKLESS_TRIES: u32 = 8;
 /// Pause before it looks again.
 pub(super) const CLOCKLESS_PAUSE: Duration = Duration::from_millis(1);
 
+/// Looks, each after a turn of the scheduler, before whoever waits for the caches to be told sleeps between them: a batch is
+/// through memory within microseconds, but where its actor stands still.
+const QUICK_LOOKS: u32 = 100;
+/// Pause between two later looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 /// How long a caller may wait, whatever is done for him meanwhile.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
@@ -271,6 +277,28 @@ impl Requests {
     }
 
     async fn read_admitted(&self, key: Key, permit: ReadPermit) -> Result<Versions, Refusal> {
+        let read = self.read_anyhow(key, permit).await;
+        self.until_announced(read.iter()).await;
+        read
+    }
+
+    /// Waits until all caches were told of what a read found, which is the rest of a batch's way through memory: a read of
+    /// another shard, or a walk, that follows its answer might be answered without it until then.
+    pub(super) async fn until_announced<'a>(&self, found: impl Iterator<Item = &'a Versions>) {
+        let newest = found.flat_map(Versions::all).map(|version| version.seq).max();
+        let mut looks = 0;
+        while newest.is_some_and(|seq| seq > self.handles.published.announced()) {
+            if looks < QUICK_LOOKS {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            looks += 1;
+        }
+    }
+
+    /// Reads a key from its shard of the cache, or past it when that is down.
+    async fn read_anyhow(&self, key: Key, permit: ReadPermit) -> Result<Versions, Refusal> {
         let shard = self.handles.shard_of(&key);
         let (reply, answer) = reply_port();
         let message = |told| CacheMessage::Get {
@@ -296,20 +324,11 @@ impl Requests {
         read.map_or(Err(Refusal::Restarting("the cache")), |found| found.versions)
     }
 
-    /// Reads keys from the view. What is found may be newer than what the caches were told of, and a read that follows might
-    /// still be answered without it: so this waits until they were, which is the rest of a batch's way through memory.
+    /// Reads keys from the view.
     pub(super) async fn read_past_cache(&self, keys: Vec<Key>) -> Vec<Found> {
         let read = read_view(&self.handles, &self.loads, keys).await;
         if let Some(trail) = trail::current() {
             read.iter().for_each(|found| found.note(&trail));
-        }
-        let found = read.iter().filter_map(|found| found.versions.as_ref().ok());
-        let newest = found
-            .flat_map(|versions| versions.all())
-            .map(|version| version.seq)
-            .max();
-        while newest.is_some_and(|seq| seq > self.handles.published.announced()) {
-            tokio::task::yield_now().await;
         }
         read
     }

@@ -102,6 +102,9 @@ impl LoggedWrite {
     }
 }
 
+/// Lives as long as what was read back from the log is on its way to a memtable.
+pub type OnTheWay = Arc<()>;
+
 /// Writes that became durable together, in the order of the log.
 #[derive(Debug, Default)]
 pub struct LoggedBatch {
@@ -109,6 +112,8 @@ pub struct LoggedBatch {
     pub previous_seq: u64,
     /// The writes.
     pub writes: Vec<LoggedWrite>,
+    /// That they were read back, where somebody asks whether they arrived.
+    pub on_the_way: Option<OnTheWay>,
 }
 
 /// The place among all traces of the first of these writes' requests that has one.

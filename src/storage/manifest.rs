@@ -174,7 +174,11 @@ impl Manifest {
     /// # Errors
     /// When it cannot be written.
     pub fn settle(&mut self) -> Result<()> {
-        if self.file.is_none() { self.rewrite() } else { Ok(()) }
+        if self.file.is_some() {
+            return Ok(());
+        }
+        let state = self.state.clone();
+        self.rewrite(&state)
     }
 
     /// Records an edit, durably.
@@ -190,15 +194,13 @@ impl Manifest {
         if self.edits >= EDITS_BEFORE_REWRITE {
             self.file = None;
         }
-        let before = std::mem::replace(&mut self.state, next);
-        let written = match self.file.take() {
-            Some(file) => self.append(&path, edit, file),
-            None => self.rewrite(),
-        };
-        if written.is_err() {
-            self.state = before;
+        match self.file.take() {
+            Some(file) => self.append(&path, edit, file)?,
+            None => self.rewrite(&next)?,
         }
-        written
+        // Only now, so that whatever ends this before leaves the state that the view has.
+        self.state = next;
+        Ok(())
     }
 
     fn append(&mut self, path: &Path, edit: &Edit, mut file: Box<dyn WriteFile>) -> Result<()> {
@@ -212,8 +214,8 @@ impl Manifest {
         Ok(())
     }
 
-    fn rewrite(&mut self) -> Result<()> {
-        let (file, len) = write(self.fs.as_ref(), &self.dir, &self.state)?;
+    fn rewrite(&mut self, state: &State) -> Result<()> {
+        let (file, len) = write(self.fs.as_ref(), &self.dir, state)?;
         self.file = Some(file);
         self.len = len;
         self.edits = 0;

@@ -335,7 +335,24 @@ fn run(wrong: Wrong, messages: usize, kills: usize, writer_ends: bool) -> Arc<No
             node.write(None);
         })
     };
+    // Who flushes and compacts changes its own part of the view, beside the writer, who seals.
+    let installing = {
+        let node = Arc::clone(&node);
+        thread::spawn(move || {
+            for _ in 0..2 {
+                node.published.update(|view| {
+                    thread::yield_now();
+                    ReadView {
+                        active: Arc::clone(&view.active),
+                        sealed: view.sealed.clone(),
+                        tables: Arc::new(TableSet::default()),
+                    }
+                });
+            }
+        })
+    };
     writing.join().unwrap();
+    installing.join().unwrap();
     killer.join().unwrap();
     for reader in readers {
         reader.join().unwrap();

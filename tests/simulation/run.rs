@@ -267,6 +267,11 @@ impl Run {
         {
             return Some(format!("a write is refused: {refusal}"));
         }
+        // A latched log says nothing of the others.
+        let reasons = node.health().status().1;
+        if let Some(failing) = reasons.into_iter().find(|reason| reason.contains(" fails: ")) {
+            return Some(failing);
+        }
         let under_way = node.requests().admission.stats();
         if (under_way.writes, under_way.reads) != (0, 0) {
             return Some(format!("what nobody waits for is under way: {under_way:?}"));

@@ -24,6 +24,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// Time between two saves of how far the streams are: what is sent again after a crash.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -72,6 +73,8 @@ struct Child {
 pub struct StreamsState {
     children: HashMap<String, Child>,
     restarts: HashMap<String, Restarts>,
+    /// What saves how far they are, now and then.
+    saving: Option<JoinHandle<()>>,
     closed: bool,
 }
 
@@ -122,9 +125,7 @@ impl Actor for StreamsActor {
             StreamsMessage::Stop(target, reply) => reply.send(self.stop(&target, state).await),
             StreamsMessage::Save => {
                 self.look(state);
-                if let Err(why) = self.save().await {
-                    tracing::warn!(%why, "how far the streams are was not saved; trying again");
-                }
+                self.save_aside(state).await;
             }
             StreamsMessage::StartAgain(target) => {
                 if let Some(stream) = self.streams.get(&target) {
@@ -213,9 +214,32 @@ impl StreamsActor {
         }
     }
 
-    async fn save(&self) -> Result<(), Refusal> {
+    /// Saves how far the streams are in a task of its own, unless one is at it: a disk that hangs is no reason to end the
+    /// children, as the end of an actor that stands still would.
+    async fn save_aside(&self, state: &mut StreamsState) {
+        if state.saving.as_ref().is_some_and(|saving| !saving.is_finished()) {
+            return;
+        }
+        let unsaved = |why: Refusal| tracing::warn!(%why, "how far the streams are was not saved; trying again");
+        if let Err(why) = self.pass_save().await {
+            unsaved(why);
+            return;
+        }
+        let streams = Arc::clone(&self.streams);
+        state.saving = Some(tokio::spawn(async move {
+            streams.save().await.unwrap_or_else(unsaved);
+        }));
+    }
+
+    async fn pass_save(&self) -> Result<(), Refusal> {
         let passed = self.source.faults.pass_waiting("streams", BEFORE_SAVE, false).await;
-        let _on = passed.map_err(|injected| Refusal::Internal(injected.to_string()))?;
+        passed
+            .map(|_on| ())
+            .map_err(|injected| Refusal::Internal(injected.to_string()))
+    }
+
+    async fn save(&self) -> Result<(), Refusal> {
+        self.pass_save().await?;
         self.streams.save().await
     }
 

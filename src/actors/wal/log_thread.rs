@@ -11,7 +11,7 @@ use crate::actors::mailbox::{Envelope, Mailbox};
 use crate::actors::threads::{Priority, Queue, Threads, Worker as OnThread};
 use crate::actors::trail::TraceContext;
 use crate::actors::trail::work::LogWrite;
-use crate::actors::write::{RecentWrites, context_of};
+use crate::actors::write::{OnTheWay, RecentWrites, context_of};
 use crate::storage::error::{Error, ErrorKind, Result};
 use crate::storage::histogram::Histogram;
 use crate::storage::log::record::Change;
@@ -138,8 +138,8 @@ impl SharedLog {
 pub enum Job {
     /// Write a batch and, if so configured, sync it.
     Write(Batch),
-    /// Read back what lies above this sequence number.
-    ReadBack(u64),
+    /// Read back what lies above this sequence number, for whoever asks for it.
+    ReadBack(u64, Option<OnTheWay>),
     /// Delete segments that are wholly flushed up to this sequence number.
     DeleteFlushed(u64),
     /// Rotate if the segment is old enough, delete what is wholly flushed, and say whether a closed segment is overdue.
@@ -168,6 +168,8 @@ pub enum Done {
         applied: u64,
         /// What lies above it.
         result: Result<Vec<Change>>,
+        /// As it came with the job.
+        on_the_way: Option<OnTheWay>,
     },
     /// A closed segment is older than the configured age, so what is in memory should be flushed.
     Overdue,
@@ -271,9 +273,13 @@ impl OnThread for Worker {
     fn perform(&mut self, job: Job) {
         match job {
             Job::Write(batch) => self.write(batch),
-            Job::ReadBack(applied) => {
+            Job::ReadBack(applied, on_the_way) => {
                 let result = self.log.with(|log| log.changes_after(applied));
-                self.report(Done::ReadBack { applied, result });
+                self.report(Done::ReadBack {
+                    applied,
+                    result,
+                    on_the_way,
+                });
             }
             Job::DeleteFlushed(seq) => {
                 self.log.with(|log| log.set_flushed(seq));

@@ -21,7 +21,7 @@ use crate::actors::reply::Reply;
 use crate::actors::timers;
 use crate::actors::trail::{self, Detail, TraceContext};
 use crate::actors::watched::Trailed;
-use crate::actors::write::{LoggedBatch, LoggedWrite, PendingWrite, WriteClock, context_of, note_logged};
+use crate::actors::write::{LoggedBatch, LoggedWrite, OnTheWay, PendingWrite, WriteClock, context_of, note_logged};
 use crate::storage::error::{Error, ErrorKind};
 use crate::storage::idempotency::{Known, Remembered, WriteName};
 use crate::storage::log::record::{Operation, encode_change, encode_note};
@@ -32,7 +32,7 @@ use clockless::{ClocklessWrites, NoClock};
 use log_thread::{Done, Job, LogThread};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Writes with which a batch is not kept waiting for more: the cost of the sync is spread thinly enough.
@@ -129,6 +129,8 @@ pub struct WalState {
     /// Writes that had gathered when the commit was last put off.
     gathered_before: usize,
     clockless: ClocklessWrites,
+    /// What was last sent again for a write without a clock, until it is handled or lost.
+    sent_again: Weak<()>,
     /// Until the log was read back: writes with names, which may be among what is read back.
     held: Option<Vec<PendingWrite>>,
     /// No more writes are taken.
@@ -178,13 +180,14 @@ impl Actor for WalActor {
             commit_queued: false,
             gathered_before: 0,
             clockless: ClocklessWrites::new(self.options.node_id.clone(), last_seq),
+            sent_again: Weak::new(),
             held: Some(Vec::new()),
             refuses: false,
             finishing: None,
             closing: None,
             ended: false,
         };
-        state.ask(Job::ReadBack(self.handles.published.applied()))?;
+        state.ask(Job::ReadBack(self.handles.published.applied(), None))?;
         let mailbox = self.handles.wal.clone();
         timers::every(&myself, self.options.age_check, move || {
             mailbox.envelope(WalMessage::CheckAge)
@@ -228,7 +231,7 @@ impl Actor for WalActor {
                 self.done(done, state)?;
                 self.commit(&myself, state)
             }
-            WalMessage::Resend(applied) => state.ask(Job::ReadBack(applied)),
+            WalMessage::Resend(applied) => state.ask(Job::ReadBack(applied, None)),
             WalMessage::Flushed(seq) => state.ask(Job::DeleteFlushed(seq)),
             WalMessage::CheckAge => state.ask(Job::CheckAge),
             WalMessage::Finish(reply) => {
@@ -290,8 +293,13 @@ impl WalActor {
         let clock = match clock {
             Ok(clock) => clock,
             Err(NoClock::Stale) => {
-                // The memtable may lack what a lost message brought it; it is sent again before the next look.
-                let _ = state.ask(Job::ReadBack(self.handles.published.applied()));
+                // The memtable may lack what a lost message brought it; it is sent again before the next look. Not while that
+                // is on its way already: to a memtable that stands still each look would send all of it once more.
+                if state.sent_again.strong_count() == 0 {
+                    let on_the_way = OnTheWay::default();
+                    state.sent_again = Arc::downgrade(&on_the_way);
+                    let _ = state.ask(Job::ReadBack(self.handles.published.applied(), Some(on_the_way)));
+                }
                 write.caller.send(Err(Refusal::Stale));
                 return;
             }
@@ -395,6 +403,7 @@ impl WalActor {
                     Ok(()) => self.pass_on(LoggedBatch {
                         previous_seq,
                         writes: batch.writes,
+                        on_the_way: None,
                     })?,
                     Err(error) if error.kind() == ErrorKind::DiskFull && !batch.encoded.deletes_only => {
                         // Deletes have a reserve. They go first: what was numbered behind them must not overtake them.
@@ -412,7 +421,11 @@ impl WalActor {
                 }
                 if state.refuses { state.write_next() } else { Ok(()) }
             }
-            Done::ReadBack { applied, result } => {
+            Done::ReadBack {
+                applied,
+                result,
+                on_the_way,
+            } => {
                 let writes: Vec<LoggedWrite> = result?
                     .into_iter()
                     .map(|change| LoggedWrite {
@@ -428,6 +441,7 @@ impl WalActor {
                     self.pass_on(LoggedBatch {
                         previous_seq: applied,
                         writes,
+                        on_the_way,
                     })?;
                 }
                 for write in state.held.take().unwrap_or_default() {

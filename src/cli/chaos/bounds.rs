@@ -21,6 +21,9 @@ pub(super) struct Bounds {
     /// With --compare: fails when the rate with faults is a smaller part of that without
     #[arg(long, value_name = "SHARE", requires = "compare")]
     least_ratio: Option<f64>,
+    /// Fails when an actor that was there was never struck
+    #[arg(long)]
+    none_spared: bool,
 }
 
 impl Bounds {
@@ -48,7 +51,9 @@ impl Bounds {
             .into_iter()
             .filter_map(|(name, bound, is, unit)| Some((name, bound.filter(|bound| is < *bound)?, is, unit)));
         let tell = |(name, bound, is, unit)| format!("{name} {bound}: it was {is:.3}{unit}");
-        above.chain(below).map(tell).collect()
+        let spared = report.spared.iter().filter(|_actor| self.none_spared);
+        let spared = spared.map(|actor| format!("--none-spared: {actor} was never struck"));
+        above.chain(below).map(tell).chain(spared).collect()
     }
 }
 
@@ -64,6 +69,7 @@ mod tests {
             least_rate: Some(10_000.0),
             least_kills: Some(100),
             least_ratio: Some(0.95),
+            none_spared: true,
         };
         let good = || Report {
             unavailable_p99_ms: 20.0,
@@ -93,6 +99,13 @@ mod tests {
                 "--least-rate 10000",
                 Report {
                     ops_per_s: 9_999.0,
+                    ..good()
+                },
+            ),
+            (
+                "--none-spared: gossip",
+                Report {
+                    spared: ["gossip".to_owned()].into(),
                     ..good()
                 },
             ),

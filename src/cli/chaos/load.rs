@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const READABLE_WITHIN: Duration = Duration::from_secs(15);
 /// Between two calls for which a connection is made anew: so few that they take nothing from the others, and so many that each
 /// end of who accepts connections is met.
-const NEWCOMER_EVERY: Duration = Duration::from_millis(10);
+pub(super) const NEWCOMER_EVERY: Duration = Duration::from_millis(10);
 /// Bytes of a value.
 const VALUE_BYTES: usize = 100;
 
@@ -46,6 +46,8 @@ pub(super) struct Call {
     pub(super) begun: Moment,
     pub(super) ended: Moment,
     pub(super) end: End,
+    /// Over a connection of its own.
+    pub(super) by_newcomer: bool,
 }
 
 /// What the clients of one round saw.
@@ -141,6 +143,7 @@ pub(super) async fn round(
             times.tick().await;
             seen.ask(&mut newcomers.next(), &own_keys, &mut random, &shared).await;
         }
+        seen.calls.iter_mut().for_each(|call| call.by_newcomer = true);
         seen.by_newcomers = seen.done();
         seen
     });
@@ -303,6 +306,7 @@ impl Seen {
             begun,
             ended: shared.now(),
             end,
+            by_newcomer: false,
         });
         Some(answer.map_err(|_| end))
     }

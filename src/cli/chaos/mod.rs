@@ -40,6 +40,9 @@ const CALM_END: Duration = Duration::from_millis(300);
 const STREAM_EVERY: u64 = 4;
 /// How long the last round, which ends with the process, has strikes.
 const LAST_ROUND: Duration = Duration::from_secs(1);
+/// Time in which everybody must run again after the last strike, and between two looks at whether they do.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Violations that are told in words.
 const TOLD: usize = 20;
 
@@ -220,12 +223,34 @@ impl Run {
             }
         }
         display.finish_and_clear();
+        self.expect_all_back().await?;
         self.report.restarts = restarts(&before, &targets(&mut self.node).await?);
         // The counts end with the process.
         let after = works(&mut self.client()?).await?;
         self.report.flushes = after.flushes.saturating_sub(works_before.flushes);
         self.report.compactions = after.compactions.saturating_sub(works_before.compactions);
         Ok(())
+    }
+
+    /// Whoever was struck last must be there again, as those who were struck before.
+    async fn expect_all_back(&mut self) -> Result<(), Failure> {
+        let begun = Instant::now();
+        loop {
+            let targets = targets(&mut self.node).await?;
+            // Who has no parent is no actor, or is the supervisor, without whom the others do not come back.
+            let down = targets
+                .iter()
+                .find(|target| !target.running && !target.parent.is_empty());
+            let Some(down) = down else { return Ok(()) };
+            if begun.elapsed() > BACK_WITHIN {
+                self.wrong(format!(
+                    "{} does not run {BACK_WITHIN:?} after the last strike",
+                    down.actor
+                ));
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// The keys of the next round.
@@ -367,6 +392,7 @@ impl Run {
             kills: struck.kills,
             kills_at_points: struck.at_points,
             pairs: struck.pairs,
+            different_pairs: struck.paired.len(),
             spared: struck.spared(),
             kills_by_actor: struck.kills_by_actor(),
             kills_by_point: struck.by_actor,

@@ -3,7 +3,7 @@
 //! Owns: that measure. Does not own: the strikes (see [`super::schedule`]) or the calls (see [`super::load`]).
 
 use super::history::Moment;
-use super::load::{Call, End};
+use super::load::{Call, End, NEWCOMER_EVERY};
 use super::schedule::Strike;
 use hdrhistogram::{CreationError, Histogram};
 use serde::Serialize;
@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 /// Longest that is told apart from longer ones, in microseconds.
 const HIGHEST_US: u64 = 600_000_000;
 
-/// Of each strike, the longest time within which no write, or no read, succeeded, from the strike on until the next fault.
+/// Of each strike, the longest time within which no write, no read, or no call of a newcomer succeeded, from the strike on until the
+/// next fault. Of newcomers' it is what goes beyond the pause between two of them: connections that are there outlive whoever
+/// accepts them, and would not miss him.
 pub(super) struct Outages {
     /// In microseconds.
     pub(super) times: Histogram<u64>,
@@ -57,10 +59,20 @@ impl Outages {
     /// long as it was seen.
     pub(super) fn add(&mut self, calls: &[Call], strikes: &[Strike]) {
         let end = calls.iter().map(|call| call.ended).max().unwrap_or_default();
-        let (writes, reads) = (ended(calls, true), ended(calls, false));
+        let pause = Moment::try_from(NEWCOMER_EVERY.as_nanos()).unwrap_or(Moment::MAX);
+        let mut kinds = vec![
+            (ended(calls, |call| call.is_write), 0),
+            (ended(calls, |call| !call.is_write), 0),
+        ];
+        if calls.iter().any(|call| call.by_newcomer) {
+            kinds.push((ended(calls, |call| call.by_newcomer), pause));
+        }
         for strike in strikes {
             let within = (strike.moment, strike.until.min(end), end);
-            let us = longest_gap(&writes, within).max(longest_gap(&reads, within)) / 1000;
+            let gaps = kinds
+                .iter()
+                .map(|(ended, pause)| longest_gap(ended, within).saturating_sub(*pause));
+            let us = gaps.max().unwrap_or_default() / 1000;
             self.times.saturating_record(us.max(1));
             for actor in &strike.actors {
                 let of_actor = self.by_actor.entry(actor.clone());
@@ -83,10 +95,8 @@ impl Outages {
 }
 
 /// When the calls of a kind that succeeded had ended, in order.
-fn ended(calls: &[Call], is_write: bool) -> Vec<Moment> {
-    let done = calls
-        .iter()
-        .filter(|call| call.is_write == is_write && call.end == End::Done);
+fn ended(calls: &[Call], is_of_kind: impl Fn(&Call) -> bool) -> Vec<Moment> {
+    let done = calls.iter().filter(|call| is_of_kind(call) && call.end == End::Done);
     let mut ended: Vec<Moment> = done.map(|call| call.ended).collect();
     ended.sort_unstable();
     ended
@@ -116,6 +126,7 @@ mod tests {
             begun: ended.saturating_sub(500_000),
             ended,
             end,
+            by_newcomer: false,
         }
     }
 
@@ -198,6 +209,21 @@ mod tests {
         assert!((87_900..=88_100).contains(&us), "{us}");
         let (us, _) = longest(&calls(0..1000), &[strike(10_000_000, Moment::MAX)]);
         assert!((89_900..=90_100).contains(&us), "{us}");
+    }
+
+    /// Those who are connected do not notice that nobody accepts connections.
+    #[test]
+    fn an_outage_for_newcomers_alone_counts() {
+        let newcomer = |ms: u64| Call {
+            by_newcomer: true,
+            ..call(ms.is_multiple_of(2), ms * 1_000_000, End::Done)
+        };
+        let came = (0..=100).step_by(10).filter(|ms| !(20..70).contains(ms));
+        let calls: Vec<Call> = calls(0..0).into_iter().chain(came.map(newcomer)).collect();
+        let (us, _) = longest(&calls, &[strike(15_000_000, Moment::MAX)]);
+        assert!((44_900..=45_100).contains(&us), "{us}");
+        let (us, _) = longest(&calls, &[strike(75_000_000, Moment::MAX)]);
+        assert!((990..=1010).contains(&us), "{us}");
     }
 
     #[test]

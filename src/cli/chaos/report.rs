@@ -36,6 +36,8 @@ pub(super) struct Report {
     pub(super) kills_at_points: u64,
     /// Strikes that killed two actors at once.
     pub(super) pairs: u64,
+    /// How many different pairs those were.
+    pub(super) different_pairs: usize,
     pub(super) kills_by_actor: BTreeMap<String, u64>,
     /// The same, by the points of the actor's work at which it was broken, or "as it stood".
     pub(super) kills_by_point: BTreeMap<String, BTreeMap<String, u64>>,
@@ -84,7 +86,7 @@ impl Report {
 
     pub(super) fn text(&self) -> String {
         let mut text = format!(
-            "{} operations in {:.1} s, {:.0} a second, {} of them over connections of their own\n{} kills ({} at points, {} pairs), {} restarts of actors{}\n",
+            "{} operations in {:.1} s, {:.0} a second, {} of them over connections of their own\n{} kills ({} at points, {} pairs, {} of them different), {} restarts of actors{}\n",
             self.operations,
             self.seconds,
             self.ops_per_s,
@@ -92,6 +94,7 @@ impl Report {
             self.kills,
             self.kills_at_points,
             self.pairs,
+            self.different_pairs,
             self.restarts,
             if self.process_killed {
                 "; the process killed and started again"

@@ -75,6 +75,8 @@ pub(super) struct Struck {
     pub(super) at_points: u64,
     /// Strikes that killed two at once.
     pub(super) pairs: u64,
+    /// Which two those were.
+    pub(super) paired: BTreeSet<[String; 2]>,
     /// Kills by actor, and by the points of its work, or [`AS_IT_STOOD`]; none for one that was there and never struck.
     pub(super) by_actor: BTreeMap<String, BTreeMap<String, u64>>,
     /// In their order.
@@ -200,7 +202,12 @@ impl Schedule {
         for actor in &ended {
             self.count(actor, AS_IT_STOOD, shared);
         }
-        self.struck.pairs += u64::from(ended.len() == 2);
+        if let [one, other] = ended.as_slice() {
+            self.struck.pairs += 1;
+            let mut pair = [one.clone(), other.clone()];
+            pair.sort_unstable();
+            self.struck.paired.insert(pair);
+        }
         if !ended.is_empty() {
             self.struck.strikes.push(Strike::at(moment, ended, None));
         }

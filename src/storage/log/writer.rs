@@ -436,8 +436,12 @@ impl Log {
     /// # Errors
     /// When the sync fails. What is on disk is then unknown, and the log takes no more writes: it is latched.
     pub fn sync(&mut self, epoch: u64) -> Result<()> {
-        self.check_writable(epoch)?;
-        self.sync_open()
+        if epoch != self.epoch || self.ended {
+            return Err(Error::Fenced);
+        }
+        // Of a latched log, too: what was answered before it latched is not to wait for the next start.
+        self.sync_open()?;
+        self.check_writable(epoch)
     }
 
     /// Syncs, unless an earlier sync has failed: a second one would not tell what became of the first.
