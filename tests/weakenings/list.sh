@@ -81,10 +81,19 @@ weaken leftover_of_a_manifest_is_not_replaced crash_states src/storage/manifest.
 # After a failure.
 
 weaken manifest_goes_on_after_a_failed_append crash_states src/storage/manifest.rs \
-    'if written.is_err() {
-            self.state = before;
+    'match self.file.take() {
+            Some(file) => self.append(&path, edit, file)?,
+            None => self.rewrite(&next)?,
         }' \
-    'let _ = before;'
+    'let written = match self.file.take() {
+            Some(file) => self.append(&path, edit, file),
+            None => self.rewrite(&next),
+        };' \
+    src/storage/manifest.rs \
+    '        self.state = next;
+        Ok(())' \
+    '        self.state = next;
+        written'
 
 # Checks.
 
@@ -888,12 +897,12 @@ weaken probes_find_nobody_while_the_node_starts serving src/node/start.rs \
     'shown: observed.as_ref().map(|observed| observed.address),' \
     'shown: None,' \
     src/node/start.rs \
-    'let took = machine.time.elapsed().saturating_sub(begun);' \
-    'let observed = match config.metrics.enabled {
+    'let found = recover(&machine, options).await?;' \
+    'let found = recover(&machine, options).await?;
+        let observed = match config.metrics.enabled {
             true => observe(config).await,
             false => None,
-        };
-        let took = machine.time.elapsed().saturating_sub(begun);'
+        };'
 weaken no_walk_is_slow lib src/actors/trail/traces.rs \
     'let judged = if trail.operation.is_timed { took } else { longest_walk };' \
     'let judged = if trail.operation.is_timed { took } else { Duration::ZERO };'

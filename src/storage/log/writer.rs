@@ -334,10 +334,15 @@ impl Log {
         Ok(())
     }
 
-    fn check_writable(&self, epoch: u64) -> Result<()> {
+    fn check_not_fenced(&self, epoch: u64) -> Result<()> {
         if epoch != self.epoch || self.ended {
             return Err(Error::Fenced);
         }
+        Ok(())
+    }
+
+    fn check_writable(&self, epoch: u64) -> Result<()> {
+        self.check_not_fenced(epoch)?;
         match &self.latched {
             Some(cause) => Err(Error::Latched { cause: cause.clone() }),
             None => Ok(()),
@@ -436,9 +441,7 @@ impl Log {
     /// # Errors
     /// When the sync fails. What is on disk is then unknown, and the log takes no more writes: it is latched.
     pub fn sync(&mut self, epoch: u64) -> Result<()> {
-        if epoch != self.epoch || self.ended {
-            return Err(Error::Fenced);
-        }
+        self.check_not_fenced(epoch)?;
         // Of a latched log, too: what was answered before it latched is not to wait for the next start.
         self.sync_open()?;
         self.check_writable(epoch)
