@@ -80,11 +80,24 @@ fn a_node_whose_actors_die_all_the_time_holds() {
 /// A script goes by the exit code.
 #[test]
 fn a_number_that_misses_its_bound_fails_the_run() {
-    let output = binary(&["chaos", "--duration", "1s", "--json", "--least-rate", "1e12"]).output();
+    let output = binary(&[
+        "chaos",
+        "--duration",
+        "1s",
+        "--json",
+        "--rate",
+        "300",
+        "--least-rate",
+        "1e12",
+    ])
+    .output();
     let output = output.unwrap();
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     let report: serde_json::Value = serde_json::from_str(said.lines().next().unwrap_or_default()).expect(&said);
     assert_eq!(output.status.code(), Some(1), "{said}");
+    // So many a second were asked for, and a hundred are newcomers'.
+    let rate = report["ops_per_s"].as_f64().unwrap();
+    assert!((20.0..600.0).contains(&rate), "{said}");
     assert_eq!(
         (&report["violations"], &report["hung"]),
         (&0.into(), &0.into()),

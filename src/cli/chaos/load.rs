@@ -25,6 +25,8 @@ const READABLE_WITHIN: Duration = Duration::from_secs(15);
 /// Between two calls for which a connection is made anew: so few that they take nothing from the others, and so many that each
 /// end of who accepts connections is met.
 pub(super) const NEWCOMER_EVERY: Duration = Duration::from_millis(10);
+/// A client that is further behind its pace begins it anew.
+const BEHIND: Duration = Duration::from_millis(100);
 /// Bytes of a value.
 const VALUE_BYTES: usize = 100;
 
@@ -111,11 +113,11 @@ impl Keys {
     }
 }
 
-/// One client after another asks for what it likes, until `until`, and beside them newcomers, one at a time, for whom somebody
-/// must be there to let them in. All of them together remember what they saw.
+/// So many clients, each of which asks for what it likes, no more often than at this pace, until `until`, and beside them newcomers,
+/// one at a time, for whom somebody must be there to let them in. All of them together remember what they saw.
 pub(super) async fn round(
     (clients, newcomers): (&[Client], &Newcomers),
-    workers: u64,
+    (workers, pace): (u64, Duration),
     keys: &Keys,
     shared: &Arc<Shared>,
     seed: u64,
@@ -127,8 +129,16 @@ pub(super) async fn round(
         let mut random = SmallRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(worker));
         tasks.spawn(async move {
             let mut seen = Seen::of(keys.count);
+            let mut next = Instant::now();
             while Instant::now() < until && !shared.is_killed.load(Ordering::Relaxed) {
                 seen.ask(&mut client, &keys, &mut random, &shared).await;
+                next += pace;
+                if pace.is_zero() || next + BEHIND < Instant::now() {
+                    // What an outage kept it from is not made up for.
+                    next = Instant::now();
+                } else {
+                    tokio::time::sleep_until(next.into()).await;
+                }
             }
             seen
         });

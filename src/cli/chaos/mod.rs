@@ -72,6 +72,9 @@ pub(super) struct ChaosArgs {
     /// Calls under way at a time
     #[arg(long, value_name = "N", default_value_t = 16)]
     concurrency: u64,
+    /// Calls a second at most: where the machine is full, what is measured is how long each waits for it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
     /// Connections
     #[arg(long, value_name = "N", default_value_t = 4)]
     channels: usize,
@@ -269,8 +272,10 @@ impl Run {
     fn load(&self, keys: &Keys, until: Instant) -> impl Future<Output = Seen> + use<> {
         let (clients, keys, shared) = (self.clients.clone(), keys.clone(), Arc::clone(&self.shared));
         let (workers, seed) = (self.args.concurrency, self.args.seed ^ self.rounds);
+        let each = |rate: u32| Duration::from_secs_f64(workers as f64 / f64::from(rate));
+        let pace = self.args.rate.map_or(Duration::ZERO, each);
         let newcomers = self.newcomers.clone();
-        async move { round((&clients, &newcomers), workers, &keys, &shared, seed, until).await }
+        async move { round((&clients, &newcomers), (workers, pace), &keys, &shared, seed, until).await }
     }
 
     async fn struck_round(&mut self, end: Instant, streams_to: Option<&OwnNode>) -> Result<(), Failure> {
