@@ -57,9 +57,13 @@ impl Terminal {
     /// Shows lines in place of what was shown, from the top.
     #[allow(clippy::unused_self, reason = "who shows must have taken it")]
     pub(super) fn show(&self, lines: &[String]) -> io::Result<()> {
-        // Each line takes the place of the old one, so that nothing flickers.
-        let lines: Vec<String> = lines.iter().map(|line| format!("\x1b[K{line}\x1b[0m")).collect();
-        put(&format!("\x1b[H{}\x1b[J", lines.join("\r\n")))
+        // Each line takes the place of the old one, so that nothing flickers. What is below the last goes before it is shown: at
+        // the right edge the cursor stands on its last character.
+        let last = lines.len().saturating_sub(1);
+        let clear = |at: usize| if at == last { "\x1b[J" } else { "\x1b[K" };
+        let lines = lines.iter().enumerate();
+        let lines: Vec<String> = lines.map(|(at, line)| format!("{}{line}\x1b[0m", clear(at))).collect();
+        put(&format!("\x1b[H{}", lines.join("\r\n")))
     }
 }
 
