@@ -307,8 +307,42 @@ struct Cutting {
     keep: u64,
     /// As soon as it is mapped; otherwise when the first table is begun, and the log was walked to its end.
     at_once: bool,
-    walked: Mutex<bool>,
+    walked: Arc<Walked>,
+}
+
+/// Whether the log was walked to its end.
+#[derive(Debug, Default)]
+struct Walked {
+    is_it: Mutex<bool>,
     changed: Condvar,
+}
+
+/// The last segment, which a recovery writes once more, and syncs, when it has walked it.
+#[derive(Debug)]
+struct Rewritten {
+    file: Box<dyn WriteFile>,
+    walked: Arc<Walked>,
+}
+
+impl WriteFile for Rewritten {
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, data)
+    }
+
+    fn write_out(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        self.file.write_out(offset, length)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync()?;
+        *self.walked.is_it.lock().unwrap() = true;
+        self.walked.changed.notify_all();
+        Ok(())
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
 }
 
 impl Cutting {
@@ -317,8 +351,7 @@ impl Cutting {
             file,
             keep,
             at_once,
-            walked: Mutex::new(false),
-            changed: Condvar::new(),
+            walked: Arc::default(),
         })
     }
 }
@@ -334,9 +367,10 @@ impl FileSystem for Cutting {
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         if !self.at_once && path.to_string_lossy().ends_with(".sst.tmp") {
-            let walked = self.walked.lock().unwrap();
+            let walked = self.walked.is_it.lock().unwrap();
             let timeout = Duration::from_secs(20);
             let (walked, _) = self
+                .walked
                 .changed
                 .wait_timeout_while(walked, timeout, |walked| !*walked)
                 .unwrap();
@@ -354,11 +388,9 @@ impl FileSystem for Cutting {
         Ok(content)
     }
 
-    /// A recovery opens the last segment when it has walked it.
     fn open(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        *self.walked.lock().unwrap() = true;
-        self.changed.notify_all();
-        RealFs.open(path)
+        let (file, walked) = (RealFs.open(path)?, Arc::clone(&self.walked));
+        Ok(Box::new(Rewritten { file, walked }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

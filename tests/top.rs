@@ -118,7 +118,7 @@ fn it_follows_the_node_and_the_keys() {
     top.until("by tree\x1b[0m");
     // It ends at the edge, where what is cleared behind it would take its last character.
     top.forget();
-    top.until("by tree\x1b[0m\x1b[H");
+    top.until("\x1b[0m\x1b[H");
     top.press("s");
     top.until("by restarts");
     top.press("S");

@@ -72,13 +72,16 @@ pub fn sync_ahead(log: &Mutex<Log>, least_bytes: u64) -> bool {
 /// for written, so that a sync alone does nothing (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
 ///
 /// # Errors
-/// When they cannot be written or synced. A disk that has no space for it gives the reserve for deletes first.
+/// When they cannot be read, written or synced. A disk that has no space for it gives the reserve for deletes first.
 pub fn rewrite(fs: &dyn FileSystem, segment: &Segment, from: u64, to: u64) -> Result<()> {
     let path = segment.path();
     let mut file = fs.open(path).map_err(|e| Error::io("open", path, e))?;
     let mut at = from;
-    for chunk in segment.bytes(from, to).chunks(REWRITTEN_AT_ONCE) {
-        let mut written = file.write_at(at, chunk);
+    for mapped in segment.bytes(from, to).chunks(REWRITTEN_AT_ONCE) {
+        // Read first, and judged: what the system cannot read are zeros by now, which must not be written in its place.
+        let chunk = mapped.to_vec();
+        segment.check_readable()?;
+        let mut written = file.write_at(at, &chunk);
         // On a file system that copies on write even that takes space.
         if written
             .as_ref()
@@ -86,7 +89,7 @@ pub fn rewrite(fs: &dyn FileSystem, segment: &Segment, from: u64, to: u64) -> Re
         {
             let reserve = path.with_file_name(RESERVE);
             fs.remove(&reserve).map_err(|e| Error::io("remove", &reserve, e))?;
-            written = file.write_at(at, chunk);
+            written = file.write_at(at, &chunk);
         }
         written.map_err(|e| Error::io("write", path, e))?;
         at += chunk.len() as u64;
