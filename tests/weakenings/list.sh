@@ -60,8 +60,8 @@ weaken log_goes_on_after_a_failed_sync crash_states src/storage/log/writer.rs \
     'return Err(self.fail_to_sync(&segment, source));' \
     'return Err(Error::io("sync", &segment, source));'
 weaken what_a_dead_writer_left_is_only_synced crash_states src/storage/log/upkeep.rs \
-    'for chunk in segment.bytes(from, to).chunks(REWRITTEN_AT_ONCE) {' \
-    'for chunk in segment.bytes(from, from).chunks(REWRITTEN_AT_ONCE) {'
+    'for mapped in segment.bytes(from, to).chunks(REWRITTEN_AT_ONCE) {' \
+    'for mapped in segment.bytes(from, from).chunks(REWRITTEN_AT_ONCE) {'
 weaken directories_whose_sync_failed_stay crash_states src/storage/fs/durable.rs \
     'for dir in made.iter().rev() {' \
     'for dir in made.iter().rev().take(0) {'
