@@ -57,31 +57,11 @@ async fn work(mut client: Client, name: String, stop: Arc<AtomicBool>) -> Vec<(u
                 Ok(_) => *acknowledged = number,
                 Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status}"),
             }
-            check(&mut client, &key, (*acknowledged, *tried)).await;
+            holds_number(&mut client, &key, (*acknowledged, *tried)).await;
             assert!(begun.elapsed() < CALL_LIMIT, "{key}: {:?}", begun.elapsed());
         }
     }
     known
-}
-
-/// Says whether it was answered.
-async fn check(client: &mut Client, key: &str, (acknowledged, tried): (u64, u64)) -> bool {
-    match client.read(read(key)).await {
-        Ok(response) => {
-            let value = String::from_utf8(response.into_inner().value).unwrap();
-            let value: u64 = value.parse().unwrap();
-            assert!(
-                (acknowledged..=tried).contains(&value),
-                "{key}: {value} of {acknowledged}..={tried}"
-            );
-        }
-        Err(status) if status.code() == tonic::Code::NotFound => assert_eq!(acknowledged, 0, "{key} is lost"),
-        Err(status) => {
-            assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
-            return false;
-        }
-    }
-    true
 }
 
 /// What need not happen in so short a time: actors that have a message now and then, of themselves alone.
@@ -174,7 +154,7 @@ async fn every_actor_holds_every_fault_at_every_point_under_load() {
                 assert!(bounds.0 > 1, "worker {worker} got nothing done");
                 let key = format!("worker{worker}-{index}");
                 eventually("every key can be read", async || {
-                    check(&mut client, &key, *bounds).await
+                    holds_number(&mut client, &key, *bounds).await
                 })
                 .await;
             }

@@ -29,26 +29,10 @@ fn key(writer: u64, key: u64) -> String {
     format!("writer-{writer}-{key}")
 }
 
-/// What a key holds must not be older than the last acknowledged write to it, nor anything that was never written. Says whether
-/// it was answered: it may be that it is not, while somebody is killed.
+/// As [`holds_number`], which must not take long.
 async fn check(client: &mut Client, name: &str, (tried, confirmed): (u64, u64)) -> bool {
     let begun = Instant::now();
-    let read = client.read(read(name)).await;
-    let is_answered = read
-        .as_ref()
-        .map_or_else(|status| status.code() == tonic::Code::NotFound, |_| true);
-    match read {
-        Ok(response) => {
-            let value = String::from_utf8(response.into_inner().value).unwrap();
-            let value: u64 = value.parse().unwrap();
-            assert!(
-                (confirmed..=tried).contains(&value),
-                "{name}: read {value}, tried {tried}, acknowledged {confirmed}"
-            );
-        }
-        Err(status) if status.code() == tonic::Code::NotFound => assert_eq!(confirmed, 0, "{name} is lost"),
-        Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status}"),
-    }
+    let is_answered = holds_number(client, name, (confirmed, tried)).await;
     assert!(begun.elapsed() < CALL_LIMIT, "a read hung for {:?}", begun.elapsed());
     is_answered
 }

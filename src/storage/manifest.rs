@@ -174,11 +174,11 @@ impl Manifest {
     /// # Errors
     /// When it cannot be written.
     pub fn settle(&mut self) -> Result<()> {
-        if self.file.is_some() {
-            return Ok(());
+        if self.file.is_none() {
+            let written = write(self.fs.as_ref(), &self.dir, &self.state)?;
+            self.go_on_in(written);
         }
-        let state = self.state.clone();
-        self.rewrite(&state)
+        Ok(())
     }
 
     /// Records an edit, durably.
@@ -196,7 +196,7 @@ impl Manifest {
         }
         match self.file.take() {
             Some(file) => self.append(&path, edit, file)?,
-            None => self.rewrite(&next)?,
+            None => self.go_on_in(write(self.fs.as_ref(), &self.dir, &next)?),
         }
         // Only now, so that whatever ends this before leaves the state that the view has.
         self.state = next;
@@ -214,12 +214,11 @@ impl Manifest {
         Ok(())
     }
 
-    fn rewrite(&mut self, state: &State) -> Result<()> {
-        let (file, len) = write(self.fs.as_ref(), &self.dir, state)?;
+    /// Appends to a manifest of this length from now on, which was written anew.
+    fn go_on_in(&mut self, (file, len): (Box<dyn WriteFile>, u64)) {
         self.file = Some(file);
         self.len = len;
         self.edits = 0;
-        Ok(())
     }
 }
 

@@ -106,6 +106,27 @@ pub fn injection(actor: &str, point: &str, fault: Fault) -> Injection {
     }
 }
 
+/// A key to which ascending numbers are written must hold none that is older than the last acknowledged, nor one that was never
+/// tried. Says whether it was answered: it may be that it is not, while somebody is killed.
+pub async fn holds_number(client: &mut Client, key: &str, (acknowledged, tried): (u64, u64)) -> bool {
+    match client.read(read(key)).await {
+        Ok(response) => {
+            let value = String::from_utf8(response.into_inner().value).unwrap();
+            let value: u64 = value.parse().unwrap();
+            assert!(
+                (acknowledged..=tried).contains(&value),
+                "{key}: read {value}, tried {tried}, acknowledged {acknowledged}"
+            );
+        }
+        Err(status) if status.code() == tonic::Code::NotFound => assert_eq!(acknowledged, 0, "{key} is lost"),
+        Err(status) => {
+            assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
+            return false;
+        }
+    }
+    true
+}
+
 /// Repeats `check` until it holds; fails the test when it does not within a minute.
 pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();

@@ -83,11 +83,11 @@ weaken leftover_of_a_manifest_is_not_replaced crash_states src/storage/manifest.
 weaken manifest_goes_on_after_a_failed_append crash_states src/storage/manifest.rs \
     'match self.file.take() {
             Some(file) => self.append(&path, edit, file)?,
-            None => self.rewrite(&next)?,
+            None => self.go_on_in(write(self.fs.as_ref(), &self.dir, &next)?),
         }' \
     'let written = match self.file.take() {
             Some(file) => self.append(&path, edit, file),
-            None => self.rewrite(&next),
+            None => write(self.fs.as_ref(), &self.dir, &next).map(|written| self.go_on_in(written)),
         };' \
     src/storage/manifest.rs \
     '        self.state = next;

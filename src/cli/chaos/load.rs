@@ -62,8 +62,6 @@ pub(super) struct Seen {
     pub(super) wrong: Vec<String>,
     /// Calls without an answer.
     pub(super) hung: u64,
-    /// Of the calls that succeeded, those for which a connection was made anew.
-    pub(super) by_newcomers: u64,
 }
 
 /// What all clients share.
@@ -154,7 +152,6 @@ pub(super) async fn round(
             seen.ask(&mut newcomers.next(), &own_keys, &mut random, &shared).await;
         }
         seen.calls.iter_mut().for_each(|call| call.by_newcomer = true);
-        seen.by_newcomers = seen.done();
         seen
     });
     let mut all = Seen::of(keys.count);
@@ -194,7 +191,16 @@ impl Seen {
 
     /// How many calls succeeded.
     pub(super) fn done(&self) -> u64 {
-        self.calls.iter().filter(|call| call.end == End::Done).count() as u64
+        self.succeeded().count() as u64
+    }
+
+    /// How many of them did for which a connection was made anew.
+    pub(super) fn done_by_newcomers(&self) -> u64 {
+        self.succeeded().filter(|call| call.by_newcomer).count() as u64
+    }
+
+    fn succeeded(&self) -> impl Iterator<Item = &Call> {
+        self.calls.iter().filter(|call| call.end == End::Done)
     }
 
     /// Puts the calls into the order in which they began.
@@ -209,7 +215,6 @@ impl Seen {
         self.calls.extend(other.calls);
         self.wrong.extend(other.wrong);
         self.hung += other.hung;
-        self.by_newcomers += other.by_newcomers;
     }
 
     /// Writes a key, or reads one, as chance has it.

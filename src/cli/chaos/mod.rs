@@ -127,7 +127,7 @@ struct Tally {
 impl Tally {
     fn add(&mut self, seen: &Seen, took: Duration) {
         self.done += seen.done();
-        self.by_newcomers += seen.by_newcomers;
+        self.by_newcomers += seen.done_by_newcomers();
         self.seconds += took.as_secs_f64();
     }
 
@@ -396,8 +396,8 @@ impl Run {
             ratio: compared.map(|rate| self.disturbed.per_second() / rate),
             kills: struck.kills,
             kills_at_points: struck.at_points,
-            pairs: struck.pairs,
-            different_pairs: struck.paired.len(),
+            pairs: struck.pairs.values().sum(),
+            different_pairs: struck.pairs.len(),
             spared: struck.spared(),
             kills_by_actor: struck.kills_by_actor(),
             kills_by_point: struck.by_actor,

@@ -73,10 +73,8 @@ pub(super) struct Struck {
     pub(super) kills: u64,
     /// Of them, those that were broken at a point.
     pub(super) at_points: u64,
-    /// Strikes that killed two at once.
-    pub(super) pairs: u64,
-    /// Which two those were.
-    pub(super) paired: BTreeSet<[String; 2]>,
+    /// Strikes that killed two at once, by who those were.
+    pub(super) pairs: BTreeMap<[String; 2], u64>,
     /// Kills by actor, and by the points of its work, or [`AS_IT_STOOD`]; none for one that was there and never struck.
     pub(super) by_actor: BTreeMap<String, BTreeMap<String, u64>>,
     /// In their order.
@@ -203,10 +201,9 @@ impl Schedule {
             self.count(actor, AS_IT_STOOD, shared);
         }
         if let [one, other] = ended.as_slice() {
-            self.struck.pairs += 1;
             let mut pair = [one.clone(), other.clone()];
             pair.sort_unstable();
-            self.struck.paired.insert(pair);
+            *self.struck.pairs.entry(pair).or_default() += 1;
         }
         if !ended.is_empty() {
             self.struck.strikes.push(Strike::at(moment, ended, None));
